@@ -1,0 +1,217 @@
+"""
+A batch of conversations as columns, and what makes a conversation valid.
+
+    "2+2?" -> "4, checked: " + python "2+2" + output "4"          one conversation, two messages, four parts
+
+    messages   0           2                offsets: conversation c has messages[c] : messages[c + 1]
+    roles      USER  ASSISTANT
+    parts      0     1            4         offsets: message m has parts[m] : parts[m + 1]
+    kinds      TEXT  TEXT  PYTHON  OUTPUT
+    texts      2+2?  4, .. 2+2     4
+
+It is Arrow's own layout of list<struct<role, parts: list<struct<type, text>>>> with the offsets as numpy arrays: a task
+makes it from Arrow columns without touching a string, and the renderer places tokens by arithmetic on the offsets.
+
+A row that is no valid conversation keeps its place, with no messages and the reason why: a batch of C rows always gives
+C conversations. Legend: C conversations, M messages, P parts.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+SYSTEM, USER, ASSISTANT = 0, 1, 2
+ROLES = ["system", "user", "assistant"]
+TEXT, PYTHON, OUTPUT = 0, 1, 2
+KINDS = ["text", "python", "python_output"]
+
+# Why a row was rejected, as the manifest says it; its place in this list is the code that travels with the row.
+REASONS = [
+    "",
+    "invalid JSON",
+    "not an object",
+    "missing field",
+    "no messages",
+    "unknown role",
+    "roles out of turn",
+    "content is not text",
+    "unknown part type",
+    "not valid Unicode",
+    "not four choices",
+    "answer out of range",
+    "text that the tokenizer cannot encode",
+    "too long",
+]
+REASON = {reason: code for code, reason in enumerate(REASONS)}
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Conversations:
+    """C conversations, columnar. `reasons` is 0 where the conversation is fine."""
+
+    texts: pa.LargeStringArray  # (P,)
+    kinds: Array  # (P,) uint8: TEXT, PYTHON, OUTPUT
+    parts: Array  # (M + 1,) int64 offsets into texts
+    roles: Array  # (M,) uint8: SYSTEM, USER, ASSISTANT
+    messages: Array  # (C + 1,) int64 offsets into roles
+    reasons: Array  # (C,) uint8: place in REASONS
+
+    def __len__(self) -> int:
+        return len(self.reasons)
+
+    @classmethod
+    def of_turns(cls, turns: list[pa.Array], kinds: list[int], num_parts: list[int]) -> Self:
+        """
+        C conversations of the same shape from one string array a part: `of_turns([question, answer], [TEXT, TEXT], [1, 1])`
+        is a user message and an assistant message of one part each; num_parts has one number a message, roles alternate.
+        """
+        num_rows, num_columns = len(turns[0]), len(turns)
+        columns = pa.chunked_array([column.cast(pa.large_string()) for column in turns]).combine_chunks()
+        by_row = (np.arange(num_rows)[:, None] + num_rows * np.arange(num_columns)).reshape(-1)  # (C * columns,)
+        per_message = np.tile(np.array(num_parts, dtype=np.int64), num_rows)
+        return cls(
+            texts=columns.take(pa.array(by_row)),
+            kinds=np.tile(np.array(kinds, dtype=np.uint8), num_rows),
+            parts=offsets(per_message),
+            roles=np.tile((USER + np.arange(len(num_parts)) % 2).astype(np.uint8), num_rows),
+            messages=np.arange(num_rows + 1, dtype=np.int64) * len(num_parts),
+            reasons=np.zeros(num_rows, dtype=np.uint8),
+        )
+
+
+def offsets(lengths: Array) -> Array:
+    """(n,) lengths -> (n + 1,) int64 offsets"""
+    out = np.zeros(len(lengths) + 1, dtype=np.int64)
+    np.cumsum(lengths, out=out[1:])
+    return out
+
+
+def check(batch: Conversations) -> Conversations:
+    """
+    What the renderer takes: leading system messages merged into the user message after them, roles alternating from user
+    on, valid text. Conversations that are not so lose their messages and get a reason.
+    """
+    reasons = batch.reasons.copy()
+    _set(reasons, np.diff(batch.messages) == 0, "no messages")
+    _set(reasons, _conversations_of_parts(batch, _invalid_text(batch.texts)), "not valid Unicode")
+    num_parts, conversation = np.diff(batch.parts), np.repeat(np.arange(len(batch)), np.diff(batch.messages))  # (M,)
+    position = np.arange(len(batch.roles)) - batch.messages[conversation]  # (M,) place in the conversation
+    system = (batch.roles == SYSTEM) & (position == 0)
+    position = position - np.isin(conversation, conversation[system])
+    expected = np.where(position % 2 == 0, USER, ASSISTANT)
+    wrong = (batch.roles != expected) & ~system
+    _set(reasons, _flag(len(batch), conversation[wrong]), "roles out of turn")
+    alone = system & (batch.messages[conversation + 1] == batch.messages[conversation] + 1)
+    _set(reasons, _flag(len(batch), conversation[alone]), "roles out of turn")
+    several = (batch.roles != ASSISTANT) & (num_parts != 1)
+    _set(reasons, _flag(len(batch), conversation[several]), "content is not text")
+    good = reasons[conversation] == 0
+    if good.all() and not system.any():
+        return Conversations(batch.texts, batch.kinds, batch.parts, batch.roles, batch.messages, reasons)
+    return _merge_systems(_replace(batch, reasons=reasons), good, system & good, conversation)
+
+
+def _merge_systems(batch: Conversations, good: Array, system: Array, conversation: Array) -> Conversations:
+    """Keep the messages that are `good` (M,) and join the text of each `system` (M,) message with the next one's."""
+    texts, first = batch.texts, batch.parts[:-1][system]  # system and user messages have one part each
+    source = np.arange(len(texts), dtype=np.int64)
+    if len(first):
+        user = batch.parts[1:][system]
+        joined = pc.binary_join_element_wise(texts.take(pa.array(first)), texts.take(pa.array(user)), "\n\n")
+        source[user] = len(texts) + np.arange(len(first))
+        texts = pa.concat_arrays([texts, joined])
+    kept = good & ~system
+    kept_parts = np.repeat(kept, np.diff(batch.parts))
+    return Conversations(
+        texts=texts.take(pa.array(source[kept_parts])),
+        kinds=batch.kinds[kept_parts],
+        parts=offsets(np.diff(batch.parts)[kept]),
+        roles=batch.roles[kept],
+        messages=offsets(np.bincount(conversation[kept], minlength=len(batch))),
+        reasons=batch.reasons,
+    )
+
+
+def reject(batch: Conversations, where: Array, reason: str) -> Conversations:
+    """The batch with the conversations of `where` (C,) bool rejected, unless they are already."""
+    reasons = batch.reasons.copy()
+    _set(reasons, where, reason)
+    return _replace(batch, reasons=reasons)
+
+
+def slices(batch: Conversations, max_bytes: int) -> Iterator[tuple[int, int]]:
+    """Ranges of conversations whose texts have about `max_bytes`, at least one conversation each."""
+    starts = np.frombuffer(batch.texts.buffers()[1], dtype=np.int64)[batch.texts.offset :]
+    ends = starts[batch.parts[batch.messages]]  # (C + 1,) bytes before each conversation
+    start = 0
+    while start < len(batch):
+        stop = int(np.searchsorted(ends, ends[start] + max_bytes, side="right")) - 1
+        stop = min(max(stop, start + 1), len(batch))
+        yield start, stop
+        start = stop
+
+
+def part_of(batch: Conversations, start: int, stop: int) -> Conversations:
+    """Conversations start .. stop - 1 of the batch, without copying text."""
+    m0, m1 = batch.messages[start], batch.messages[stop]
+    p0, p1 = batch.parts[m0], batch.parts[m1]
+    return Conversations(
+        texts=batch.texts.slice(p0, p1 - p0),
+        kinds=batch.kinds[p0:p1],
+        parts=batch.parts[m0 : m1 + 1] - p0,
+        roles=batch.roles[m0:m1],
+        messages=batch.messages[start : stop + 1] - m0,
+        reasons=batch.reasons[start:stop],
+    )
+
+
+def empty(reasons: Array) -> Conversations:
+    """C conversations without messages, each with its reason"""
+    none = np.zeros(1, dtype=np.int64)
+    no_text = pa.array([], type=pa.large_string())
+    codes = np.zeros(0, dtype=np.uint8)
+    return Conversations(no_text, codes, none, codes, np.zeros(len(reasons) + 1, dtype=np.int64), reasons)
+
+
+def _replace(batch: Conversations, reasons: Array) -> Conversations:
+    return Conversations(batch.texts, batch.kinds, batch.parts, batch.roles, batch.messages, reasons)
+
+
+def _set(reasons: Array, where: Array, reason: str) -> None:
+    reasons[where & (reasons == 0)] = REASON[reason]  # the first reason found stays
+
+
+def _flag(num: int, index: Array) -> Array:
+    out = np.zeros(num, dtype=bool)
+    out[index] = True
+    return out
+
+
+def _conversations_of_parts(batch: Conversations, part_ids: Array) -> Array:
+    """(C,) bool: which conversations hold one of these parts"""
+    message = np.searchsorted(batch.parts, part_ids, side="right") - 1
+    return _flag(len(batch), np.searchsorted(batch.messages, message, side="right") - 1)
+
+
+def _invalid_text(texts: pa.LargeStringArray) -> Array:
+    """Places of the texts that are not UTF-8: parquet files may hold any bytes in a column of strings."""
+    try:
+        texts.validate(full=True)
+    except pa.ArrowInvalid:
+        return np.array([i for i, text in enumerate(texts.cast(pa.large_binary()).to_pylist()) if not _is_utf8(text)])
+    return np.zeros(0, dtype=np.int64)
+
+
+def _is_utf8(text: bytes) -> bool:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -1,0 +1,247 @@
+"""
+Where rows come from, and reading them in blocks: the Hub through `datasets`, a local copy in the Hub's layout, or files
+of one's own.
+
+    openai/gsm8k main train  ->  [main/train-00000-of-00001.parquet]  ->  rows 0 .. 7472  ->  tables of at most 2,048 rows
+
+Every source ends up as a list of files whose rows are numbered through: parquet, or JSON lines (which travel as a
+column `line` of bytes and are parsed by the task). Its identity is the sha256 of the files' contents, wherever they lie;
+the Hub and a local copy of it are the same source. A source that is missing is an error, never 0 rows.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+BLOCK_ROWS = 8192  # rows rendered and cached together; parquet's row groups round it up
+UNIT_BLOCKS = 16  # most blocks read in one go, where one row group spans many
+BATCH_ROWS, BATCH_BYTES = 2048, 32 << 20  # what is in memory at once
+
+
+@dataclass(frozen=True)
+class Source:
+    """Rows of one data set: numbered through its files, cut into units of blocks that are rendered on their own."""
+
+    files: tuple[Path, ...]
+    num_rows: int
+    units: tuple[tuple[int, ...], ...]  # row numbers at which the blocks of each unit begin and end
+    sha256: str  # of the files' contents
+    revision: str | None = None  # commit of the Hub
+    columns: tuple[str, ...] = ()  # columns to read; () for JSON lines
+    file_starts: tuple[int, ...] = ()  # first row of each file
+    line_starts: tuple[tuple[int, ...], ...] = ()  # of each JSON lines file: byte offset of every BLOCK_ROWS-th row
+
+
+# ---- finding ----
+
+
+def hub_files(repo: str, subset: str, split: str, revision: str | None) -> tuple[list[Path], str]:
+    """Files of a split on the Hub, downloaded or from its cache, and the revision (commit) they are of."""
+    import datasets  # 0.7 s to import
+
+    datasets.disable_progress_bars()
+    name = None if subset == "default" else subset
+    where = f"{repo} ({subset}, {split}) on the Hub"
+    try:
+        builder = datasets.load_dataset_builder(repo, name=name, revision=revision)
+        files = builder.config.data_files or {}
+        if split not in files:
+            raise FileNotFoundError(f"{where} has no such split, it has: {', '.join(map(str, files))}.")
+        urls = list(files[split])
+        paths = datasets.DownloadManager(dataset_name=repo).download(urls)
+    except FileNotFoundError as error:  # also what `datasets` raises for a repository or revision that is not there
+        raise FileNotFoundError(f"{where} not found: {_one_line(error)} Check the name, or give --data-root DIR.") from None
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"{where} cannot be read: {_one_line(error)} Check the network (HF_ENDPOINT, HF_TOKEN), or give --data-root "
+            "DIR with a local copy."
+        ) from None
+    commit = urls[0].partition("@")[2].partition("/")[0] if "@" in urls[0] else (revision or "")
+    return [Path(path) for path in paths], commit
+
+
+def local_files(root: Path, repo: str, subset: str, split: str) -> list[Path]:
+    """Files of a split in a local copy in the Hub's layout; [] where there are none."""
+    folder = root / repo
+    patterns = [f"{subset}/{split}-*.parquet", f"{subset}/{split}/*.parquet", f"{subset}/{split}.parquet"]
+    if subset == "default":
+        patterns += [f"data/{split}-*.parquet", f"data/{split}.parquet", f"{split}-*.parquet"]
+    for pattern in patterns:
+        if files := sorted(folder.glob(pattern)):
+            return files
+    return []
+
+
+# ---- opening ----
+
+
+def open_files(files: list[Path], columns: list[str], revision: str | None = None) -> Source:
+    """A source over parquet or JSON lines files (all of one kind), hashed and counted."""
+    for path in files:
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} not found: give a file that is there.")
+    with ThreadPoolExecutor() as pool:  # hashing and reading release the interpreter
+        digests = list(pool.map(_sha256, files))
+    sha256 = hashlib.sha256("\n".join(digests).encode()).hexdigest()
+    if all(is_parquet(path) for path in files):
+        return _open_parquet(files, columns, sha256, revision)
+    return _open_lines(files, sha256, revision)
+
+
+def is_parquet(path: Path) -> bool:
+    with open(path, "rb") as file:
+        return file.read(4) == b"PAR1"
+
+
+def generated(num_rows: int, start: int, identity: str) -> Source:
+    """A source whose rows are made, not read: rows 0 .. num_rows - 1, of which those before `start` are not needed."""
+    first = start // BLOCK_ROWS * BLOCK_ROWS
+    bounds = [*range(first, num_rows, BLOCK_ROWS), num_rows]
+    units = tuple((a, b) for a, b in zip(bounds, bounds[1:], strict=False))
+    return Source(files=(), num_rows=num_rows, units=units, sha256=hashlib.sha256(identity.encode()).hexdigest())
+
+
+def _open_parquet(files: list[Path], columns: list[str], sha256: str, revision: str | None) -> Source:
+    file_starts, units, num_rows = [], list[tuple[int, ...]](), 0
+    found: set[str] = set()
+    for path in files:
+        meta = _parquet(path).metadata
+        names = set(_parquet(path).schema_arrow.names)
+        found |= names
+        file_starts.append(num_rows)
+        first = num_rows
+        for group in range(meta.num_row_groups):
+            num_rows += meta.row_group(group).num_rows
+            if num_rows - first >= BLOCK_ROWS or (group == meta.num_row_groups - 1 and num_rows > first):
+                units += _cut(first, num_rows)
+                first = num_rows
+    wanted = [name for name in columns if name in found] or ([] if columns else sorted(found))
+    if columns and len(wanted) < len(columns):
+        nested = found == {"train"}  # MMLU's auxiliary_train: each row in one struct column
+        if not nested:
+            raise ValueError(f"{files[0]} has the columns {sorted(found)}, wanted {columns}: is it the right data set?")
+        wanted = ["train"]
+    if not num_rows:
+        raise ValueError(f"{files[0]} has no rows: give a file with rows.")
+    return Source(tuple(files), num_rows, tuple(units), sha256, revision, tuple(wanted), tuple(file_starts))
+
+
+def _cut(first: int, stop: int) -> list[tuple[int, ...]]:
+    """Row groups of `stop - first` rows -> units of blocks: one block, or many where one group spans them"""
+    if stop - first < 2 * BLOCK_ROWS:
+        return [(first, stop)]
+    bounds = [*range(first, stop, BLOCK_ROWS), stop]
+    return [tuple(bounds[i : i + UNIT_BLOCKS + 1]) for i in range(0, len(bounds) - 1, UNIT_BLOCKS)]
+
+
+def _open_lines(files: list[Path], sha256: str, revision: str | None) -> Source:
+    file_starts, line_starts, units, num_rows = [], [], list[tuple[int, ...]](), 0
+    for path in files:
+        starts, num_lines = _index_lines(path)
+        file_starts.append(num_rows)
+        line_starts.append(tuple(starts))
+        bounds = [*range(0, num_lines, BLOCK_ROWS), num_lines]
+        units += [(num_rows + a, num_rows + b) for a, b in zip(bounds, bounds[1:], strict=False)]
+        num_rows += num_lines
+    if not num_rows:
+        raise ValueError(f"{files[0]} has no rows: give a file with one JSON value a line.")
+    return Source(
+        tuple(files), num_rows, tuple(units), sha256, revision, (), tuple(file_starts), tuple(line_starts)
+    )  # fmt: skip
+
+
+def _index_lines(path: Path) -> tuple[list[int], int]:
+    """Byte offset of every BLOCK_ROWS-th row of a JSON lines file, and its number of rows; blank lines are no rows."""
+    with open(path, "rb") as file:
+        if file.read(2) == b"\x1f\x8b":
+            raise ValueError(f"{path} is compressed with gzip, wanted JSON lines or parquet: decompress it first.")
+        file.seek(0)
+        starts, num_rows, place = [], 0, 0
+        for line in file:
+            if not line.isspace():
+                if num_rows % BLOCK_ROWS == 0:
+                    starts.append(place)
+                num_rows += 1
+            place += len(line)
+    return starts, num_rows
+
+
+# ---- reading ----
+
+
+def read_rows(source: Source, start: int, stop: int) -> Iterator[pa.Table]:
+    """Rows start .. stop - 1 as tables of at most BATCH_ROWS rows, in order. `start` is the start of a block."""
+    for number, path in enumerate(source.files):
+        first = source.file_starts[number]
+        last = source.file_starts[number + 1] if number + 1 < len(source.files) else source.num_rows
+        if first < stop and start < last:
+            a, b = max(start, first) - first, min(stop, last) - first
+            if source.columns:
+                yield from _read_parquet(path, list(source.columns), a, b)
+            else:
+                yield from _read_lines(path, source.line_starts[number][a // BLOCK_ROWS], b - a)
+
+
+def _read_parquet(path: Path, columns: list[str], start: int, stop: int) -> Iterator[pa.Table]:
+    file, groups, first = _parquet(path), [], 0
+    num_bytes = skip = 0
+    for group in range(file.metadata.num_row_groups):
+        meta = file.metadata.row_group(group)
+        if first < stop and start < first + meta.num_rows:
+            skip = skip if groups else start - first
+            groups.append(group)
+            num_bytes = max(num_bytes, meta.total_byte_size // max(meta.num_rows, 1))
+        first += meta.num_rows
+    batch_rows = max(1, min(BATCH_ROWS, BATCH_BYTES // max(num_bytes, 1)))
+    left = stop - start
+    try:
+        for batch in file.iter_batches(batch_rows, row_groups=groups, columns=columns):
+            rows = batch.slice(min(skip, len(batch)), left)
+            skip = max(0, skip - len(batch))
+            left -= len(rows)
+            if len(rows):
+                yield pa.Table.from_batches([rows])
+            if not left:
+                return
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"{path} cannot be read: {_one_line(error)} Is the file whole?") from None
+
+
+def _read_lines(path: Path, place: int, num_rows: int) -> Iterator[pa.Table]:
+    lines: list[bytes] = []
+    num_bytes = 0
+    with open(path, "rb") as file:
+        file.seek(place)
+        for line in file:
+            if line.isspace():
+                continue
+            lines.append(line)
+            num_bytes += len(line)
+            num_rows -= 1
+            if not num_rows or len(lines) == BATCH_ROWS or num_bytes > BATCH_BYTES:
+                yield pa.table({"line": pa.array(lines, type=pa.large_binary())})
+                lines, num_bytes = [], 0
+            if not num_rows:
+                return
+
+
+def _parquet(path: Path) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(path, memory_map=True)
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"{path} is no readable parquet file: {_one_line(error)} Is the file whole?") from None
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if text.endswith(".") else text + "."
