@@ -25,7 +25,8 @@ import numpy.typing as npt
 
 from prep import shard
 from prep.tokenizer_check import Parts, check_parts
-from prep.tokenizer_files import identity, read_nanochat, read_path, read_tiktoken_name, tiktoken_bytes
+from prep.tokenizer_files import identity, read_path, read_tiktoken_name, tiktoken_bytes
+from prep.tokenizer_nanochat import read_nanochat
 
 if TYPE_CHECKING:
     import tiktoken

@@ -2,7 +2,7 @@
 The files that hold a tokenizer, each read into the same four parts.
 
     nano32k.tiktoken    "IQ== 0\\nIg== 1\\n..."             base64 of the bytes, rank; one token a line
-    tokenizer.pkl       a pickled tiktoken.Encoding       nanochat's; read by `prep.safe_pickle`, nothing runs
+    tokenizer.pkl       a pickled tiktoken.Encoding       nanochat's: `prep.tokenizer_nanochat`, nothing in it runs
     tokenizer.tiktoken + tokenizer.json                   ours, in every finished build
     tokenizer.json      a tokenizer of Hugging Face       `prep.tokenizer_hf`
     gpt2, o200k_base    tiktoken's own                    downloaded by tiktoken, and cached
@@ -18,8 +18,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from prep.safe_pickle import read_encoding
 from prep.tokenizer_check import Parts, check_parts
+from prep.tokenizer_nanochat import read_nanochat
 
 
 def read_tiktoken(path: Path) -> dict[bytes, int]:
@@ -44,20 +44,6 @@ def tiktoken_bytes(ranks: dict[bytes, int]) -> bytes:
     """The .tiktoken file of these ranks, sorted by rank: equal ranks, equal bytes"""
     by_rank = sorted((rank, token) for token, rank in ranks.items())
     return b"".join(b"%s %d\n" % (base64.b64encode(token), rank) for rank, token in by_rank)
-
-
-def read_pickle(path: Path) -> Parts:
-    """nanochat's tokenizer.pkl. Nothing in it is run."""
-    state = read_encoding(path)
-    wanted = {"name": str, "pat_str": str, "mergeable_ranks": dict, "special_tokens": dict}
-    if state.keys() != wanted.keys():
-        found = ", ".join(repr(key)[:40] for key in list(state)[:8])
-        raise ValueError(f"{path} holds {found}; a pickled tiktoken.Encoding holds {', '.join(wanted)}")
-    for key, kind in wanted.items():
-        if type(state[key]) is not kind:
-            raise ValueError(f"{path}: {key} is {type(state[key]).__name__}, wanted {kind.__name__}")
-    name = "nanochat" if state["name"] == "rustbpe" else state["name"]  # nanochat names each by its trainer
-    return Parts(name, state["mergeable_ranks"], state["pat_str"], state["special_tokens"])
 
 
 def identity(ranks: dict[bytes, int], pattern: str, special_tokens: dict[str, int]) -> str:
@@ -144,10 +130,6 @@ def read_directory(root: Path) -> Parts:
     if (root / "tokenizer.json").is_file():
         return read_hugging_face(root / "tokenizer.json")
     raise FileNotFoundError(f"{root} has no tokenizer: wanted a finished build, or a tokenizer.pkl or tokenizer.json.")
-
-
-def read_nanochat(path: Path) -> Parts:
-    return read_pickle(path)
 
 
 def read_hugging_face(path: Path) -> Parts:

@@ -1,0 +1,223 @@
+"""
+Hugging Face's tokenizer.json, in and out, with equal ids or not at all.
+
+    ranks   h 72 .. e 101 .. l 108 .. el 256, hel 257      tiktoken: neighbours whose bytes are a token, lowest first
+    merges  (e, l), (h, el)                                Hugging Face: listed pairs, in the order of the list
+
+A token's last two parts are found by merging its bytes by rank, as tiktoken would. One pair a token is enough: whatever
+stands beside it, what is inside a token is merged in the order in which it would be alone, and alone it comes to two
+parts in one way only. A token that its own bytes never merge to is no merge, and found only as a whole piece
+(`ignore_merges`), as in tiktoken. Reading turns this round: the file's list must hold the pairs so found, in rank
+order; more pairs do no harm, they are never met. Text rules that tiktoken has not (a normalizer, a second split, tokens
+that are cut out of text) are refused. 32,768 tokens cost 0.2 s.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from prep.tokenizer_check import Parts
+from prep.tokenizer_files import read_json
+from prep.tokenizer_nanochat import write_files
+from prep.tokenizer_regex import from_oniguruma, to_oniguruma
+
+if TYPE_CHECKING:
+    from prep.tokenizer import Tokenizer
+
+MAX_TOKEN: Final = 1024  # bytes; merging one alone is quadratic
+GPT2_PATTERN: Final = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+BYTE_LEVEL: Final = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+
+# a byte is written as one visible character: itself where it is one in Latin-1, or else the next from U+0100 on
+_VISIBLE: Final = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+_HIDDEN: Final = [byte for byte in range(256) if byte not in set(_VISIBLE)]
+CHARS: Final = {byte: chr(byte) for byte in _VISIBLE} | {byte: chr(256 + i) for i, byte in enumerate(_HIDDEN)}
+BYTES: Final = {char: byte for byte, char in CHARS.items()}
+
+
+def to_chars(token: bytes) -> str:
+    """b" the" -> "Ġthe" """
+    return "".join(CHARS[byte] for byte in token)
+
+
+def to_bytes(text: str) -> bytes:
+    """ "Ġthe" -> b" the"; KeyError for a character that stands for no byte"""
+    return bytes(BYTES[char] for char in text)
+
+
+def last_parts(token: bytes, ranks: dict[bytes, int]) -> tuple[bytes, bytes] | None:
+    """The two parts that merge to `token` when its bytes are merged by rank; None if they never do"""
+    parts = [bytes([byte]) for byte in token]
+    while len(parts) > 2:
+        pairs = [(ranks.get(parts[i] + parts[i + 1], -1), i) for i in range(len(parts) - 1)]
+        _, i = min((pair for pair in pairs if pair[0] >= 0), default=(0, -1))
+        if i < 0:
+            return None
+        parts[i : i + 2] = [parts[i] + parts[i + 1]]
+    return parts[0], parts[1]
+
+
+def find_merges(ranks: dict[bytes, int]) -> Iterator[tuple[bytes, tuple[bytes, bytes] | None]]:
+    """(token, its last two parts) of every token of more than a byte, by rank"""
+    longest = max(ranks, key=len)
+    if len(longest) > MAX_TOKEN:
+        raise ValueError(f"token {ranks[longest]} has {len(longest):,} bytes, merges are found up to {MAX_TOKEN:,}")
+    for token in sorted(ranks, key=ranks.__getitem__):
+        if len(token) > 1:
+            yield token, last_parts(token, ranks)
+
+
+# ---- out ----
+
+
+def export_hf(tokenizer: "Tokenizer", root: Path) -> list[Path]:
+    """Write tokenizer.json for Hugging Face into `root`; returns the path. ValueError if ids would not be equal."""
+    text = json.dumps(hf_content(tokenizer), ensure_ascii=False, indent=1) + "\n"
+    return write_files({root / "tokenizer.json": text.encode()})
+
+
+def hf_content(tokenizer: "Tokenizer") -> dict[str, Any]:
+    special = sorted(tokenizer.special_tokens.items(), key=lambda item: item[1])
+    vocab = {to_chars(token): rank for token, rank in sorted(tokenizer.ranks.items(), key=lambda item: item[1])}
+    clash = [text for text, _ in special if text in vocab]
+    if clash:
+        raise ValueError(
+            f"tokenizer {tokenizer.name}: {clash[0]} is a special token and the text of a rank, one only fits"
+        )
+    merges = [[to_chars(part) for part in parts] for _, parts in find_merges(tokenizer.ranks) if parts is not None]
+    split = {"Regex": to_oniguruma(tokenizer.pattern)}
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [{"id": id_, "content": text, **flags} for text, id_ in special],
+        "normalizer": None,
+        "pre_tokenizer": {
+            "type": "Sequence",
+            "pretokenizers": [
+                {"type": "Split", "pattern": split, "behavior": "Isolated", "invert": False},
+                BYTE_LEVEL,
+            ],
+        },
+        "post_processor": None,
+        "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
+        "model": {
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": None,
+            "continuing_subword_prefix": None,
+            "end_of_word_suffix": None,
+            "fuse_unk": False,
+            "byte_fallback": False,
+            "ignore_merges": True,
+            "vocab": vocab | dict(special),
+            "merges": merges,
+        },
+    }
+
+
+# ---- in ----
+
+
+def read_hf(path: Path) -> Parts:
+    """A byte-level BPE tokenizer.json. ValueError, in one line, if tiktoken would give other ids."""
+    name = path.stem if path.stem != "tokenizer" else path.resolve().parent.name
+    try:
+        content = read_json(path)
+        if content.get("normalizer") is not None:
+            raise ValueError("it changes text by a normalizer")
+        pattern = _pattern(content.get("pre_tokenizer"))
+        special = _special_tokens(content.get("added_tokens") or [])
+        ranks = _ranks(content.get("model"), special)
+        _check_merges(content["model"], ranks)
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be represented exactly: {error}.") from None
+    return Parts(name, ranks, pattern, special)
+
+
+def _pattern(pre: Any) -> str:
+    """The one split of the pre_tokenizer, for tiktoken"""
+    steps = pre.get("pretokenizers") if isinstance(pre, dict) and pre.get("type") == "Sequence" else [pre]
+    steps = [step if isinstance(step, dict) else {} for step in steps] if isinstance(steps, list) else []
+    kinds = [step.get("type") for step in steps]
+    if kinds not in (["ByteLevel"], ["Split", "ByteLevel"]):
+        raise ValueError(f"its pre_tokenizer is {kinds!r:.80}, wanted one Split and ByteLevel")
+    if steps[-1].get("add_prefix_space", True):
+        raise ValueError("it puts a space before the text (add_prefix_space)")
+    if steps[-1].get("use_regex", True) != (len(steps) == 1):
+        raise ValueError("it splits by other than one pattern (use_regex of ByteLevel)")
+    if len(steps) == 1:
+        return GPT2_PATTERN
+    split = steps[0]
+    how = (split.get("behavior"), split.get("invert", False))
+    regex = split["pattern"].get("Regex") if isinstance(split.get("pattern"), dict) else None
+    if how not in (("Isolated", False), ("Removed", True)) or not isinstance(regex, str):
+        raise ValueError(f"its Split is {how!r:.60}, wanted a Regex, Isolated")
+    return from_oniguruma(regex)
+
+
+def _special_tokens(added: Any) -> dict[str, int]:
+    special: dict[str, int] = {}
+    for token in added if isinstance(added, list) else [None]:
+        if not isinstance(token, dict) or not isinstance(token.get("content"), str) or type(token.get("id")) is not int:
+            raise ValueError(f"its added token {token!r:.60} has no content and id")
+        if token.get("special") is not True:
+            raise ValueError(f"its added token {token['content']!r:.40} is cut out of ordinary text (special: false)")
+        if token["content"] in special:
+            raise ValueError(f"its added token {token['content']!r:.40} is there twice")
+        special[token["content"]] = token["id"]
+    return special
+
+
+def _ranks(model: Any, special: dict[str, int]) -> dict[bytes, int]:
+    if not isinstance(model, dict) or model.get("type") != "BPE":
+        kind = model.get("type") if isinstance(model, dict) else model
+        raise ValueError(f"its model is {kind!r:.40}, wanted BPE")
+    for key in ("dropout", "continuing_subword_prefix", "end_of_word_suffix"):
+        if model.get(key):
+            raise ValueError(f"its model has {key} {model[key]!r:.40}")
+    ranks: dict[bytes, int] = {}
+    vocab = model.get("vocab")
+    for text, rank in vocab.items() if isinstance(vocab, dict) else ():
+        if type(rank) is not int:
+            raise ValueError(f"token {text!r:.40} has id {rank!r:.40}")
+        if text in special:
+            if special[text] != rank:
+                raise ValueError(f"special token {text!r:.40} has ids {rank} and {special[text]}")
+            continue
+        try:
+            ranks[to_bytes(text)] = rank
+        except KeyError as error:
+            raise ValueError(f"token {text!r:.40} is not byte-level (it has {error})") from None
+    if not ranks:
+        raise ValueError("its vocabulary is empty")
+    return ranks
+
+
+def _check_merges(model: dict[str, Any], ranks: dict[bytes, int]) -> None:
+    """The merges of the file do what merging by rank does"""
+    places: dict[tuple[str, str], int] = {}
+    merges = model.get("merges")
+    for place, merge in enumerate(merges if isinstance(merges, list) else []):
+        pair = merge.split(" ") if isinstance(merge, str) else merge
+        if not isinstance(pair, list) or [type(part) for part in pair] != [str, str]:
+            raise ValueError(f"its merge {merge!r:.60} is no pair")
+        places[pair[0], pair[1]] = place  # of a pair that is there twice Hugging Face keeps the later
+    last = -1
+    for token, parts in find_merges(ranks):
+        if parts is None:
+            if not model.get("ignore_merges"):
+                raise ValueError(
+                    f"token {ranks[token]} ({token!r:.40}) is never merged from its bytes, tiktoken finds it"
+                )
+            continue
+        found = places.get((to_chars(parts[0]), to_chars(parts[1])))
+        if found is None:
+            raise ValueError(
+                f"token {ranks[token]} ({token!r:.40}) has no merge of {parts[0]!r:.40} and {parts[1]!r:.40}"
+            )
+        if found <= last:
+            raise ValueError(f"token {ranks[token]} ({token!r:.40}) merges before one of a lower id")
+        last = found

@@ -1,0 +1,162 @@
+"""
+Train a tokenizer of one's own with rustbpe: text, JSON lines or parquet in, ranks out.
+
+    train_tokenizer([Path("a.txt"), Path("chats.jsonl")], 32_768)     256 bytes + 32,503 merges + 9 special tokens
+
+Files are streamed in pieces of at most 16,384 characters, cut at a line's end where there is one: what is kept in
+memory are the counts of distinct pieces of the split pattern. The same files in the same order give the same ranks.
+What is no text is an error that names the line; nothing is skipped.
+"""
+
+import codecs
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from prep.tokenizer import PATTERN, SPECIAL_TOKENS, Tokenizer, make_tokenizer
+from prep.tokenizer_check import Parts, check_pattern
+
+MAX_PIECE: Final = 16_384  # characters; the regex engine of rustbpe panics on runs of about a million spaces
+BUFFER: Final = 1024  # pieces that rustbpe takes at a time
+SURROGATE: Final = re.compile("[\ud800-\udfff]")
+
+Progress = Callable[[int, int], None]  # bytes read, bytes of all files
+
+
+def train_tokenizer(
+    files: list[Path],
+    vocab_size: int,
+    on_progress: Progress | None = None,
+    name: str = "trained",
+    pattern: str = PATTERN,
+) -> Tokenizer:
+    """A tokenizer of `vocab_size` ids, the nine special tokens included. ValueError if the text gives fewer."""
+    import rustbpe
+
+    num_ranks = vocab_size - len(SPECIAL_TOKENS)
+    if num_ranks < 256:
+        raise ValueError(
+            f"vocabulary of {vocab_size}: wanted at least {256 + len(SPECIAL_TOKENS)}, 256 bytes and 9 special"
+        )
+    check_pattern(name, pattern)
+    missing = [str(path) for path in files if not path.is_file()]
+    if missing or not files:
+        raise FileNotFoundError(f"{', '.join(missing) or 'no file'} found: wanted text, .jsonl or .parquet files.")
+    trainer = rustbpe.Tokenizer()
+    trainer.train_from_iterator(read_pieces(files, on_progress), num_ranks, buffer_size=BUFFER, pattern=pattern)
+    ranks = {bytes(token): rank for token, rank in trainer.get_mergeable_ranks()}
+    if len(ranks) < num_ranks:
+        possible = len(ranks) + len(SPECIAL_TOKENS)
+        raise ValueError(
+            f"the text gives {possible:,} tokens, {vocab_size:,} wanted: more text or a smaller --vocab-size."
+        )
+    return make_tokenizer(Parts(name, ranks, pattern, {}), "trained")
+
+
+def read_pieces(files: list[Path], on_progress: Progress | None = None) -> Iterator[str]:
+    """The text of all files in pieces of at most MAX_PIECE characters"""
+    total, before = sum(path.stat().st_size for path in files), 0
+    for path in files:
+        reader = {".jsonl": read_json_lines, ".parquet": read_parquet}.get(path.suffix, read_text)
+        for text, num_bytes in reader(path):
+            yield from cut(text)
+            if on_progress is not None:
+                on_progress(before + num_bytes, total)
+        before += path.stat().st_size
+        if on_progress is not None:
+            on_progress(before, total)
+
+
+def cut(text: str) -> Iterator[str]:
+    """Pieces of at most MAX_PIECE characters: cut after a newline, or else before a space, or else anywhere"""
+    text, start = SURROGATE.sub("\ufffd", text), 0
+    while len(text) - start > MAX_PIECE:
+        limit = start + MAX_PIECE
+        end = text.rfind("\n", start, limit) + 1
+        if end <= start:
+            end = max(text.rfind(" ", start + 1, limit), 0) or limit
+        yield text[start:end]
+        start = end
+    if start < len(text):
+        yield text[start:]
+
+
+# each reader gives (text, bytes of the file read so far)
+
+
+def read_text(path: Path) -> Iterator[tuple[str, int]]:
+    """A file of text in blocks that end with a line, where lines are shorter than a block"""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    rest, num_bytes = "", 0
+    with open(path, "rb") as file:
+        while block := file.read(MAX_PIECE):
+            num_bytes += len(block)
+            try:
+                text = rest + decoder.decode(block)
+            except UnicodeDecodeError as error:
+                raise ValueError(
+                    f"{path} is no UTF-8 text near byte {num_bytes:,} ({error.reason}): convert it"
+                ) from None
+            end = text.rfind("\n") + 1 or (len(text) if len(text) >= MAX_PIECE else 0)
+            rest = text[end:]
+            yield text[:end], num_bytes
+    if decoder.getstate()[0]:
+        raise ValueError(f"{path} ends in the middle of a UTF-8 character: is it whole?")
+    yield rest, num_bytes
+
+
+def read_json_lines(path: Path) -> Iterator[tuple[str, int]]:
+    """The texts of each line: an object with `text` or `messages`, or an array of messages"""
+    num_bytes = 0
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, 1):
+            num_bytes += len(line)
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError):
+                raise ValueError(f"{path}, line {number}: no valid JSON, wanted one object a line") from None
+            for text in texts_of(row, f"{path}, line {number}"):
+                yield text, num_bytes
+
+
+def read_parquet(path: Path) -> Iterator[tuple[str, int]]:
+    """The texts of the column `text`, or else of `messages`"""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    size, num_done = path.stat().st_size, 0
+    try:
+        file = pq.ParquetFile(path)
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"{path} is no parquet file ({str(error)[:80]})") from None
+    with file:
+        names = file.schema_arrow.names
+        column = next((name for name in ("text", "messages") if name in names), None)
+        if column is None:
+            raise ValueError(f"{path} has the columns {', '.join(names)}: wanted `text` or `messages`")
+        for batch in file.iter_batches(BUFFER, columns=[column]):
+            for value in batch.column(0).to_pylist():
+                num_done += 1
+                for text in texts_of({column: value}, f"{path}, row {num_done}"):
+                    yield text, size * num_done // file.metadata.num_rows
+
+
+def texts_of(row: Any, where: str) -> Iterator[str]:
+    """The texts of a row: of `text`, or of the contents of messages, strings or parts"""
+    messages = row.get("messages") if isinstance(row, dict) else row
+    if isinstance(row, dict) and isinstance(row.get("text"), str):
+        yield row["text"]
+    elif isinstance(messages, list):
+        for message in messages:
+            content = message.get("content") if isinstance(message, dict) else None
+            parts = [{"text": content}] if isinstance(content, str) else content
+            for part in parts if isinstance(parts, list) else [None]:
+                if not isinstance(part, dict) or not isinstance(part.get("text"), str):
+                    raise ValueError(f"{where}: a message without text, wanted a string or parts with `text`")
+                yield part["text"]
+    else:
+        raise ValueError(f"{where}: no text, wanted `text` or `messages`")
