@@ -1,0 +1,131 @@
+"""
+Ranks: one process on a laptop, or as many as torchrun starts.
+
+    rank 0  --+                      gradients are averaged by DDP; what is printed is summed by `Ranks.sum`
+    rank 1  --+-- store: who failed first says so, the others end quietly
+
+Ranks must see the same flags and the same shards: `check_same` compares a hash of each before the first step.
+An error of the user's is one line on stderr and exit code 1; a bug keeps its traceback. Either is shown once.
+"""
+
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
+from torch.nn.parallel import DistributedDataParallel
+
+
+@dataclass(frozen=True)
+class Ranks:
+    rank: int
+    world_size: int
+    device: torch.device
+    store: Any  # torchrun's, None for a single process
+
+    def say(self, text: str) -> None:
+        """Print once."""
+        if self.rank == 0:
+            print(text, flush=True)
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Sum of a tensor over all ranks, the same on each."""
+        if self.world_size > 1:
+            dist.all_reduce(values)
+        return values
+
+    def barrier(self) -> None:
+        if self.world_size > 1:
+            self.sum(torch.zeros(1, device=self.device))
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """Average gradients over ranks while the backward runs."""
+        if self.world_size == 1:
+            return module
+        ids = [self.device.index] if self.device.type == "cuda" else None
+        return DistributedDataParallel(module, device_ids=ids, gradient_as_bucket_view=True, broadcast_buffers=False)
+
+    def syncing(self, net: nn.Module, is_last: bool) -> AbstractContextManager[None]:
+        """Gradients travel with the last micro-batch of a step only."""
+        return nullcontext() if is_last or not isinstance(net, DistributedDataParallel) else net.no_sync()
+
+    def check_same(self, **hashes: str) -> None:
+        """ValueError where a rank was started with something else than rank 0."""
+        if self.world_size == 1:
+            return
+        everyone: list[dict[str, str]] = [{} for _ in range(self.world_size)]
+        dist.all_gather_object(everyone, hashes)
+        for rank, theirs in enumerate(everyone):
+            for what, value in theirs.items():
+                if value != everyone[0][what]:
+                    raise ValueError(f"rank {rank} has other {what} than rank 0: start every rank with the same {what}")
+
+
+def choose_device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device cuda: no CUDA device was found; use --device cpu, or install a CUDA build of torch")
+    return torch.device(name, int(os.environ.get("LOCAL_RANK", "0"))) if name == "cuda" else torch.device("cpu")
+
+
+@contextmanager
+def start_ranks(device_name: str) -> Iterator[Ranks]:
+    """Join the other ranks, if torchrun started some; an error ends the process as the head of this file says."""
+    store: Any = None
+    try:
+        device = choose_device(device_name)
+        rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+            torch.set_float32_matmul_precision("high")  # TF32, as nanochat
+        if world_size > 1:
+            store, rank, world_size = next(rendezvous("env://"))
+            backend = "nccl" if device.type == "cuda" else "gloo"
+            dist.init_process_group(backend, store=store, rank=rank, world_size=world_size)
+        yield Ranks(rank, world_size, device, store)
+        if world_size > 1:
+            dist.destroy_process_group()
+    except Exception as error:
+        if shows_first(store):
+            if isinstance(error, (ValueError, OSError)):
+                print(f"error: {error}", file=sys.stderr, flush=True)
+            else:
+                traceback.print_exc()
+        # not sys.exit: tearing down a process group waits for ranks that wait for this one
+        sys.stdout.flush()
+        os._exit(1) if store is not None else sys.exit(1)
+
+
+def shows_first(store: Any) -> bool:
+    """True for the first rank that asks. Without a store, for rank 0 of this machine."""
+    if store is None:
+        return os.environ.get("LOCAL_RANK", "0") == "0"
+    try:
+        return bool(store.add("midprep/error", 1) == 1)
+    except Exception:
+        return False  # the store went away: another rank ended the run
+
+
+class StopFlag:
+    """Set by SIGTERM or Ctrl-C: the loop then ends after the step it is in, with a checkpoint."""
+
+    def __init__(self) -> None:
+        self.is_set = False
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._stop)
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        if self.is_set:  # the second time at once
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        self.is_set = True

@@ -1,0 +1,70 @@
+"""
+Bits per byte on the val split: a loss that does not depend on the vocabulary.
+
+    target    "Hel"  "lo"  <|user_end|>  "Hi"      masked
+    nats       2.1    0.9      0.4        1.7        -           bpb = (2.1 + 0.9 + 1.7) / ln 2 / (3 + 2 + 2) = 0.97
+    bytes       3      2        0          2         -
+
+Targets without bytes (special tokens) and masked ones count neither above nor below the line. Sums are kept by source
+in float64 and added up over ranks, so batch size, ranks and order do not matter and the sources give the whole.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from prep.shard import Array, Split
+from train.distributed import Ranks
+from train.loader import FILLER, micro_batches, prefetch
+from train.loss import BatchLoss
+
+
+def source_names(split: Split) -> list[str]:
+    return [str(source["name"]) for source in split.entry["sources"]]
+
+
+def ratios(names: Sequence[str], over: Sequence[float], under: Sequence[float], unit: float = 1.0) -> dict[str, float]:
+    """{name: sum over / sum under / unit} of what occurs; sources that share a name are taken together."""
+    sums: dict[str, list[float]] = {}
+    for name, a, b in zip(names, over, under, strict=True):
+        sums.setdefault(name, [0.0, 0.0])
+        sums[name][0] += a
+        sums[name][1] += b
+    return {name: a / b / unit for name, (a, b) in sums.items() if b}
+
+
+def bits_per_byte(nats: Tensor, num_bytes: Tensor, names: Sequence[str]) -> tuple[float, dict[str, float]]:
+    """nats, num_bytes (S,) by source -> bits per byte, whole and by name"""
+    whole = float(nats.sum() / num_bytes.sum()) / math.log(2) if num_bytes.sum() else 0.0
+    return whole, ratios(names, nats.tolist(), num_bytes.tolist(), math.log(2))
+
+
+def sums_by_source(losses: Tensor, labels: Tensor, sources: Tensor, token_bytes: Tensor, num_sources: int) -> Tensor:
+    """losses, labels, sources (K,) -> nats and bytes (2, S) float64 of the targets that have bytes"""
+    num_bytes = torch.where(labels >= 0, token_bytes[labels.clamp(min=0)], 0)
+    sums = torch.zeros(2, num_sources, dtype=torch.float64, device=losses.device)
+    sums[0].index_add_(0, sources, torch.where(num_bytes > 0, losses, 0.0).double())
+    sums[1].index_add_(0, sources, num_bytes.double())
+    return sums
+
+
+@torch.no_grad()
+def evaluate(
+    net: BatchLoss, split: Split, rows: Array, mode: str, isolated: bool, device_batch: int, ranks: Ranks
+) -> tuple[float, dict[str, float]]:
+    """Bits per byte over `rows` (M,) of a split, whole and by source"""
+    names, device = source_names(split), ranks.device
+    token_bytes = torch.from_numpy(np.load(split.root / "token_bytes.npy").astype(np.int64)).to(device)
+    padded = np.full(-(-len(rows) // (ranks.world_size * device_batch)) * ranks.world_size * device_batch, FILLER)
+    padded[: len(rows)] = rows
+    mine = micro_batches(padded, device_batch, ranks.rank, ranks.world_size)
+    sums = torch.zeros(2, len(names), dtype=torch.float64, device=device)
+    for batch in prefetch(split, iter(mine), mode, isolated, device.type == "cuda"):
+        batch = batch.to(device)
+        _, losses = net(batch.inputs, batch.positions, batch.labels, batch.docs)
+        sums += sums_by_source(losses, batch.labels, batch.sources, token_bytes, len(names))
+    nats, num_bytes = ranks.sum(sums).cpu()
+    return bits_per_byte(nats, num_bytes, names)

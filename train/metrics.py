@@ -1,0 +1,121 @@
+"""
+What a run says: a line a step, metrics.jsonl, and a table at the end.
+
+    step 00100/02000 (5.00%) | loss: 2.345678 | lrm: 1.00 | dt: 245.32ms | tok/sec: 2,137,856 | mfu: 45.67 | ...
+
+metrics.jsonl has one object a step, written as the step ends; `val_bpb` in it was measured after that step,
+`val_bpb_before` in the first one before training. A resumed run first drops what was logged after its checkpoint, so
+the file never tells of a step twice.
+"""
+
+import importlib
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+Record = dict[str, Any]
+
+# dense bfloat16 FLOP/s of a device, by a part of its name; the first that occurs counts
+PEAK_FLOPS = {
+    "GB200": 2.5e15, "B200": 2.25e15, "B100": 1.8e15, "H200": 989e12, "H100 PCIe": 756e12, "H100 NVL": 835e12,
+    "H100": 989e12, "H20": 148e12, "A100": 312e12, "A800": 312e12, "L40S": 362e12, "L4": 121e12, "A10": 125e12,
+    "RTX 5090": 209.5e12, "RTX 4090": 165.2e12, "RTX 3090": 71e12, "MI355": 2.5e15, "MI325": 1.3e15, "MI300X": 1.3e15,
+}  # fmt: skip
+
+
+def peak_flops(device: torch.device) -> float:
+    """0 where it is not known: then mfu is 0 as well."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
+    return next((flops for part, flops in PEAK_FLOPS.items() if part in name), 0.0)
+
+
+def step_line(record: Record, total_seconds: float) -> str:
+    step, num_steps = record["step"], record["num_steps"]
+    return (
+        f"step {step:05d}/{num_steps:05d} ({100 * step / num_steps:.2f}%) | loss: {record['loss']:.6f} | "
+        f"lrm: {record['lrm']:.2f} | dt: {1000 * record['dt']:.2f}ms | tok/sec: {record['tokens_per_second']:,.0f} | "
+        f"mfu: {record['mfu']:.2f} | total time: {total_seconds / 60:.2f}m"
+    )
+
+
+def fit(line: str) -> str:
+    """Leave out the last fields where a terminal is too narrow for the line."""
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 10**6
+    while len(line) > width and " | " in line:
+        line = line.rpartition(" | ")[0]
+    return line
+
+
+class Metrics:
+    """Rank 0's; on other ranks it stays silent."""
+
+    def __init__(self, path: Path, first_step: int, is_main: bool) -> None:
+        self.path, self.is_main, self.total_seconds = path, is_main, 0.0
+        self.records = [record for record in read_records(path) if record["step"] < first_step] if is_main else []
+        if is_main:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("".join(json.dumps(record) + "\n" for record in self.records))
+        self.remote: Any = None
+
+    def connect(self, logger: str, run: str, config: Record) -> None:
+        """Send the same to wandb or trackio; a run named dummy stays here."""
+        if run == "dummy" or not self.is_main:
+            return
+        try:
+            module = importlib.import_module(logger)
+        except ImportError:
+            raise ValueError(f"--run {run} wants {logger}, which is not installed: pip install {logger}") from None
+        self.remote = module.init(project="midprep", name=run, config=config)
+
+    def write(self, record: Record) -> None:
+        self.total_seconds += record["dt"]
+        if not self.is_main:
+            return
+        self.records.append(record)
+        with open(self.path, "a") as file:
+            file.write(json.dumps(record) + "\n")
+        print(fit(step_line(record, self.total_seconds)), flush=True)
+        if self.remote is not None:
+            self.remote.log({name: value for name, value in record.items() if not isinstance(value, list)})
+
+    def close(self) -> None:
+        if self.remote is not None:
+            self.remote.finish()
+
+
+def read_records(path: Path) -> list[Record]:
+    """The whole lines of a metrics.jsonl; the last one may have been cut by a kill."""
+    records = []
+    for line in path.read_text().splitlines() if path.is_file() else []:
+        try:
+            records.append(json.loads(line))
+        except ValueError:
+            break
+    return records
+
+
+def summary(records: list[Record], rows: list[tuple[str, str]]) -> str:
+    """The table at the end: `rows` as they are, then loss and bits per byte by source, first and last."""
+    lines = [f"  {name:<12}{value}" for name, value in rows]
+    ends = [first_and_last(records, key) for key in ("loss_by_source", "val_bpb_by_source")]
+    names = sorted({name for by_name in ends for name in by_name})
+    if names:
+        lines.append(f"  {'source':<24}{'train loss':>20}{'val bpb':>20}")
+    for name in names:
+        cells = [f"{by[name][0]:.4f} -> {by[name][1]:.4f}" if name in by else "-" for by in ends]
+        lines.append(f"  {name:<24}" + "".join(f"{cell:>20}" for cell in cells))
+    return "\n".join(lines)
+
+
+def first_and_last(records: list[Record], key: str) -> dict[str, tuple[float, float]]:
+    """{source: (first, last)} of what the records say by source under `key` or, before training, `key` + "_before"."""
+    out: dict[str, tuple[float, float]] = {}
+    for record in records:
+        for by_name in (record.get(f"{key}_before"), record.get(key)):
+            for name, value in (by_name or {}).items():
+                out[name] = (out[name][0] if name in out else value, value)
+    return out

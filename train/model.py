@@ -1,0 +1,280 @@
+"""
+GPT, in both generations of nanochat: the same names, shapes and numbers, so that checkpoints travel both ways.
+
+    idx (B, T) -> wte -> norm -> [smear] -> n_layer x (x + attn(norm(x)); x + mlp(norm(x))) -> [backout] -> norm -> x
+    logits (B, T, V) = 15 * tanh(lm_head(x) / 15)
+
+2025-12 is that without the brackets. Every line that 2026-07 adds stands behind `config.is_2026` or in a block marked
+"2026-07". A model of depth 12 has 12 layers, width 768, heads of 128. Matrices are float32 masters; activations have
+the dtype of wte, and each Linear casts its weight to it (bfloat16 on a GPU: no autocast, nothing hidden).
+
+Legend: B rows of a batch, T positions, V vocabulary, d width, H heads, D head dim.
+"""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+SOFTCAP = 15.0  # logits stay within +-15
+VOCAB_MULTIPLE = 64  # 2026-07 pads wte, lm_head and value_embeds to a multiple of this many rows
+SMEAR_WIDTH, GATE_WIDTH = 24, 12  # 2026-07: channels that its two gates look at
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """`model_config` of a checkpoint's meta. A window_pattern makes it a model of 2026-07."""
+
+    sequence_len: int
+    vocab_size: int
+    n_layer: int
+    n_head: int
+    n_kv_head: int
+    n_embd: int
+    window_pattern: str | None = None
+
+    @property
+    def is_2026(self) -> bool:
+        return self.window_pattern is not None
+
+    @property
+    def head_dim(self) -> int:
+        return self.n_embd // self.n_head
+
+    @property
+    def padded_vocab_size(self) -> int:
+        return -(-self.vocab_size // VOCAB_MULTIPLE) * VOCAB_MULTIPLE if self.is_2026 else self.vocab_size
+
+    def window(self, layer: int) -> int:
+        """How far back this layer sees, itself not counted: position i sees j with 0 <= i - j <= window."""
+        pattern = self.window_pattern or "L"
+        if pattern[layer % len(pattern)] == "L" or layer == self.n_layer - 1:
+            return self.sequence_len
+        return -(-(self.sequence_len // 4) // 128) * 128
+
+    def has_value_embed(self, layer: int) -> bool:
+        return self.is_2026 and layer % 2 == (self.n_layer - 1) % 2
+
+    def to_meta(self) -> dict[str, Any]:
+        """The fields that nanochat of this generation reads, and no other: it passes them to its own config."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+def config_of_depth(depth: int, sequence_len: int, vocab_size: int) -> ModelConfig:
+    """
+    >>> config_of_depth(12, 2048, 32768).n_embd
+    768
+    """
+    num_heads = math.ceil(64 * depth / 128)
+    return ModelConfig(sequence_len, vocab_size, depth, num_heads, num_heads, 64 * depth)
+
+
+class Cache:
+    """What generation keeps of the tokens before: keys and values (B, H_kv, t, D) of each layer, and smear's last x."""
+
+    def __init__(self, num_layers: int) -> None:
+        self.keys_values: list[tuple[Tensor, Tensor] | None] = [None] * num_layers
+        self.last: Tensor | None = None  # (B, 1, d)
+        self.num_tokens = 0
+
+    def extend(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        before = self.keys_values[layer]
+        if before is not None:
+            k, v = torch.cat([before[0], k], dim=2), torch.cat([before[1], v], dim=2)
+        self.keys_values[layer] = k, v
+        return k, v
+
+
+def norm(x: Tensor) -> Tensor:
+    return F.rms_norm(x, (x.size(-1),))
+
+
+def rotary_tables(positions: Tensor, head_dim: int, base: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """positions (T,) or (B, T) -> cos and sin, (1 or B, T, 1, D / 2)"""
+    frequencies = base ** -(torch.arange(0, head_dim, 2, device=positions.device, dtype=torch.float32) / head_dim)
+    angles = positions.view(-1, positions.size(-1), 1, 1).float() * frequencies
+    return angles.cos().to(dtype), angles.sin().to(dtype)
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """x (B, T, H, D)"""
+    x1, x2 = x.chunk(2, dim=-1)
+    return torch.cat([x1 * cos + x2 * sin, x2 * cos - x1 * sin], dim=-1).to(x.dtype)
+
+
+def visible(num_queries: int, num_keys: int, window: int, docs: Tensor | None, device: torch.device) -> Tensor | None:
+    """Which keys a query sees, (1 or B, 1, Tq, Tk) bool; None for all up to itself, which has a fast path."""
+    if docs is None and num_queries == num_keys and window >= num_keys - 1:
+        return None
+    back = torch.arange(num_keys - num_queries, num_keys, device=device)[:, None] - torch.arange(
+        num_keys, device=device
+    )
+    seen = ((back >= 0) & (back <= window))[None, None]
+    return seen if docs is None else seen & (docs[:, None, :, None] == docs[:, None, None, :])
+
+
+class Linear(nn.Linear):
+    """No bias; the weight is cast to the dtype of the activations."""
+
+    def __init__(self, num_in: int, num_out: int) -> None:
+        super().__init__(num_in, num_out, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight.to(x.dtype))
+
+
+class Attention(nn.Module):
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__()
+        self.config, self.layer = config, layer
+        self.c_q = Linear(config.n_embd, config.n_head * config.head_dim)
+        self.c_k = Linear(config.n_embd, config.n_kv_head * config.head_dim)
+        self.c_v = Linear(config.n_embd, config.n_kv_head * config.head_dim)
+        self.c_proj = Linear(config.n_embd, config.n_embd)
+        if config.has_value_embed(layer):
+            self.ve_gate = Linear(GATE_WIDTH, config.n_kv_head)
+
+    def forward(
+        self, h: Tensor, cos: Tensor, sin: Tensor, seen: Tensor | None, value_embed: Tensor | None, cache: Cache | None
+    ) -> Tensor:
+        B, T, _ = h.shape
+        q = self.c_q(h).view(B, T, self.config.n_head, -1)  # (B, T, H, D)
+        k = self.c_k(h).view(B, T, self.config.n_kv_head, -1)
+        v = self.c_v(h).view(B, T, self.config.n_kv_head, -1)
+        if value_embed is not None:  # 2026-07: each kv head lets in some of an embedding of the token
+            gate = 3 * torch.sigmoid(self.ve_gate(h[..., :GATE_WIDTH]))  # (B, T, H_kv)
+            v = v + gate[..., None] * value_embed.view_as(v)
+        q, k = norm(rotate(q, cos, sin)), norm(rotate(k, cos, sin))
+        if self.config.is_2026:
+            q, k = 1.2 * q, 1.2 * k
+        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # (B, H, T, D)
+        if cache is not None:
+            k, v = cache.extend(self.layer, k, v)
+        grouped = self.config.n_head != self.config.n_kv_head
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=seen, is_causal=seen is None, enable_gqa=grouped)
+        out: Tensor = self.c_proj(y.transpose(1, 2).reshape(B, T, -1))
+        return out
+
+
+class MLP(nn.Module):
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.c_fc = Linear(config.n_embd, 4 * config.n_embd)
+        self.c_proj = Linear(4 * config.n_embd, config.n_embd)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.c_proj(F.relu(self.c_fc(x)).square())
+        return out
+
+
+class Block(nn.Module):
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__()
+        self.attn = Attention(config, layer)
+        self.mlp = MLP(config)
+
+    def forward(self, x: Tensor, *context: Any) -> Tensor:
+        x = x + self.attn(norm(x), *context)
+        out: Tensor = x + self.mlp(norm(x))
+        return out
+
+
+class Transformer(nn.Module):
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.wte = nn.Embedding(config.padded_vocab_size, config.n_embd)
+        self.h = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
+
+
+class GPT(nn.Module):
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        rows = config.padded_vocab_size
+        self.transformer = Transformer(config)
+        self.lm_head = Linear(config.n_embd, rows)
+        if config.is_2026:
+            self.resid_lambdas = nn.Parameter(torch.ones(config.n_layer))
+            self.x0_lambdas = nn.Parameter(torch.zeros(config.n_layer))
+            self.smear_gate = Linear(SMEAR_WIDTH, 1)
+            self.smear_lambda = nn.Parameter(torch.zeros(1))
+            self.backout_lambda = nn.Parameter(torch.zeros(1))
+            layers = [layer for layer in range(config.n_layer) if config.has_value_embed(layer)]
+            kv_dim = config.n_kv_head * config.head_dim
+            self.value_embeds = nn.ModuleDict({str(layer): nn.Embedding(rows, kv_dim) for layer in layers})
+
+    @torch.no_grad()
+    def init_weights(self, seed: int) -> None:
+        """Random weights, the same for a seed on every device: they are drawn on the CPU."""
+        generator = torch.Generator().manual_seed(seed)
+        for name, weight in self.named_parameters():
+            if name == "lm_head.weight" or name.endswith("c_proj.weight"):
+                weight.zero_()
+            elif name == "transformer.wte.weight":
+                weight.normal_(generator=generator)
+            elif weight.ndim == 2:
+                num_out, num_in = weight.shape if "embeds" not in name else weight.shape[::-1]
+                weight.normal_(std=min(1.0, math.sqrt(num_out / num_in)) / math.sqrt(num_in), generator=generator)
+
+    def set_dtype(self, dtype: torch.dtype) -> None:
+        """Activations follow the embeddings, so casting these is all; the other weights stay float32 masters."""
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Embedding):
+                assert name == "transformer.wte" or name.startswith("value_embeds")
+                module.to(dtype=dtype)
+
+    def forward(self, idx: Tensor, cache: Cache | None = None) -> Tensor:
+        """idx (B, T) -> logits (B, T, V) float32. With a cache, idx holds the next T tokens only."""
+        logits = self.lm_head(self.hidden(idx, cache=cache))[..., : self.config.vocab_size].float()
+        return SOFTCAP * torch.tanh(logits / SOFTCAP)
+
+    def hidden(self, idx: Tensor, docs: Tensor | None = None, cache: Cache | None = None) -> Tensor:
+        """idx (B, T) -> (B, T, d), what lm_head reads. With `docs` (B, T), the number of the document of each position,
+        documents do not see each other and their positions start at 0."""
+        config, num_before = self.config, cache.num_tokens if cache is not None else 0
+        T = idx.size(1)
+        x = norm(self.transformer.wte(idx))
+        positions = torch.arange(num_before, num_before + T, device=idx.device)
+        if docs is not None:
+            positions = positions - torch.searchsorted(docs, docs, right=False)  # (B, T), docs ascend
+        dtype = x.dtype if config.is_2026 else torch.bfloat16
+        cos, sin = rotary_tables(positions, config.head_dim, 100_000.0 if config.is_2026 else 10_000.0, dtype)
+        windows = {config.window(layer) for layer in range(config.n_layer)}
+        seen = {window: visible(T, num_before + T, window, docs, idx.device) for window in windows}
+        if config.is_2026:
+            x = x0 = self.smear(x, docs, cache)
+        for layer, block in enumerate(self.transformer.h):
+            value_embed = None
+            if config.is_2026:
+                x = self.resid_lambdas[layer].to(x.dtype) * x + self.x0_lambdas[layer].to(x.dtype) * x0
+                value_embed = self.value_embeds[str(layer)](idx) if config.has_value_embed(layer) else None
+            x = block(x, cos, sin, seen[config.window(layer)], value_embed, cache)
+            if layer == config.n_layer // 2:
+                kept = x
+        if config.is_2026:
+            x = x - self.backout_lambda.to(x.dtype) * kept
+        if cache is not None:
+            cache.num_tokens += T
+        return norm(x)
+
+    def smear(self, x: Tensor, docs: Tensor | None, cache: Cache | None) -> Tensor:
+        """2026-07: a little of the token before is mixed into each token; the first has none before it."""
+        before = torch.zeros_like(x[:, :1]) if cache is None or cache.last is None else cache.last
+        if cache is not None:
+            cache.last = x[:, -1:]
+        before = torch.cat([before, x[:, :-1]], dim=1)  # (B, T, d)
+        gate = self.smear_lambda.to(x.dtype) * torch.sigmoid(self.smear_gate(x[..., :SMEAR_WIDTH]))  # (B, T, 1)
+        if docs is not None:
+            gate = gate * (docs == torch.roll(docs, 1, dims=1))[..., None]
+        return x + gate * before
+
+    def flops_per_token(self) -> int:
+        """6 a weight that multiplies (embeddings and scalars do not), and attention over what each layer sees."""
+        embeddings = {id(m.weight) for m in self.modules() if isinstance(m, nn.Embedding)}
+        num_weights = sum(p.numel() for p in self.parameters() if p.ndim == 2 and id(p) not in embeddings)
+        T, config = self.config.sequence_len, self.config
+        num_seen = sum(min(config.window(layer), T) for layer in range(config.n_layer))
+        return 6 * num_weights + 12 * config.n_embd * num_seen

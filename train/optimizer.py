@@ -1,0 +1,70 @@
+"""
+Two optimizers: AdamW for what is looked up or read out, Muon for every matrix in between.
+
+    lm_head   AdamW  0.004 * (d / 768)^-0.5            transformer.h.*  Muon  0.02, momentum 0.85 -> 0.95
+    wte       AdamW  0.2   * (d / 768)^-0.5
+    2026-07 adds to AdamW: value_embeds at half of wte's rate, resid_lambdas 0.005, x0_lambdas 0.5 with betas
+    (0.96, 0.95), smear and backout 0.2
+
+Every rank holds the whole state and makes the same update, so a checkpoint needs one file and fits any number of ranks.
+Price: memory for AdamW's two moments and Muon's one on each rank, and Muon's matrix products are done by all of them.
+"""
+
+from typing import Any
+
+import torch
+from torch.optim import AdamW, Muon, Optimizer
+
+from train.model import GPT
+from train.schedule import muon_momentum
+
+BETAS, EPS = (0.8, 0.95), 1e-10
+
+
+def build_optimizers(
+    model: GPT, embedding_lr: float, unembedding_lr: float, matrix_lr: float, weight_decay: float
+) -> tuple[AdamW, Muon]:
+    """Groups carry `initial_lr`, which `set_step` multiplies."""
+    scale = (model.config.n_embd / 768) ** -0.5
+    adam: list[dict[str, Any]] = [
+        {"params": [model.lm_head.weight], "lr": unembedding_lr * scale},
+        {"params": [model.transformer.wte.weight], "lr": embedding_lr * scale},
+    ]
+    if model.config.is_2026:
+        smear_backout = [model.smear_gate.weight, model.smear_lambda, model.backout_lambda]
+        adam += [
+            {"params": list(model.value_embeds.parameters()), "lr": embedding_lr * scale * 0.5},
+            {"params": [model.resid_lambdas], "lr": 0.005},
+            {"params": [model.x0_lambdas], "lr": 0.5, "betas": (0.96, 0.95)},
+            {"params": smear_backout, "lr": 0.2},
+        ]
+    fused = model.lm_head.weight.device.type == "cuda"
+    adamw = AdamW(adam, betas=BETAS, eps=EPS, weight_decay=weight_decay, fused=fused)
+    muon = Muon(muon_groups(model), lr=matrix_lr, momentum=0.95, weight_decay=0.0, adjust_lr_fn="original")
+    for optimizer in (adamw, muon):
+        for group in optimizer.param_groups:
+            group["initial_lr"] = group["lr"]
+    return adamw, muon
+
+
+def muon_groups(model: GPT) -> list[dict[str, Any]]:
+    """One group a size of matrix, as nanochat has them: the order decides which state belongs to which matrix."""
+    matrices = list(model.transformer.h.parameters())
+    return [{"params": [p for p in matrices if p.numel() == size]} for size in {p.numel() for p in matrices}]
+
+
+def set_step(optimizers: tuple[Optimizer, ...], step: int, lrm: float) -> None:
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * lrm
+            if isinstance(optimizer, Muon):
+                group["momentum"] = muon_momentum(step)
+
+
+def memory_bytes(model: torch.nn.Module) -> int:
+    """Weights, gradients and the moments of AdamW (two) and Muon (one), on each rank."""
+    total = 0
+    for name, p in model.named_parameters():
+        num_copies = 3 if "transformer.h." in name else 4
+        total += num_copies * p.numel() * p.element_size()
+    return total
