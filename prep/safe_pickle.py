@@ -10,8 +10,9 @@ for is refused by name. Each instruction adds at most what it holds in the file,
 size of the file: 0.05 s for 32,768 tokens.
 """
 
+import contextlib
 import pickletools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -49,12 +50,30 @@ def run(data: bytes) -> dict[str, Any]:
     for opcode, argument, position in pickletools.genops(data):
         step = STEPS.get(opcode.name)
         if step is None:
-            name = f" {argument.replace(' ', '.')}" if opcode.name == "INST" and isinstance(argument, str) else ""
+            named = next((name for name in find_names(data) if name != ".".join(ENCODING)), None)
+            asks = f"it names {named}, and " if named else ""
             raise ValueError(
-                f"instruction {opcode.name}{name} at byte {position}, a pickled tiktoken.Encoding has none"
+                f"{asks}instruction {opcode.name} at byte {position} is none of a pickled tiktoken.Encoding"
             )
         step(machine, argument)
     return machine.result()
+
+
+def find_names(data: bytes) -> Iterator[str]:
+    """The classes and functions that a pickle names, as far as it can be read: to say what it was after"""
+    texts, memo = ["", ""], dict[int, str]()  # the last texts that were pushed, and those it remembers
+    with contextlib.suppress(ValueError):
+        for opcode, argument, _ in pickletools.genops(data):
+            if opcode.name in ("GLOBAL", "INST"):
+                yield str(argument).replace(" ", ".")
+            elif opcode.name == "STACK_GLOBAL":
+                yield ".".join(texts[-2:])
+            elif "PUT" in opcode.name or opcode.name == "MEMOIZE":
+                memo[len(memo) if argument is None else int(argument)] = texts[-1]
+            elif "GET" in opcode.name and argument in memo:
+                texts = [texts[-1], memo[int(argument)]]
+            elif isinstance(argument, str):
+                texts = [texts[-1], argument]
 
 
 class Machine:

@@ -126,7 +126,7 @@ def read_hf(path: Path) -> Parts:
     name = path.stem if path.stem != "tokenizer" else path.resolve().parent.name
     try:
         content = read_json(path)
-        if content.get("normalizer") is not None:
+        if content.get("normalizer") not in (None, {"type": "Sequence", "normalizers": []}):
             raise ValueError("it changes text by a normalizer")
         pattern = _pattern(content.get("pre_tokenizer"))
         special = _special_tokens(content.get("added_tokens") or [])
