@@ -3,9 +3,9 @@ Small sums and word problems in GSM8K's answer form, made from the templates of 
 
     "{h} * {v} = <<{h}*{v}={x}>>{x} km\\n#### {x}"      ->      text | python | python_output | text
 
-A python_output is what Python prints for the call before it, to the character (8*5.75 gives 46.0), and the
-text after it says the number as people do (46). Row i is a pure function of (seed, split, i). Train and test differ in
-the values of each template's first number, for every seed, so no problem of one is in the other.
+A python_output is what Python prints for the call before it, to the character (8*5.75 gives 46.0), and the text after
+it says the number as people do (46). Row i is a pure function of (seed, split, i). Train and test differ in the values
+of each template's first number, whatever the seed, so no problem of one is in the other.
 Templates differ in their number of parts: each makes the columns of its own rows, which are then put in row order.
 Legend: C conversations, n of them from one template, P parts.
 """
@@ -188,6 +188,8 @@ def fill(template: str, texts: dict[str, pa.LargeStringArray], num_rows: int) ->
 
 def written(values: Array, style: int | Array) -> pa.LargeStringArray:
     """(n,) multiples of 0.25 in [0, LIMIT), a style for all or for each -> n strings"""
+    assert values.min(initial=0) >= 0
+    assert values.max(initial=0) < LIMIT
     return number_table().take(pa.array(((style * LIMIT + values) * 4).astype(np.int64)))
 
 
