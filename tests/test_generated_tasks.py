@@ -1,6 +1,7 @@
 """Generated rows are pure functions of (seed, split, number), right in every count and sum, and disjoint by split."""
 
 import ast
+import doctest
 import hashlib
 import itertools
 import os
@@ -107,6 +108,11 @@ def test_the_hash_is_splitmix64():
     # the first outputs of the generator with seed 0, as its authors publish them
     state = (np.arange(3, dtype=np.uint64) + np.uint64(1)) * words.ODD
     assert [hex(x) for x in words.mix(state)] == ["0xe220a8397b1dcdaf", "0x6e789e6aa1b965f4", "0x6c45d188009454f"]
+
+
+def test_the_examples_in_docstrings_are_right():
+    assert doctest.testmod(words) == (0, 2)
+    assert doctest.testmod(arithmetic) == (0, 1)
 
 
 @given(lists(integers(0, 10**9), min_size=1), integers(1, 2**31 - 1))

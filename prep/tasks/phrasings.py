@@ -90,7 +90,7 @@ GERMAN = Language(
         "Wie viele {letter} stecken im Wort {word}?",
         "Zähle bitte, wie oft {letter} in {word} steht.",
         "Ich buchstabiere {word}: Wie oft sage ich {letter}?",
-        "Wie viele Buchstaben von {word} sind ein {letter}?",
+        "Wie viele der Buchstaben in {word} sind {letter}?",
         "Kannst du nachzählen, wie oft man für {word} ein {letter} braucht?",
     ],
 )
