@@ -69,8 +69,9 @@ class Conversations:
     @classmethod
     def of_turns(cls, turns: list[pa.Array], kinds: list[int], num_parts: list[int]) -> Self:
         """
-        C conversations of the same shape from one string array a part: `of_turns([question, answer], [TEXT, TEXT], [1, 1])`
-        is a user message and an assistant message of one part each; num_parts has one number a message, roles alternate.
+        C conversations of the same shape from one string array a part: of_turns([question,
+        answer], [TEXT, TEXT], [1, 1]) is a user message and an assistant message of one part each; num_parts has one
+        number a message, roles alternate.
         """
         num_rows, num_columns = len(turns[0]), len(turns)
         columns = pa.chunked_array([column.cast(pa.large_string()) for column in turns]).combine_chunks()
@@ -86,8 +87,9 @@ class Conversations:
         )
 
 
-def offsets(lengths: Array) -> Array:
+def offsets(lengths: npt.ArrayLike) -> Array:
     """(n,) lengths -> (n + 1,) int64 offsets"""
+    lengths = np.asarray(lengths)
     out = np.zeros(len(lengths) + 1, dtype=np.int64)
     np.cumsum(lengths, out=out[1:])
     return out
@@ -124,7 +126,8 @@ def _merge_systems(batch: Conversations, good: Array, system: Array, conversatio
     source = np.arange(len(texts), dtype=np.int64)
     if len(first):
         user = batch.parts[1:][system]
-        joined = pc.binary_join_element_wise(texts.take(pa.array(first)), texts.take(pa.array(user)), "\n\n")
+        between = pa.scalar("\n\n", pa.large_string())
+        joined = pc.binary_join_element_wise(texts.take(pa.array(first)), texts.take(pa.array(user)), between)
         source[user] = len(texts) + np.arange(len(first))
         texts = pa.concat_arrays([texts, joined])
     kept = good & ~system

@@ -45,7 +45,7 @@ def token_dtype(vocab_size: int) -> np.dtype[Any]:
 
 def to_tokens(ids: Array, vocab_size: int) -> Array:
     """Cast ids to the token dtype; numpy alone would wrap 65536 to 0 without a word. ValueError outside the vocabulary."""
-    if ids.size and not (0 <= int(ids.min()) and int(ids.max()) < vocab_size):
+    if ids.size and not (int(ids.min()) >= 0 and int(ids.max()) < vocab_size):
         raise ValueError(f"token id {int(ids.max())} (or below 0) found, the vocabulary has {vocab_size} ids")
     return ids.astype(token_dtype(vocab_size), copy=False)
 
@@ -58,7 +58,7 @@ def write_array(path: Path, array: Array) -> dict[str, Any]:
     header = io.BytesIO()
     array = np.ascontiguousarray(array)
     np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(array))
-    return write_bytes(path, header.getvalue(), memoryview(array.view(np.uint8).reshape(-1)) if array.size else b"")
+    return write_bytes(path, header.getvalue(), array.reshape(-1).view(np.uint8).data if array.size else b"")
 
 
 def write_bytes(path: Path, *chunks: bytes | memoryview) -> dict[str, Any]:
@@ -177,7 +177,8 @@ class Split:
     def read_mask(self, row_ids: Array) -> Array:
         """(B,) row numbers -> (B, T + 1) uint8, 1 where the token is trained in SFT"""
         bits = self._gather(self.masks, row_ids, np.empty((len(row_ids), -(-(self.max_seq_len + 1) // 8)), np.uint8))
-        return np.unpackbits(bits, axis=1, count=self.max_seq_len + 1, bitorder="little")
+        mask: Array = np.unpackbits(bits, axis=1, count=self.max_seq_len + 1, bitorder="little")
+        return mask
 
     def doc_range(self, row: int) -> tuple[int, int]:
         """First and one past the last document of a row"""
@@ -186,7 +187,7 @@ class Split:
 
     def _gather(self, shards: list[Array], row_ids: Array, out: Array) -> Array:
         row_ids = np.asarray(row_ids, dtype=np.int64)
-        if row_ids.size and not (0 <= row_ids.min() and row_ids.max() < self.num_rows):
+        if row_ids.size and not (row_ids.min() >= 0 and row_ids.max() < self.num_rows):
             raise IndexError(f"row {row_ids.max()} of {self.name} asked for, it has {self.num_rows} rows")
         shard_of = np.searchsorted(self.first_rows, row_ids, side="right") - 1
         for shard in np.unique(shard_of):
@@ -209,7 +210,9 @@ class Split:
         except (ValueError, EOFError) as error:
             raise ValueError(f"{path} is not a readable .npy file ({error}): build {self.root} again.") from None
         if array.dtype != dtype or array.shape != shape:
-            raise ValueError(f"{path} is {array.dtype} {array.shape}, the manifest says {dtype} {shape}: build it again.")
+            raise ValueError(
+                f"{path} is {array.dtype} {array.shape}, the manifest says {dtype} {shape}: build it again."
+            )
         return array
 
 

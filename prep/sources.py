@@ -13,6 +13,7 @@ import hashlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import pyarrow as pa
@@ -55,7 +56,9 @@ def hub_files(repo: str, subset: str, split: str, revision: str | None) -> tuple
         urls = list(files[split])
         paths = datasets.DownloadManager(dataset_name=repo).download(urls)
     except FileNotFoundError as error:  # also what `datasets` raises for a repository or revision that is not there
-        raise FileNotFoundError(f"{where} not found: {_one_line(error)} Check the name, or give --data-root DIR.") from None
+        raise FileNotFoundError(
+            f"{where} not found: {_one_line(error)} Check the name, or give --data-root DIR."
+        ) from None
     except (OSError, ValueError, RuntimeError) as error:
         raise ValueError(
             f"{where} cannot be read: {_one_line(error)} Check the network (HF_ENDPOINT, HF_TOKEN), or give --data-root "
@@ -102,7 +105,7 @@ def generated(num_rows: int, start: int, identity: str) -> Source:
     """A source whose rows are made, not read: rows 0 .. num_rows - 1, of which those before `start` are not needed."""
     first = start // BLOCK_ROWS * BLOCK_ROWS
     bounds = [*range(first, num_rows, BLOCK_ROWS), num_rows]
-    units = tuple((a, b) for a, b in zip(bounds, bounds[1:], strict=False))
+    units = tuple((a, b) for a, b in pairwise(bounds))
     return Source(files=(), num_rows=num_rows, units=units, sha256=hashlib.sha256(identity.encode()).hexdigest())
 
 
@@ -146,7 +149,7 @@ def _open_lines(files: list[Path], sha256: str, revision: str | None) -> Source:
         file_starts.append(num_rows)
         line_starts.append(tuple(starts))
         bounds = [*range(0, num_lines, BLOCK_ROWS), num_lines]
-        units += [(num_rows + a, num_rows + b) for a, b in zip(bounds, bounds[1:], strict=False)]
+        units += [(num_rows + a, num_rows + b) for a, b in pairwise(bounds)]
         num_rows += num_lines
     if not num_rows:
         raise ValueError(f"{files[0]} has no rows: give a file with one JSON value a line.")
@@ -188,7 +191,7 @@ def read_rows(source: Source, start: int, stop: int) -> Iterator[pa.Table]:
 
 
 def _read_parquet(path: Path, columns: list[str], start: int, stop: int) -> Iterator[pa.Table]:
-    file, groups, first = _parquet(path), [], 0
+    file, groups, first = _parquet(path), list[int](), 0
     num_bytes = skip = 0
     for group in range(file.metadata.num_row_groups):
         meta = file.metadata.row_group(group)

@@ -25,7 +25,9 @@ Array = npt.NDArray[Any]
 def of_arrow(column: pa.ChunkedArray) -> Conversations:
     """(C,) list<struct<role: string, content: string or list<struct<type, text>>>> -> C conversations"""
     rows = column.combine_chunks()
-    if not (pa.types.is_list(rows.type) or pa.types.is_large_list(rows.type)) or not pa.types.is_struct(rows.type.value_type):
+    if not (pa.types.is_list(rows.type) or pa.types.is_large_list(rows.type)) or not pa.types.is_struct(
+        rows.type.value_type
+    ):
         raise ValueError(f"messages are {rows.type}, wanted a list of structs with role and content")
     names = {field.name for field in rows.type.value_type}
     if not {"role", "content"} <= names:
@@ -160,7 +162,8 @@ def _text(text: str) -> str:
 def codes(names: pa.Array, known: list[str]) -> Array:
     """(n,) strings -> (n,) uint8 places in `known`, UNKNOWN where a name is not in it"""
     found = pc.index_in(names, value_set=pa.array(known, type=names.type))
-    return pc.fill_null(found, UNKNOWN).to_numpy(zero_copy_only=False).astype(np.uint8)
+    out: Array = pc.fill_null(found, UNKNOWN).to_numpy(zero_copy_only=False).astype(np.uint8)
+    return out
 
 
 def _large(texts: pa.Array) -> pa.LargeStringArray:

@@ -21,7 +21,10 @@ HUB = "cais/mmlu"
 COLUMNS = ["question", "choices", "answer"]
 DEFAULTS = {"train": ("auxiliary_train", "train"), "val": ("all", "test")}
 # the same rows under two names: one copy may have either
-ALIASES = {("auxiliary_train", "train"): ("all", "auxiliary_train"), ("all", "auxiliary_train"): ("auxiliary_train", "train")}
+ALIASES = {
+    ("auxiliary_train", "train"): [("all", "auxiliary_train")],
+    ("all", "auxiliary_train"): [("auxiliary_train", "train")],
+}
 
 LETTERS = pa.array(["A", "B", "C", "D"], type=pa.large_string())
 
@@ -45,7 +48,9 @@ def conversations(rows: pa.Table) -> Conversations:
         # the letter comes after the choice, with no space before it: so it is the same token as in the answer
         pieces += ["- ", option, f"={name}\n"]
     pieces += ["\nRespond only with the letter of the correct answer.", ""]
-    prompt = pc.binary_join_element_wise(*[pa.scalar(p, pa.large_string()) if isinstance(p, str) else p for p in pieces])
+    prompt = pc.binary_join_element_wise(
+        *[pa.scalar(p, pa.large_string()) if isinstance(p, str) else p for p in pieces]
+    )
     missing = np.asarray(prompt.is_null()) | np.asarray(answer.is_null())
     reply = LETTERS.take(pc.if_else(in_range, letter, 0))
     batch = Conversations.of_turns([pc.fill_null(prompt, ""), reply], [TEXT, TEXT], [1, 1])

@@ -1,0 +1,179 @@
+"""
+Build: render, plan, write. Everything that a build does, in its order.
+
+    render   rows -> runs       in parallel over units of rows; what the cache has is checked and kept
+    plan     lengths -> rows    numpy, one process
+    write    runs -> shards     in parallel over shards; the manifest comes last, then one rename
+
+The bytes depend on sources, tokenizer, mixture and options, and on nothing else: not on workers, cache, time or place.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from prep import render
+from prep.encode import choose_engine
+from prep.engines import run
+from prep.mixture import Mixture
+from prep.options import Options
+from prep.output import Output, state
+from prep.progress import Progress
+from prep.record import Record
+from prep.rejected import RejectedRows, write_rejected
+from prep.render_pass import RenderContext, Unit, render_unit
+from prep.resolve import Input, resolve
+from prep.runs import run_path
+from prep.shard import FORMAT, VERSION, Manifest, read_manifest, token_dtype, write_manifest
+from prep.splits import SplitJob, build_split
+from prep.tokenizer import Tokenizer
+from prep.write import RunFiles
+
+
+@dataclass(frozen=True)
+class Job:
+    """A build that is resolved: all that decides its bytes is known."""
+
+    mixture: Mixture
+    inputs: dict[str, list[Input]]
+    tokenizer: Tokenizer
+    options: Options
+    without: tuple[str, ...] = ()
+
+    def description(self) -> dict[str, Any]:
+        """What the bytes depend on; the fingerprint is its hash"""
+        return {
+            "mixture": {
+                "name": self.mixture.name,
+                "without": sorted(self.without),
+                **{split: [one.describe() for one in inputs] for split, inputs in self.inputs.items()},
+            },
+            "seed": self.mixture.seed,
+            "max_seq_len": self.options.max_seq_len,
+            "packing_strategy": self.options.packing,
+            "excess_length_strategy": self.options.excess_length_strategy,
+            "tokenizer": self.tokenizer.sha256,
+            "renderer_version": render.VERSION,
+        }
+
+    @property
+    def fingerprint(self) -> str:
+        return hashlib.sha256(json.dumps(self.description(), sort_keys=True).encode()).hexdigest()
+
+    def run_files(self, one: Input) -> RunFiles:
+        """Where the runs of an input are, or will be"""
+        bounds = sorted({bound for unit in one.source.units for bound in unit})
+        keys = [one.run_key(a, b, self.tokenizer.sha256, render.VERSION) for a, b in pairwise(bounds)]
+        paths = tuple(run_path(self.options.cache_dir, key) for key in keys)
+        return RunFiles(np.array(bounds, dtype=np.int64), paths)
+
+    def split(self, name: str) -> SplitJob:
+        inputs = self.inputs[name]
+        runs = [self.run_files(one) for one in inputs]
+        return SplitJob(name, inputs, runs, self.tokenizer, self.mixture.seed, self.options)
+
+    def units(self) -> list[Unit]:
+        """The units of rows to render, each block once, however many entries use it"""
+        seen: set[Path] = set()
+        units = []
+        for inputs in self.inputs.values():
+            for one in inputs:
+                files = self.run_files(one)
+                path_of = dict(zip(files.starts.tolist(), files.paths, strict=False))
+                for bounds in one.source.units:
+                    paths = tuple(path_of[bound] for bound in bounds[:-1])
+                    if paths[0] not in seen:
+                        seen.update(paths)
+                        units.append(Unit(one.entry.task, one.source, one.entry.seed, one.split or "", bounds, paths))
+        return units
+
+
+def make_job(
+    mixture: Mixture,
+    tokenizer: Tokenizer,
+    options: Options,
+    data_root: Path | None = None,
+    identity: Path | None = None,
+    without: tuple[str, ...] = (),
+) -> Job:
+    """Resolve the sources of a build. ValueError or FileNotFoundError where one is missing."""
+    choose_engine(tokenizer, options.encoder)
+    mixture = mixture.without(without) if without else mixture
+    return Job(mixture, resolve(mixture, data_root, identity), tokenizer, options, without)
+
+
+def build(job: Job, root: Path, say: Callable[[str], None] = lambda line: None) -> tuple[Manifest, bool]:
+    """
+    Build a job into `root`; returns the manifest, and whether anything had to be done. ValueError if `root` holds
+    something else and options.overwrite is not set.
+    """
+    with Output(root) as output:
+        found, words = state(root, job.fingerprint)
+        if found == "current":
+            return read_manifest(root), False
+        if found == "foreign" or (found != "absent" and not job.options.overwrite):
+            advice = (
+                "give another -o DIR" if found == "foreign" else "replace it with --overwrite, or give another -o DIR"
+            )
+            raise ValueError(f"{words}: {advice}.")
+        staging = output.prepare()
+        record = Record()
+        render_all(job, record, say)
+        splits = {name: build_split(job.split(name), staging, record) for name in job.inputs}
+        manifest = make_manifest(job, splits, staging)
+        record.write(staging, root, job.options.workers, choose_engine(job.tokenizer, job.options.encoder))
+        write_manifest(staging, manifest)
+        output.publish()
+    return manifest, True
+
+
+def render_all(job: Job, record: Record, say: Callable[[str], None]) -> None:
+    """The render pass: afterwards every run is in the cache and whole."""
+    units = job.units()
+    total = sum(unit.bounds[-1] - unit.bounds[0] for unit in units)
+    context = RenderContext(job.tokenizer, job.options.encoder)
+    workers = min(job.options.workers, len(units))
+    with Progress("render", total, job.options.quiet) as progress, record.measure("render") as measured:
+        for _, blocks in run(render_unit, context, units, workers):
+            for block in blocks:
+                progress.add(block.conversations, block.tokens)
+                measured.add(block.conversations, block.tokens, block.state)
+    if measured.states["damaged"]:
+        say(
+            f"{measured.states['damaged']} cached runs in {job.options.cache_dir} were damaged and were rendered again."
+        )
+
+
+def make_manifest(job: Job, splits: dict[str, tuple[Manifest, list[RejectedRows]]], staging: Path) -> Manifest:
+    """Everything but times and places: two builds of the same thing have equal manifests."""
+    tokenizer, description = job.tokenizer, job.description()
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "fingerprint": job.fingerprint,
+        **{key: description[key] for key in ("mixture", "seed", "max_seq_len", "packing_strategy")},
+        "excess_length_strategy": job.options.excess_length_strategy,
+        "token_dtype": token_dtype(tokenizer.vocab_size).name,
+        "vocab_size": tokenizer.vocab_size,
+        "bos_id": tokenizer.bos_id,
+        "pad_id": tokenizer.bos_id,
+        "tokenizer": {
+            "name": tokenizer.name,
+            "sha256": tokenizer.sha256,
+            "special_tokens": dict(sorted(tokenizer.special_tokens.items(), key=lambda item: item[1])),
+        },
+        "renderer_version": render.VERSION,
+        "splits": {name: split for name, (split, _) in splits.items()},
+        "files": {
+            **tokenizer.write(staging),
+            "rejected.jsonl": write_rejected(
+                staging / "rejected.jsonl", [one for _, some in splits.values() for one in some]
+            ),
+        },
+    }

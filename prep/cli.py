@@ -1,0 +1,203 @@
+"""
+The command line. Each command imports what it needs when it runs: `midprep --help` answers in a blink.
+
+Exit codes: 0; 1 for an error of the user's, in one line; 2 for wrong usage; 130 when interrupted. Anything else that ends
+a command is a bug and keeps its traceback.
+"""
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from prep import __version__
+
+if TYPE_CHECKING:
+    from prep.tokenizer import Tokenizer
+
+app = typer.Typer(
+    name="midprep",
+    help="Chat data to training data once, offline: rendered, masked, packed into memory-mapped shards.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+tokenizer_app = typer.Typer(help="Train, look at and convert tokenizers.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(tokenizer_app, name="tokenizer")
+
+TokenizerName = Annotated[
+    str | None,
+    typer.Option(
+        "--tokenizer",
+        help="nano32k (default), nanochat, a .tiktoken file, nanochat's directory or .pkl, a finished build, Hugging "
+        "Face's tokenizer.json, or one of tiktoken's names.",
+    ),
+]
+Pattern = Annotated[str | None, typer.Option(help="Split pattern of a .tiktoken file; nanochat's by default.")]
+Build = Annotated[Path, typer.Argument(help="Directory of a finished build.")]
+Json = Annotated[bool, typer.Option("--json", help="The same as JSON.")]
+
+
+def say(line: str) -> None:
+    """Something worth knowing, beside the output proper"""
+    print(line, file=sys.stderr, flush=True)
+
+
+@app.callback(invoke_without_command=True)
+def start(version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False) -> None:
+    if version:
+        print(f"midprep {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def build(
+    mixture: Annotated[str, typer.Option(help="Name of a shipped mixture, or a TOML file.")] = "default",
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Directory of the build; shards/<name of the mixture>.")
+    ] = None,
+    max_seq_len: Annotated[int, typer.Option(help="Inputs of a row; a row holds one token more.")] = 2048,
+    packing: Annotated[str, typer.Option(help="bfd: whole conversations, best fit; wrapped: one stream.")] = "bfd",
+    excess_length_strategy: Annotated[
+        str, typer.Option(help="For conversations that are too long: truncate, split, drop or raise.")
+    ] = "truncate",
+    tokenizer: TokenizerName = None,
+    pattern: Pattern = None,
+    data_root: Annotated[
+        Path | None, typer.Option(help="Local copy of data sets in the Hub's layout, instead of the Hub.")
+    ] = None,
+    identity: Annotated[Path | None, typer.Option(help="Identity conversations, JSON lines.")] = None,
+    without: Annotated[list[str] | None, typer.Option(help="Leave a task of the mixture out; may be repeated.")] = None,
+    cache_dir: Annotated[
+        Path | None, typer.Option(help="Cache of rendered runs; $XDG_CACHE_HOME/midprep. Can be deleted at any time.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes; by default one a core.")] = None,
+    encoder: Annotated[str, typer.Option(help="auto, tiktoken or fastokens; the bytes are the same.")] = "auto",
+    max_rejected: Annotated[float, typer.Option(help="Largest share of a source's rows that may be rejected.")] = 0.05,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an output that holds another build.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be built, and build nothing.")] = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Say nothing but errors.")] = False,
+) -> None:
+    """Build shards from a mixture: render, plan, write."""
+    from prep import build as building
+    from prep.mixture import load_mixture
+    from prep.options import Options
+    from prep.runs import default_cache_dir
+    from prep.stats import built_lines, dry_run_lines
+    from prep.tokenizer import load_tokenizer, notice_of_nanochat
+
+    options = Options(
+        max_seq_len=max_seq_len,
+        packing=packing,
+        excess_length_strategy=excess_length_strategy,
+        cache_dir=cache_dir or default_cache_dir(),
+        workers=workers or os.process_cpu_count() if hasattr(os, "process_cpu_count") else workers or _cores(),
+        encoder=encoder,
+        max_rejected=max_rejected,
+        overwrite=overwrite,
+        quiet=quiet,
+    )
+    wanted = load_mixture(mixture)
+    if tokenizer is None and not quiet and (notice := notice_of_nanochat()):
+        say(notice)
+    job = building.make_job(
+        wanted, load_tokenizer(tokenizer, pattern), options, data_root, identity, tuple(without or ())
+    )
+    root = output or Path("shards") / wanted.name
+    if dry_run:
+        print("\n".join(dry_run_lines(job, root)))
+        return
+    manifest, built = building.build(job, root, say)
+    if not quiet:
+        print("\n".join(built_lines(root, manifest, built)))
+
+
+@app.command()
+def stats(root: Build, as_json: Json = False) -> None:
+    """Counts, shares, lengths and fill of a build, by source."""
+    from prep.stats import print_json, print_stats, read_stats
+
+    (print_json if as_json else print_stats)(read_stats(root))
+
+
+@app.command()
+def tasks() -> None:
+    """List the tasks, each with what it is made of."""
+    from prep.tasks import TASKS
+
+    for name, task in TASKS.items():
+        about = (task.__doc__ or "").strip().split("\n\n")[0].replace("\n", " ")
+        print(f"{name:<16} {getattr(task, 'HUB', 'generated' if hasattr(task, 'generate') else 'a file'):<28} {about}")
+
+
+@app.command()
+def mixtures() -> None:
+    """List the mixtures that ship with midprep."""
+    from prep.mixture import load_mixture, mixture_names
+
+    for name in mixture_names():
+        mixture = load_mixture(name)
+        parts = [
+            f"{split}: {', '.join(e.label + (f' x{e.repeat}' if e.repeat > 1 else '') for e in entries)}"
+            for split, entries in mixture.splits.items()
+        ]
+        print(f"{name:<10} -> shards/{mixture.name:<8} {'; '.join(parts)}")
+
+
+@tokenizer_app.command("info")
+def tokenizer_info(
+    name: Annotated[str | None, typer.Argument(help="Name or path, as for --tokenizer.")] = None,
+    pattern: Pattern = None,
+    as_json: Json = False,
+) -> None:
+    """Show a tokenizer: size, special tokens, pattern, identity."""
+    import json
+
+    from prep.tokenizer import info, load_tokenizer
+
+    about = info(load_tokenizer(name, pattern))
+    if as_json:
+        print(json.dumps(about, ensure_ascii=False))
+        return
+    for key, value in about.items():
+        if isinstance(value, dict):
+            value = "  ".join(f"{token} {number}" for token, number in value.items())
+        print(f"{key:<16} {value}")
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def fail(message: str) -> NoReturn:
+    print(f"midprep: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(1)
+
+
+def _interrupt(number: int, frame: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def main() -> None:
+    """Entry point of the `midprep` command."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        app()
+    except KeyboardInterrupt:
+        print("midprep: interrupted; nothing half-written is left, what was rendered is kept.", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read our output has gone
+        sys.exit(1)
+    except (ValueError, OSError, RuntimeError) as error:
+        if os.environ.get("MIDPREP_TRACEBACK"):
+            raise
+        fail(str(error))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""
+Run one function over many jobs, on one core or on all of them; the function and the jobs are the same.
+
+    for job, result in run(render_unit, context, jobs, workers=2): ...      as they finish, in any order
+
+Results must not depend on the order or the number of workers. Workers are fresh processes (no fork: Arrow has threads);
+they end with the process that started them, however it ends.
+"""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from itertools import islice
+from multiprocessing.connection import wait as wait_for_end
+from typing import Any
+
+_context: Any = None  # of this worker process
+
+WINDOW = 3  # jobs in flight for each worker: plans of shards are not all copied at once
+
+
+def run(function: Callable[..., Any], context: Any, jobs: Iterable[Any], workers: int) -> Iterator[tuple[Any, Any]]:
+    """Yield (job, function(context, job)) as jobs finish. Errors of a job end the run and are raised here."""
+    if workers == 1:
+        for job in jobs:
+            yield job, function(context, job)
+        return
+    spawn = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, mp_context=spawn, initializer=_start, initargs=(context,))
+    waiting = iter(jobs)
+    running: dict[Future[Any], Any] = {}
+    try:
+        while True:
+            for job in islice(waiting, workers * WINDOW - len(running)):
+                running[pool.submit(_call, function, job)] = job
+            if not running:
+                return
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                yield running.pop(future), future.result()
+    except BrokenProcessPool:
+        raise RuntimeError(
+            "a worker process died, most likely killed for want of memory: build again with fewer --workers; what was "
+            "rendered so far is kept"
+        ) from None
+    finally:
+        processes = list((pool._processes or {}).values())
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in processes if running else []:
+            process.terminate()  # left early: what is running is of no use
+        for process in processes:
+            process.join()
+
+
+def _start(context: Any) -> None:
+    """First thing in a worker: keep the context, leave Ctrl-C to the parent, and end when the parent ends."""
+    global _context
+    _context = context
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+
+
+def _end_with(sentinel: int) -> None:
+    wait_for_end([sentinel])
+    os._exit(1)
+
+
+def _call(function: Callable[..., Any], job: Any) -> Any:
+    return function(_context, job)

@@ -1,0 +1,85 @@
+"""
+Conversations that are longer than a row: cut, split, dropped, or the end of the build, as asked.
+
+    max_seq_len 6     tokens  <|bos|> u u u a a a a u u
+    truncate          <|bos|> u u u a a                               as nanochat does
+    split             <|bos|> u u u | <|bos|> a a a a | <|bos|> u u   at message starts where they are in reach
+    drop              counted as rejected, listed in rejected.jsonl
+
+Only lengths are looked at, but for `split`, which looks for the message starts of the conversations that it cuts.
+"""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from prep.conversation import REASON, offsets
+from prep.options import Options
+from prep.plan import split_pieces, split_points
+from prep.rejected import RejectedRows
+from prep.resolve import Input
+from prep.runs import read_run
+from prep.tokenizer import Tokenizer
+from prep.write import RunFiles
+
+Array = npt.NDArray[Any]
+
+
+def handle_excess(
+    split: str, pieces: Array, inputs: list[Input], runs: list[RunFiles], tokenizer: Tokenizer, options: Options,
+    sources: list[dict[str, Any]],
+) -> tuple[Array, list[RejectedRows]]:  # fmt: skip
+    """Pieces (D,) PIECE with none longer than max_seq_len; counts what it did in `sources`, returns the rows dropped."""
+    long = np.flatnonzero(pieces["length"] > options.max_seq_len)
+    if not len(long):
+        return pieces, []
+    by_source = np.bincount(pieces["source"][long], minlength=len(inputs))
+    if options.excess_length_strategy == "raise":
+        first = pieces[long[0]]
+        raise ValueError(
+            f"row {first['index']} of {inputs[first['source']].entry.label} has {first['length']:,} tokens, max_seq_len is "
+            f"{options.max_seq_len:,} ({len(long):,} are too long): choose another --excess-length-strategy."
+        )
+    if options.excess_length_strategy == "drop":
+        return np.delete(pieces, long), _drop(split, pieces[long], inputs, sources, by_source)
+    if options.excess_length_strategy == "truncate":
+        for source, number in zip(sources, by_source.tolist(), strict=True):
+            source["truncated"] = number
+        pieces["length"][long] = options.max_seq_len
+        return pieces, []
+    points = _split(pieces, long, runs, tokenizer, options.max_seq_len)
+    for place, cuts in points.items():
+        sources[pieces["source"][place]]["split"] += len(cuts) - 1
+    return split_pieces(pieces, points), []
+
+
+def _drop(
+    split: str, long: Array, inputs: list[Input], sources: list[dict[str, Any]], by_source: Array
+) -> list[RejectedRows]:
+    dropped = []
+    for number in np.flatnonzero(by_source):
+        sources[number]["rejected"]["too long"] = int(by_source[number])
+        rows = np.unique(long["index"][long["source"] == number]).astype(np.int64)
+        dropped.append(
+            RejectedRows(split, inputs[number], rows, np.full(len(rows), REASON["too long"], dtype=np.uint8))
+        )
+    return dropped
+
+
+def _split(
+    pieces: Array, long: Array, runs: list[RunFiles], tokenizer: Tokenizer, max_seq_len: int
+) -> dict[int, list[int]]:
+    """{place of a piece: where to cut it} for the pieces that are too long"""
+    starts = [tokenizer.special_tokens[name] for name in ("<|user_start|>", "<|assistant_start|>")]
+    points = {}
+    for place in long.tolist():
+        piece = pieces[place]
+        files = runs[piece["source"]]
+        block = int(np.searchsorted(files.starts, piece["index"], side="right")) - 1
+        run = read_run(files.paths[block])
+        first = int(offsets(run.lengths)[int(piece["index"]) - int(files.starts[block])])
+        tokens = run.tokens[first : first + int(piece["length"])]
+        # text never encodes to a special token, so these are the message starts and nothing else
+        points[place] = split_points(len(tokens), np.flatnonzero(np.isin(tokens, starts)), max_seq_len)
+    return points

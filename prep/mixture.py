@@ -1,0 +1,175 @@
+"""
+Mixtures: which tasks, how much of each, in which split; TOML files, shipped in prep/mixtures/ or one's own.
+
+    name = "mid"
+    seed = 42
+    [[train]]
+    task = "gsm8k"
+    repeat = 2
+
+A mixture is data, so a key or name that is not known is an error that names the nearest right one.
+"""
+
+import difflib
+import tomllib
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+MIXTURES = Path(__file__).parent / "mixtures"
+SPLITS = ("train", "val")
+TASKS = ("smoltalk", "mmlu", "gsm8k", "identity", "simple_spelling", "spelling_bee", "arithmetic", "chat")
+GENERATED = ("simple_spelling", "spelling_bee", "arithmetic")
+HUB = ("smoltalk", "mmlu", "gsm8k")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One [[train]] or [[val]] of a mixture. `None` means: what the task does by itself."""
+
+    task: str
+    name: str | None = None  # in statistics; the task's name by default
+    subset: str | None = None  # configuration on the Hub
+    split: str | None = None  # of the source
+    revision: str | None = None  # commit, tag or branch on the Hub
+    path: str | None = None  # file of an identity or chat task, from the mixture's directory or the current one
+    start: int = 0  # first row of the (permuted) source
+    stop: int | None = None  # one past the last
+    size: int | None = None  # number of rows of a generated task
+    seed: int = 42  # of a generated task
+    repeat: int = 1
+
+    @property
+    def label(self) -> str:
+        return self.name or self.task
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """A named list of entries for each split."""
+
+    name: str
+    seed: int
+    splits: dict[str, tuple[Entry, ...]]
+    folder: Path  # where the mixture's file lies; paths in it are tried from here first
+
+    def without(self, tasks: Iterable[str]) -> "Mixture":
+        """The mixture without the entries of some tasks. ValueError for a task that it has not."""
+        tasks = set(tasks)
+        there = {entry.task for entries in self.splits.values() for entry in entries}
+        for task in tasks - there:
+            raise ValueError(
+                f"--without {task}: the mixture {self.name!r} has no such task, it has {', '.join(sorted(there))}."
+            )
+        splits = {
+            split: left
+            for split, entries in self.splits.items()
+            if (left := tuple(entry for entry in entries if entry.task not in tasks))
+        }
+        if not splits.get("train"):
+            raise ValueError(f"--without {', '.join(sorted(tasks))} leaves nothing to train on.")
+        return Mixture(self.name, self.seed, splits, self.folder)
+
+
+def mixture_names() -> list[str]:
+    """Names of the mixtures that ship with midprep"""
+    return sorted(path.stem for path in MIXTURES.glob("*.toml"))
+
+
+def load_mixture(name: str) -> Mixture:
+    """A mixture by name or path. ValueError or FileNotFoundError, in one line, for anything that is not as it should be."""
+    path = MIXTURES / f"{name}.toml" if name in mixture_names() else Path(name)
+    if not path.is_file():
+        known = ", ".join(mixture_names())
+        raise FileNotFoundError(
+            f"mixture {name!r} not found: give a TOML file or one of {known}.{nearest(name, mixture_names())}"
+        )
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is no valid TOML: {error}.") from None
+    return parse_mixture(data, str(path), path.parent, default_name=path.stem)
+
+
+def parse_mixture(data: dict[str, Any], where: str, folder: Path, default_name: str) -> Mixture:
+    """The parsed TOML of a mixture -> a Mixture"""
+    _check_keys(data, {"name": str, "seed": int, "train": list, "val": list}, where)
+    name = data.get("name", default_name)
+    if not name or "/" in name or name.startswith("."):
+        raise ValueError(
+            f"{where}: name = {name!r} found, wanted a plain name: it is the build's directory in shards/."
+        )
+    seed = data.get("seed", 42)
+    if seed < 0:
+        raise ValueError(f"{where}: seed = {seed} found, wanted 0 or more.")
+    splits = {
+        split: _named(
+            tuple(_parse_entry(entry, f"{where}, {split} entry {i + 1}") for i, entry in enumerate(data[split]))
+        )
+        for split in SPLITS
+        if data.get(split)
+    }
+    if "train" not in splits:
+        raise ValueError(f'{where} has no [[train]] entry: add one, as [[train]] and task = "smoltalk".')
+    return Mixture(name, seed, splits, folder)
+
+
+def _parse_entry(data: Any, where: str) -> Entry:
+    if not isinstance(data, dict):
+        raise ValueError(f"{where} is {data!r}, wanted a table: write [[train]].")
+    integers = {"start", "stop", "size", "seed", "repeat"}
+    _check_keys(data, {f.name: int if f.name in integers else str for f in fields(Entry)}, where)
+    if data.get("task") not in TASKS:
+        found = data.get("task")
+        raise ValueError(
+            f"{where}: task = {found!r} is not known, wanted one of {', '.join(TASKS)}.{nearest(str(found), TASKS)}"
+        )
+    entry = Entry(**data)
+    allowed: set[str] = {"subset", "revision", "split"} if entry.task in HUB else set()
+    allowed |= {"size", "seed", "split"} if entry.task in GENERATED else set()
+    allowed |= {"path"} if entry.task in ("chat", "identity") else set()
+    for key in ({"subset", "revision", "split", "size", "seed", "path"} - allowed) & set(data):
+        raise ValueError(f"{where}: task {entry.task!r} takes no {key}, it takes {', '.join(sorted(allowed))}.")
+    if entry.task == "chat" and not entry.path:
+        raise ValueError(f'{where}: task "chat" needs a path, as path = "mine.jsonl".')
+    if entry.repeat < 1 or entry.repeat >= 1 << 16:
+        raise ValueError(f"{where}: repeat = {entry.repeat} found, wanted 1 to 65,535.")
+    if entry.start < 0 or (entry.stop is not None and entry.stop <= entry.start):
+        raise ValueError(
+            f"{where}: start = {entry.start} and stop = {entry.stop} select nothing: wanted 0 <= start < stop."
+        )
+    if entry.size is not None and entry.size < 1:
+        raise ValueError(f"{where}: size = {entry.size} found, wanted 1 or more.")
+    if entry.task in GENERATED and entry.split not in (None, "train", "test"):
+        raise ValueError(f"{where}: split = {entry.split!r} found, wanted train or test.")
+    return entry
+
+
+def _named(entries: tuple[Entry, ...]) -> tuple[Entry, ...]:
+    """Entries of the same label get numbers, so that statistics can tell them apart: gsm8k, gsm8k-2"""
+    used: dict[str, int] = {}
+    out = []
+    for entry in entries:
+        used[entry.label] = used.get(entry.label, 0) + 1
+        number = used[entry.label]
+        values = {f.name: getattr(entry, f.name) for f in fields(Entry)}
+        out.append(Entry(**{**values, "name": entry.label if number == 1 else f"{entry.label}-{number}"}))
+    return tuple(out)
+
+
+def _check_keys(data: dict[str, Any], known: dict[str, type], where: str) -> None:
+    for key, value in data.items():
+        if key not in known:
+            raise ValueError(
+                f"{where}: key {key!r} is not known, wanted one of {', '.join(known)}.{nearest(key, known)}"
+            )
+        if not isinstance(value, known[key]) or isinstance(value, bool):
+            kinds = {int: "a whole number", str: "a string", list: "tables, as in [[train]]"}
+            raise ValueError(f"{where}: {key} = {value!r} found, wanted {kinds[known[key]]}.")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """' Did you mean ...?' for a name that is close to a known one, else ''"""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""

@@ -1,0 +1,64 @@
+"""
+The order of a mixture: which conversation comes when, as positions and nothing else.
+
+    entries   a (3 rows)  b (2 rows, repeat 2)
+    list      a0 a1 a2  b0 b1  b0 b1             every entry, as often as it is repeated
+    shuffled  b1 a2 b0 a0 b1 b0 a1               random.Random(seed).shuffle
+
+It is the order of nanochat's TaskMixture (see random.shuffle and numpy.random.Generator.permutation, whose algorithms
+are fixed), so a build has the same conversations in the same order. Shuffled are 4-byte numbers: 0.5 us a conversation.
+"""
+
+import random
+from array import array
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+HUB_SEED = 42  # every Hub source is permuted by this seed, whatever the mixture's
+
+
+@dataclass(frozen=True)
+class Order:
+    """The conversations of a mixture, in its order."""
+
+    entry: Array  # (n,) uint16: number of the entry
+    repeat: Array  # (n,) uint16: which copy of it, from 0
+    position: Array  # (n,) uint32: place in the selected rows of the entry
+
+
+def select_rows(num_rows: int, permuted: bool, start: int, stop: int | None) -> Array:
+    """
+    Row numbers of a source that an entry uses, in its order: permuted if it comes from the Hub, then sliced.
+
+    >>> select_rows(5, False, 1, 4)
+    array([1, 2, 3])
+    """
+    rows = np.random.default_rng(HUB_SEED).permutation(num_rows) if permuted else np.arange(num_rows)
+    return rows[start:stop]
+
+
+def mixture_order(sizes: list[int], repeats: list[int], seed: int) -> Order:
+    """Sizes and repeats of the entries -> their conversations shuffled. At most 2**32 of them."""
+    copies = np.repeat(np.arange(len(sizes)), repeats)  # entry of each copy
+    copy_sizes = np.array(sizes, dtype=np.int64)[copies]
+    ends = np.cumsum(copy_sizes)
+    total = int(ends[-1]) if len(ends) else 0
+    if total > 1 << 32:
+        raise ValueError(
+            f"{total:,} conversations in a split found, at most {1 << 32:,} can be shuffled: split the mixture"
+        )
+    numbers = array("I", range(total))
+    random.Random(seed).shuffle(numbers)
+    place = np.frombuffer(numbers, dtype=np.uint32) if total else np.zeros(0, dtype=np.uint32)
+    copy = np.searchsorted(ends, place, side="right")
+    first_copy = np.concatenate([[0], np.cumsum(repeats)[:-1]]).astype(np.int64)
+    return Order(
+        entry=copies[copy].astype(np.uint16),
+        repeat=(copy - first_copy[copies[copy]]).astype(np.uint16),
+        position=(place - (ends - copy_sizes)[copy]).astype(np.uint32),
+    )

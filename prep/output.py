@@ -1,0 +1,120 @@
+"""
+The output of a build: a lock that keeps others out, a staging directory, and one rename at the end.
+
+    shards/.mid.lock         held while a build of shards/mid runs; the kernel drops it with the process
+    shards/.mid.building     where files are written; whatever lies there is from a build that was killed
+    shards/mid               appears, or is replaced, in one step, whole
+
+A directory with a manifest is a finished build; nothing half-written ever has that name.
+"""
+
+import fcntl
+import os
+import shutil
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+from prep.shard import Manifest, listed_files, read_manifest
+
+
+class Output:
+    """The output directory of a build, locked while the object is open."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.staging = root.parent / f".{root.name}.building"
+        self.old = root.parent / f".{root.name}.old"
+        self.lock_path = root.parent / f".{root.name}.lock"
+        self._lock: IO[str] | None = None
+
+    def __enter__(self) -> Self:
+        try:
+            self.root.parent.mkdir(parents=True, exist_ok=True)
+            self._lock = self._acquire()
+        except OSError as error:
+            raise type(error)(
+                f"{self.root.parent} cannot be written ({error.strerror}): give another -o DIR."
+            ) from None
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        shutil.rmtree(self.staging, ignore_errors=True)
+        if self._lock is not None:
+            self.lock_path.unlink(
+                missing_ok=True
+            )  # while it is still held: nobody else can have this file open and locked
+            self._lock.close()
+
+    def _acquire(self) -> IO[str]:
+        while True:
+            lock = open(self.lock_path, "w")  # noqa: SIM115 - it stays open while the build runs
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                lock.close()
+                raise ValueError(
+                    f"another build of {self.root} is running (it holds {self.lock_path}): wait for it, or give another -o."
+                ) from None
+            # whoever held the lock before may have removed the file that we have just locked
+            if self.lock_path.exists() and os.fstat(lock.fileno()).st_ino == self.lock_path.stat().st_ino:
+                return lock
+            lock.close()
+
+    def prepare(self) -> Path:
+        """An empty staging directory; what a killed build left is removed, and its replaced output put back."""
+        if self.old.exists():
+            if not self.root.exists():
+                os.replace(self.old, self.root)
+            shutil.rmtree(self.old, ignore_errors=True)
+        shutil.rmtree(self.staging, ignore_errors=True)
+        self.staging.mkdir()
+        return self.staging
+
+    def publish(self) -> None:
+        """The staging directory becomes the output."""
+        _sync(self.staging)
+        if self.root.exists():
+            os.replace(self.root, self.old)
+        os.replace(self.staging, self.root)
+        _sync(self.root.parent)
+        shutil.rmtree(self.old, ignore_errors=True)
+
+
+def state(root: Path, fingerprint: str) -> tuple[str, str]:
+    """
+    What stands at an output: ("absent" | "current" | "different" | "foreign" | "broken", what is the matter in words).
+    """
+    if not root.exists() or (root.is_dir() and not any(root.iterdir())):
+        return "absent", ""
+    try:
+        manifest = read_manifest(root)
+    except FileNotFoundError:
+        return "foreign", f"{root} is there and is no build of midprep"
+    except ValueError as error:
+        return "broken", str(error)
+    if manifest.get("fingerprint") != fingerprint:
+        return "different", f"{root} holds another build ({difference(manifest)})"
+    for name, entry in listed_files(manifest).items():
+        path = root / name
+        if not path.is_file() or path.stat().st_size != entry["bytes"]:
+            return "broken", f"{path} is missing or cut short"
+    return "current", ""
+
+
+def difference(manifest: Manifest) -> str:
+    """A few words on what a build is, for the one who is about to replace it"""
+    return (
+        f"mixture {manifest['mixture']['name']}, seed {manifest['seed']}, max_seq_len {manifest['max_seq_len']}, "
+        f"{manifest['packing_strategy']}, tokenizer {manifest['tokenizer']['name']}"
+    )
+
+
+def _sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

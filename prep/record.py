@@ -1,0 +1,87 @@
+"""
+build.json: where the time of a build went, and on what. Kept out of the manifest, which holds no time, host or path.
+"""
+
+import json
+import os
+import platform
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("midprep", "numpy", "pyarrow", "tiktoken", "fastokens", "gigatoken", "datasets")
+
+
+@dataclass
+class Pass:
+    """One pass: seconds, and what went through it"""
+
+    seconds: float = 0.0
+    conversations: int = 0
+    tokens: int = 0
+    states: Counter[str] = field(default_factory=Counter)
+
+    def add(self, conversations: int, tokens: int, state: str = "") -> None:
+        self.conversations += conversations
+        self.tokens += tokens
+        if state:
+            self.states[state] += 1
+
+    def describe(self) -> dict[str, Any]:
+        seconds = max(self.seconds, 1e-9)
+        return {
+            "seconds": round(self.seconds, 3),
+            "conversations": self.conversations,
+            "tokens": self.tokens,
+            "conversations_per_second": round(self.conversations / seconds),
+            "tokens_per_second": round(self.tokens / seconds),
+            **({"blocks": dict(sorted(self.states.items()))} if self.states else {}),
+        }
+
+
+class Record:
+    """Measures the passes of a build; a pass may be entered more than once."""
+
+    def __init__(self) -> None:
+        self.passes: dict[str, Pass] = {}
+        self.start = time.monotonic()
+
+    @contextmanager
+    def measure(self, name: str) -> Iterator[Pass]:
+        one = self.passes.setdefault(name, Pass())
+        start = time.monotonic()
+        try:
+            yield one
+        finally:
+            one.seconds += time.monotonic() - start
+
+    def write(self, staging: Path, root: Path, workers: int, encoder: str) -> None:
+        sizes = {path.name: path.stat().st_size for path in staging.iterdir()}
+        about = {
+            "command": sys.argv,
+            "output": str(root.resolve()),
+            "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "seconds": round(time.monotonic() - self.start, 3),
+            "passes": {name: one.describe() for name, one in self.passes.items()},
+            "bytes": sum(sizes.values()),
+            "workers": workers,
+            "encoder": encoder,
+            "cores": os.cpu_count(),
+            "platform": platform.platform(),
+            "python": platform.python_version(),
+            "versions": {name: found for name in PACKAGES if (found := _version(name))},
+        }
+        (staging / "build.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

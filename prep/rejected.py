@@ -1,0 +1,104 @@
+"""
+Rows that are no valid conversations: counted by reason, kept with source, row number and reason, and a limit on them.
+
+    {"split": "train", "source": "mine", "row": 16, "reason": "invalid JSON", "content": "{\\"messages\\": [..."}
+
+in = out + rejected, always. The content of the first rows of a source is shown, so that they can be looked at without
+looking for them.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+import pyarrow as pa
+
+from prep.conversation import REASONS
+from prep.mixture import GENERATED
+from prep.resolve import Input
+from prep.shard import write_bytes
+from prep.sources import read_rows
+
+Array = npt.NDArray[Any]
+
+SHOWN_ROWS = 100  # of a source whose content is written out
+SHOWN_CHARACTERS = 500
+
+
+def count(reasons: Array) -> dict[str, int]:
+    """(n,) reason codes -> number of rows by reason, those that are fine left out"""
+    codes = Counter(reasons[reasons > 0].tolist())
+    return {REASONS[code]: codes[code] for code in sorted(codes)}
+
+
+@dataclass(frozen=True)
+class RejectedRows:
+    """Rows of one source that are not in a split"""
+
+    split: str
+    source: Input
+    rows: Array  # (n,) row numbers, ascending
+    reasons: Array  # (n,) uint8: place in REASONS
+
+
+def check_share(found: RejectedRows, num_rows: int, limit: float) -> None:
+    """ValueError if more than `limit` of the num_rows selected rows of a source are rejected, with three of them."""
+    if len(found.rows) <= limit * num_rows:
+        return
+    first = found.rows[:3]
+    shown = "; ".join(
+        f"row {row} ({REASONS[code]}): {content[:120]}"
+        for row, code, content in zip(
+            first.tolist(), found.reasons.tolist(), contents(found.source, first), strict=False
+        )
+    )
+    raise ValueError(
+        f"{len(found.rows):,} of {num_rows:,} rows of {found.source.entry.label} ({found.split}) are no valid conversations, "
+        f"allowed are {limit:.0%}: {shown}. Mend them, or allow more with --max-rejected."
+    )
+
+
+def write_rejected(path: Path, found: list[RejectedRows]) -> dict[str, Any]:
+    """Write rejected.jsonl; returns its entry in the manifest."""
+    return write_bytes(path, *(line.encode() for one in found for line in _lines(one)))
+
+
+def _lines(found: RejectedRows) -> Iterator[str]:
+    shown = contents(found.source, found.rows[:SHOWN_ROWS])
+    for i, (row, code) in enumerate(zip(found.rows.tolist(), found.reasons.tolist(), strict=True)):
+        entry = {"split": found.split, "source": found.source.entry.label, "row": row, "reason": REASONS[code]}
+        if i < len(shown):
+            entry["content"] = shown[i]
+        yield json.dumps(entry, ensure_ascii=False) + "\n"
+
+
+def contents(one: Input, rows: Array) -> list[str]:
+    """What stands in some rows (n,), ascending, as text of at most SHOWN_CHARACTERS; reads only their blocks"""
+    out: list[str] = []
+    if one.entry.task in GENERATED:
+        return out
+    bounds = sorted({bound for unit in one.source.units for bound in unit})
+    for start, stop in pairwise(bounds):
+        wanted = rows[(rows >= start) & (rows < stop)] - start
+        place = 0
+        for table in read_rows(one.source, start, stop) if len(wanted) else ():
+            here = wanted[(wanted >= place) & (wanted < place + len(table))] - place
+            out += [_show(table.slice(row, 1)) for row in here.tolist()]
+            place += len(table)
+    return out
+
+
+def _show(table: pa.Table) -> str:
+    """The one row of a table as a line of text"""
+    try:
+        row = table.to_pylist()[0]
+    except UnicodeDecodeError:
+        return "(not valid Unicode)"
+    value = row.get("line", row)
+    text = value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else json.dumps(value, default=str)
+    return text.strip()[:SHOWN_CHARACTERS]

@@ -1,0 +1,99 @@
+"""
+Conversations to token ids and a loss mask, a batch at a time.
+
+    <|bos|> <|user_start|> 2+2? <|user_end|> <|assistant_start|> 4 <|assistant_end|>
+       0          0          0       0              0            1        1
+
+All texts of a batch are encoded in one call. Where each special token goes follows from the offsets of messages and
+parts by arithmetic, and the same code that places a token sets its mask; the mask is never derived afterwards. Assistant
+text, its Python calls and its end are trained; user text and what Python answered are not.
+
+Legend: C conversations, M messages, P parts, N tokens.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from prep.conversation import ASSISTANT, OUTPUT, PYTHON, TEXT, USER, Conversations, check, offsets, reject
+from prep.encode import Encoder
+from prep.shard import to_tokens
+from prep.tokenizer import Tokenizer
+
+VERSION = 1  # bumped when the same conversation gives other tokens or another mask
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """C conversations as flat tokens, in order; rejected ones have length 0 and a reason."""
+
+    tokens: Array  # (N,) uint16 or uint32
+    mask: Array  # (N,) uint8
+    lengths: Array  # (C,) uint32
+    trainable: Array  # (C,) uint32: tokens with mask 1
+    reasons: Array  # (C,) uint8: place in conversation.REASONS
+
+
+def render(batch: Conversations, encode: Encoder, tokenizer: Tokenizer) -> Rendered:
+    """C conversations, valid or not, -> their tokens and mask."""
+    batch = check(batch)
+    ids, lengths = encode(batch.texts.to_pylist())
+    if len(lengths) and lengths.min() < 0:
+        message = np.searchsorted(batch.parts, np.flatnonzero(lengths < 0), side="right") - 1
+        conversation = np.searchsorted(batch.messages, message, side="right") - 1
+        bad = np.isin(np.arange(len(batch)), conversation)
+        return render(reject(batch, bad, "text that the tokenizer cannot encode"), encode, tokenizer)
+    return place(batch, ids, lengths, tokenizer)
+
+
+def place(batch: Conversations, ids: Array, lengths: Array, tokenizer: Tokenizer) -> Rendered:
+    """Text ids (n,) with lengths (P,) of each part -> tokens with the special ones between them, and the mask"""
+    special = tokenizer.special_tokens
+    num_messages = len(batch.roles)
+    conversation = np.repeat(np.arange(len(batch)), np.diff(batch.messages))  # (M,)
+    message = np.repeat(np.arange(num_messages), np.diff(batch.parts))  # (P,)
+    fenced = batch.kinds != TEXT  # parts with a start and an end token of their own
+    before = offsets(lengths + 2 * fenced)  # (P + 1,) tokens of the parts before each part
+    # before message m: a bos for each conversation so far, and a start and an end for each message
+    starts = before[batch.parts[:-1]] + conversation + 1 + 2 * np.arange(num_messages)  # (M,)
+    ends = starts + 1 + before[batch.parts[1:]] - before[batch.parts[:-1]]  # (M,)
+    part_starts = before[:-1] + (conversation + 2 + 2 * np.arange(num_messages))[message]  # (P,)
+    bos = starts[batch.messages[:-1][np.diff(batch.messages) > 0]] - 1
+    total = int(before[-1]) + len(bos) + 2 * num_messages
+    assistant = batch.roles == ASSISTANT
+    trained = assistant[message] & (batch.kinds != OUTPUT)  # (P,)
+
+    tokens = np.empty(total, dtype=np.uint32)
+    mask = np.zeros(total, dtype=np.uint8)
+    is_text = np.ones(total, dtype=bool)
+
+    def put(where: Array, names: Array, mask_of: Array | int) -> None:
+        tokens[where], mask[where], is_text[where] = names, mask_of, False
+
+    def either(condition: Array, a: str, b: str) -> Array:
+        return np.where(condition, special[a], special[b])
+
+    user = batch.roles == USER
+    put(bos, np.full(len(bos), special["<|bos|>"]), 0)
+    put(starts, either(user, "<|user_start|>", "<|assistant_start|>"), 0)
+    put(ends, either(user, "<|user_end|>", "<|assistant_end|>"), assistant)
+    python, opens = batch.kinds[fenced] == PYTHON, part_starts[fenced]
+    put(opens, either(python, "<|python_start|>", "<|output_start|>"), trained[fenced])
+    put(opens + 1 + lengths[fenced], either(python, "<|python_end|>", "<|output_end|>"), trained[fenced])
+    tokens[is_text] = ids
+    mask[is_text] = np.repeat(trained, lengths)
+
+    conv_lengths = offsets(np.diff(before[batch.parts]) + 2)[batch.messages]  # (C + 1,) without bos
+    per_part = offsets(np.where(trained, lengths + 2 * fenced, 0))[batch.parts]
+    per_message = offsets(np.diff(per_part) + assistant)[batch.messages]
+    return Rendered(
+        tokens=to_tokens(tokens, tokenizer.vocab_size),
+        mask=mask,
+        lengths=(np.diff(conv_lengths) + (np.diff(batch.messages) > 0)).astype(np.uint32),
+        trainable=np.diff(per_message).astype(np.uint32),
+        reasons=batch.reasons,
+    )

@@ -1,0 +1,123 @@
+"""
+The render pass: blocks of rows to runs in the cache. Done by workers, a unit of neighbouring blocks at a time.
+
+    unit [0, 8192, 16384]   block 0: in the cache, checksum right -> kept      block 1: missing -> read, rendered, written
+
+A unit may be done twice or by two builds at once: the run has the same name and the same bytes.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import pyarrow as pa
+
+from prep.conversation import Conversations, part_of, slices
+from prep.encode import Encoder
+from prep.mixture import GENERATED
+from prep.render import Rendered, render
+from prep.runs import read_run, write_run
+from prep.sources import BATCH_BYTES, Source, read_rows
+from prep.tasks import TASKS
+from prep.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class RenderContext:
+    """What every unit needs; each worker gets it once."""
+
+    tokenizer: Tokenizer
+    engine: str
+
+    @cached_property
+    def encode(self) -> Encoder:
+        return Encoder(self.tokenizer, self.engine)
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Neighbouring blocks of one source: block i holds rows bounds[i] .. bounds[i + 1] - 1 and goes to paths[i]."""
+
+    task: str
+    source: Source
+    seed: int
+    split: str
+    bounds: tuple[int, ...]
+    paths: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class RenderedBlock:
+    """A block that is in the cache now: how many conversations and tokens, and whether it was there before."""
+
+    conversations: int
+    tokens: int
+    state: str  # cached, rendered, or damaged: what the cache had was wrong and was rendered again
+
+
+def render_unit(context: RenderContext, unit: Unit) -> list[RenderedBlock]:
+    """See to it that every block of the unit is in the cache and whole."""
+    states = [check_run(path) for path in unit.paths]
+    missing = [i for i, state in enumerate(states) if state != "cached"]
+    if missing:
+        batches = read_conversations(unit, unit.bounds[missing[0]], unit.bounds[missing[-1] + 1])
+        for i, pieces in cut_blocks(context, unit, batches, missing[0], missing[-1]):
+            if states[i] != "cached":
+                write_run(unit.paths[i], pieces)
+    blocks = []
+    for path, state in zip(unit.paths, states, strict=True):
+        done = read_run(path)
+        blocks.append(RenderedBlock(len(done.lengths), len(done.tokens), "rendered" if state == "missing" else state))
+    return blocks
+
+
+def check_run(path: Path) -> str:
+    """What the cache has under this name: cached (checksum right), damaged, or missing"""
+    try:
+        read_run(path, verify=True)
+    except FileNotFoundError:
+        return "missing"
+    except ValueError:
+        return "damaged"
+    return "cached"
+
+
+def read_conversations(unit: Unit, start: int, stop: int) -> Iterator[Conversations]:
+    """Rows start .. stop - 1 as batches of conversations of bounded size, none across a block's end"""
+    task = TASKS[unit.task]
+    bounds = [bound for bound in unit.bounds if start < bound <= stop]
+    if unit.task in GENERATED:
+        for bound in bounds:
+            yield task.generate(start, bound, unit.seed, unit.split)
+            start = bound
+        return
+    place = start
+    for table in read_rows(unit.source, start, stop):
+        for part in _cut(table, place, bounds):
+            batch = task.conversations(part)
+            for a, b in slices(batch, BATCH_BYTES):
+                yield part_of(batch, a, b)
+        place += len(table)
+
+
+def _cut(table: pa.Table, place: int, bounds: list[int]) -> Iterator[pa.Table]:
+    """A table of rows from `place` on, cut where blocks end"""
+    inner = [bound - place for bound in bounds if place < bound < place + len(table)]
+    for a, b in zip([0, *inner], [*inner, len(table)], strict=True):
+        yield table.slice(a, b - a)
+
+
+def cut_blocks(
+    context: RenderContext, unit: Unit, batches: Iterator[Conversations], first: int, last: int
+) -> Iterator[tuple[int, list[Rendered]]]:
+    """Render batches and yield (block, its pieces) for the blocks first .. last"""
+    for i in range(first, last + 1):
+        left, pieces = unit.bounds[i + 1] - unit.bounds[i], list[Rendered]()
+        while left:
+            batch = next(batches, None)
+            if batch is None:
+                raise ValueError(f"{unit.source.files[-1]} has fewer rows than before: did it change? Build again.")
+            pieces.append(render(batch, context.encode, context.tokenizer))
+            left -= len(batch)
+        yield i, pieces

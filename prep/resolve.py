@@ -1,0 +1,150 @@
+"""
+From the entries of a mixture to the rows they mean: which files, which revision, which rows of them, in which order.
+
+    task = "gsm8k"  in [[train]]   ->   openai/gsm8k main train @ 0271a..., 7,473 rows, permuted, all of them
+    task = "spelling_bee"          ->   generated, rows 0 .. 79,999 of the words for training
+
+Everything that decides the bytes of a build is known after this step, before any text is encoded.
+"""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prep.mixture import GENERATED, HUB, Entry, Mixture
+from prep.runs import run_key
+from prep.sources import Source, generated, hub_files, local_files, open_files
+from prep.tasks import TASKS
+
+
+@dataclass(frozen=True)
+class Input:
+    """One entry of the mixture and its source."""
+
+    entry: Entry
+    source: Source
+    subset: str | None
+    split: str | None  # of the source
+    identity: str  # of the conversations that its rows give: source, task and the task's version
+
+    @property
+    def permuted(self) -> bool:
+        return self.entry.task in HUB
+
+    def run_key(self, start: int, stop: int, tokenizer: str, renderer: int) -> str:
+        """Key of the run of rows start .. stop - 1"""
+        return run_key(self.identity, start, stop, tokenizer, renderer)
+
+    def describe(self) -> dict[str, Any]:
+        """What the manifest says of it, and what the fingerprint covers: no path of this machine"""
+        entry = self.entry
+        return {
+            "name": entry.label,
+            "task": entry.task,
+            "subset": self.subset,
+            "split": self.split,
+            "path": Path(entry.path).name if entry.path else None,
+            "start": entry.start,
+            "stop": entry.stop,
+            "size": self.source.num_rows if entry.task in GENERATED else None,
+            "seed": entry.seed if entry.task in GENERATED else None,
+            "repeat": entry.repeat,
+            "revision": self.source.revision,
+            "sha256": self.source.sha256,
+            "task_version": TASKS[entry.task].VERSION,
+        }
+
+
+def resolve(mixture: Mixture, data_root: Path | None, identity: Path | None) -> dict[str, list[Input]]:
+    """The inputs of each split. FileNotFoundError or ValueError where a source is missing or cannot be read."""
+    if data_root is not None and not data_root.is_dir():
+        raise FileNotFoundError(f"--data-root {data_root} not found: give the directory that holds OWNER/NAME/...")
+    return {
+        split: [_resolve(entry, split, mixture, data_root, identity) for entry in entries]
+        for split, entries in mixture.splits.items()
+    }
+
+
+def _resolve(entry: Entry, split: str, mixture: Mixture, data_root: Path | None, identity: Path | None) -> Input:
+    task = TASKS[entry.task]
+    subset: str | None = None
+    source_split: str | None = None
+    if entry.task in GENERATED:
+        source_split = entry.split or ("train" if split == "train" else "test")
+        made_from = f"{entry.task} {source_split} {entry.seed}"
+        size = entry.size if entry.size is not None else task.SIZE
+        source = generated(size, entry.start, f"{made_from} {task.VERSION}")
+        _check_range(entry, size)
+        return Input(entry, source, None, source_split, f"{made_from} {task.VERSION}")
+    if entry.task in HUB:
+        source, subset, source_split = _open_hub(entry, split, data_root)
+    else:
+        path = (
+            identity or _find_identity(entry, mixture, data_root) if entry.task == "identity" else _find(entry, mixture)
+        )
+        source = open_files([path], ["messages"])
+    _check_range(entry, source.num_rows)
+    return Input(entry, source, subset, source_split, f"{entry.task} {task.VERSION} {source.sha256}")
+
+
+def _check_range(entry: Entry, num_rows: int) -> None:
+    if entry.start >= num_rows:
+        raise ValueError(f"{entry.label}: start = {entry.start} selects nothing, the source has {num_rows:,} rows.")
+
+
+def _open_hub(entry: Entry, split: str, data_root: Path | None) -> tuple[Source, str, str]:
+    task = TASKS[entry.task]
+    subset, source_split = task.DEFAULTS[split]
+    if entry.subset is not None and entry.subset != subset:
+        subset, source_split = entry.subset, "train" if split == "train" else "test"
+    source_split = entry.split or source_split
+    if data_root is None:
+        files, revision = hub_files(task.HUB, subset, source_split, entry.revision)
+        return open_files(files, task.COLUMNS, revision), subset, source_split
+    if entry.revision is not None:
+        raise ValueError(
+            f"{entry.label}: revision = {entry.revision!r} is pinned, --data-root has no revisions: drop one."
+        )
+    names = [(subset, source_split), *getattr(task, "ALIASES", {}).get((subset, source_split), [])]
+    for found_subset, found_split in names:
+        if files := local_files(data_root, task.HUB, found_subset, found_split):
+            return open_files(files, task.COLUMNS), found_subset, found_split
+    raise FileNotFoundError(
+        f"{data_root / task.HUB} has no {source_split!r} of {subset!r} for task {entry.task!r}: wanted {subset}/"
+        f"{source_split}-*.parquet in it. Copy it from the Hub ({task.HUB}), or build without --data-root, or with "
+        f"--without {entry.task}."
+    )
+
+
+def _find(entry: Entry, mixture: Mixture) -> Path:
+    """The file of a path in a mixture: from the mixture's directory, else from the current one"""
+    path = Path(str(entry.path)).expanduser()
+    for candidate in (mixture.folder / path, path):
+        if candidate.exists():
+            return candidate
+    raise FileNotFoundError(
+        f"{entry.label}: {mixture.folder / path} not found, nor {path} from here: correct its path."
+    )
+
+
+def _find_identity(entry: Entry, mixture: Mixture, data_root: Path | None) -> Path:
+    if entry.path:
+        return _find(entry, mixture)
+    name: str = TASKS["identity"].FILE
+    nanochat = Path(os.environ.get("NANOCHAT_BASE_DIR") or Path.home() / ".cache" / "nanochat")
+    places = [data_root / name, data_root.resolve().parent / name] if data_root else []
+    for candidate in [*places, nanochat / name]:
+        if candidate.is_file():
+            return candidate
+    raise FileNotFoundError(
+        f"{name} not found: JSON lines, an array of messages a line, that teach the model who it is. Give yours with "
+        f"--identity FILE, or build without: midprep build --mixture {mixture.name if mixture.name != 'mid' else 'default'} "
+        "--without identity"
+    )
+
+
+def flat(inputs: dict[str, list[Input]]) -> Iterable[Input]:
+    """The inputs of all splits"""
+    return (one for some in inputs.values() for one in some)

@@ -1,0 +1,119 @@
+"""
+Runs: the rendered conversations of one block of rows, cached by what they are made of.
+
+    <cache>/runs/3f/3f9c...e1.run     a line of JSON (sizes, sha256), then lengths, trainable, tokens, mask, reasons
+
+The key is a hash of the source's contents, the rows of the block, the task, the tokenizer and the renderer, so a run is
+never stale: anything that would change it has another name. A run is written to a temporary name and renamed; its
+checksum is verified when a build takes it from the cache, and a damaged one is made again. One byte a token for the mask
+instead of a bit: conversations are gathered from runs in another order, and bytes can be copied.
+"""
+
+import hashlib
+import json
+import mmap
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from prep.render import Rendered
+
+Array = npt.NDArray[Any]
+
+HEADER_BYTES = 512
+VERSION = 1
+
+
+def run_key(*parts: object) -> str:
+    """Name of a run: hash of everything that its bytes depend on."""
+    return hashlib.sha256(json.dumps([VERSION, *parts], sort_keys=True).encode()).hexdigest()
+
+
+def run_path(cache_dir: Path, key: str) -> Path:
+    return cache_dir / "runs" / key[:2] / f"{key}.run"
+
+
+def write_run(path: Path, pieces: list[Rendered]) -> None:
+    """Write the pieces of one block as a run, all or nothing."""
+    columns = [
+        np.concatenate([getattr(piece, name) for piece in pieces])
+        for name in ("lengths", "trainable", "tokens", "mask", "reasons")
+    ]
+    contents = [column.tobytes() for column in columns]
+    digest = hashlib.sha256()
+    for content in contents:
+        digest.update(content)
+    header = {
+        "conversations": len(columns[0]),
+        "tokens": len(columns[2]),
+        "dtype": columns[2].dtype.str,
+        "sha256": digest.hexdigest(),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(json.dumps(header).encode().ljust(HEADER_BYTES - 1) + b"\n")
+            file.writelines(contents)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run, mapped into memory: `tokens` and `mask` (N,), the others (C,)."""
+
+    lengths: Array
+    trainable: Array
+    tokens: Array
+    mask: Array
+    reasons: Array
+
+
+def read_run(path: Path, verify: bool = False) -> Run:
+    """
+    Map a run. FileNotFoundError if it is not there, ValueError if it is damaged (`verify`: by its checksum, else by its
+    size).
+    """
+    with open(path, "rb") as file:
+        try:
+            header = json.loads(file.read(HEADER_BYTES))
+            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            count, num_tokens, dtype = header["conversations"], header["tokens"], np.dtype(header["dtype"])
+        except (ValueError, KeyError, TypeError, OSError) as error:
+            raise ValueError(f"{path} is damaged: {error}") from None
+    if len(data) != HEADER_BYTES + 9 * count + (dtype.itemsize + 1) * num_tokens:
+        raise ValueError(f"{path} is damaged: {len(data)} bytes")
+    if verify and hashlib.sha256(memoryview(data)[HEADER_BYTES:]).hexdigest() != header["sha256"]:
+        raise ValueError(f"{path} is damaged: its checksum differs")
+    place = HEADER_BYTES
+
+    def column(kind: str | np.dtype[Any], num: int) -> Array:
+        nonlocal place
+        array = np.frombuffer(data, dtype=kind, count=num, offset=place)
+        place += array.nbytes
+        return array
+
+    return Run(
+        lengths=column("<u4", count),
+        trainable=column("<u4", count),
+        tokens=column(dtype, num_tokens),
+        mask=column("u1", num_tokens),
+        reasons=column("u1", count),
+    )
+
+
+def list_runs(cache_dir: Path) -> Iterator[Path]:
+    """Every run in a cache directory"""
+    yield from (cache_dir / "runs").glob("*/*.run")
+
+
+def default_cache_dir() -> Path:
+    """$XDG_CACHE_HOME/midprep, by default ~/.cache/midprep"""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "midprep"
