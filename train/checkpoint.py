@@ -16,6 +16,7 @@ import json
 import os
 import pickle
 import re
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -87,7 +88,9 @@ def read_tensors(path: Path) -> Any:
     if not path.is_file():
         raise FileNotFoundError(f"{path} not found: the checkpoint is not whole, give another --base or --base-step")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about pickles it does not know, which are errors here
+            return torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError) as error:
         found = re.search(r"GLOBAL (\S+)|Unsupported \w+ (\S+)", str(error))
         reason = f"holds {found[1] or found[2]}" if found else (str(error).splitlines() or [type(error).__name__])[0]
@@ -133,7 +136,7 @@ def load_model(root: str | Path, step: int | None = None, device: str | torch.de
         model, meta = load_model("runs/mid")
         logits = model(torch.tensor([[1, 2, 3]]))   # (1, 3, V) float32
     """
-    root, step = find_checkpoint(root, step, (*BASES["sft"], *STAGES.values()))
+    root, step = find_checkpoint(root, step, (STAGES["sft"], *BASES["sft"]))
     path, meta = root / f"model_{step:06d}.pt", read_meta(root, step)
     state = read_tensors(path)
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):

@@ -10,7 +10,7 @@ logits, losses and both gradients are made in the forward, and the chunk is forg
 the incoming scalar. Positions without a target (SFT: most) never meet lm_head.
 
 Softcapped logits lie within +-15, so exp cannot overflow and needs no maximum: sum <= 65,536 * e^15 = 2e11.
-Price: the gradient of lm_head is made even if nobody asks; the loss is good for one backward.
+Price: the gradients are made in the forward even if nobody asks for them; without grad mode they are not.
 
 Legend: P positions, K positions that train, filled up to whole chunks, C of a chunk, V vocabulary, d width.
 """
@@ -74,7 +74,7 @@ class _Loss(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None]:
         x_grad, w_grad = ctx.saved_tensors
-        return x_grad.mul_(grads[0]), w_grad.mul_(grads[0]), None, None
+        return x_grad * grads[0], w_grad * grads[0], None, None
 
 
 class BatchLoss(nn.Module):

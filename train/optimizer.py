@@ -6,6 +6,9 @@ Two optimizers: AdamW for what is looked up or read out, Muon for every matrix i
     2026-07 adds to AdamW: value_embeds at half of wte's rate, resid_lambdas 0.005, x0_lambdas 0.5 with betas
     (0.96, 0.95), smear and backout 0.2
 
+Muon is torch.optim.Muon. In a float32 run its Newton-Schulz steps are float32 too: in bfloat16 they turn the last bit
+of a gradient (another number of ranks) into 1e-4 of loss within 30 steps, in float32 into 1e-7.
+
 Every rank holds the whole state and makes the same update, so a checkpoint needs one file and fits any number of ranks.
 Price: memory for AdamW's two moments and Muon's one on each rank, and Muon's matrix products are done by all of them.
 """
@@ -13,12 +16,42 @@ Price: memory for AdamW's two moments and Muon's one on each rank, and Muon's ma
 from typing import Any
 
 import torch
-from torch.optim import AdamW, Muon, Optimizer
+from torch import Tensor
+from torch.optim import AdamW, Optimizer
 
 from train.model import GPT
 from train.schedule import muon_momentum
 
 BETAS, EPS = (0.8, 0.95), 1e-10
+
+
+class Muon(torch.optim.Muon):
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        if self.defaults["low_precision"]:
+            return super().step(closure)  # type: ignore[no-untyped-call]
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is None:
+                    continue
+                if "momentum_buffer" not in self.state[p]:
+                    self.state[p]["momentum_buffer"] = torch.zeros_like(p.grad)
+                buffer = self.state[p]["momentum_buffer"]
+                buffer.lerp_(p.grad, 1 - group["momentum"])
+                update = orthogonal(p.grad.lerp(buffer, group["momentum"]), group["ns_coefficients"], group["ns_steps"])
+                p.add_(update, alpha=-group["lr"] * max(1.0, p.size(0) / p.size(1)) ** 0.5)
+        return None
+
+
+def orthogonal(x: Tensor, coefficients: tuple[float, float, float], num_steps: int) -> Tensor:
+    """x (m, n) -> about U V^T of its singular value decomposition U S V^T, in the dtype of x"""
+    a, b, c = coefficients
+    y = x.T if x.size(0) > x.size(1) else x
+    y = y / y.norm().clamp(min=1e-7)
+    for _ in range(num_steps):
+        gram = y @ y.T
+        y = torch.addmm(y, torch.addmm(gram, gram, gram, beta=b, alpha=c), y, beta=a)
+    return y.T if x.size(0) > x.size(1) else y
 
 
 def build_optimizers(
@@ -41,6 +74,7 @@ def build_optimizers(
     fused = model.lm_head.weight.device.type == "cuda"
     adamw = AdamW(adam, betas=BETAS, eps=EPS, weight_decay=weight_decay, fused=fused)
     muon = Muon(muon_groups(model), lr=matrix_lr, momentum=0.95, weight_decay=0.0, adjust_lr_fn="original")
+    muon.defaults["low_precision"] = model.transformer.wte.weight.dtype == torch.bfloat16
     for optimizer in (adamw, muon):
         for group in optimizer.param_groups:
             group["initial_lr"] = group["lr"]

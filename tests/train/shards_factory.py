@@ -103,7 +103,9 @@ def write_split(root: Path, name: str, rows: list[list[Doc]], T: int, token_dtyp
         stem = f"{name}-{shard:05d}-of-{num_shards:05d}"
         files = {
             f"{stem}.tokens.npy": write_array(root / f"{stem}.tokens.npy", tokens[ids]),
-            f"{stem}.mask.npy": write_array(root / f"{stem}.mask.npy", np.packbits(mask[ids], axis=1, bitorder="little")),
+            f"{stem}.mask.npy": write_array(
+                root / f"{stem}.mask.npy", np.packbits(mask[ids], axis=1, bitorder="little")
+            ),
         }
         entry["shards"].append({"name": stem, "rows": len(ids), "files": files})
     return entry

@@ -1,0 +1,136 @@
+"""The loss without logits against the plain one, and the denominators of a step."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from test_model import random_model
+from torch import Tensor
+
+from prep.shard import open_shards
+from train.loader import FILLER, make_batch, make_plan, micro_batches, read_batch, row_targets
+from train.loss import CHUNK_LEN, BatchLoss, _Loss, chunk_losses, only_losses
+from train.model import GPT, SOFTCAP
+
+torch.manual_seed(0)
+
+
+def plain_losses(x: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
+    logits = SOFTCAP * torch.tanh(x @ weight.T / SOFTCAP)
+    return F.cross_entropy(logits, labels, ignore_index=-1, reduction="none")
+
+
+def example(dtype: torch.dtype, num: int = 2 * CHUNK_LEN, spread: float = 3.0) -> tuple[Tensor, Tensor, Tensor]:
+    x, weight = spread * torch.randn(num, 16, dtype=dtype), torch.randn(50, 16, dtype=dtype)
+    labels = torch.randint(-1, 50, (num,))
+    labels[-7:] = -1
+    return x.requires_grad_(), weight.requires_grad_(), labels
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
+def test_losses_and_gradients_are_the_plain_ones(dtype: torch.dtype, tolerance: float) -> None:
+    x, weight, labels = example(dtype)
+    total, losses = _Loss.apply(x, weight, labels, chunk_losses)
+    expected = plain_losses(x, weight, labels)
+    torch.testing.assert_close(losses, expected, atol=tolerance * 10, rtol=tolerance)
+    got = torch.autograd.grad(total * 0.37, (x, weight))
+    for grad, wanted in zip(got, torch.autograd.grad(expected.sum() * 0.37, (x, weight)), strict=True):
+        assert ((grad - wanted).norm() / wanted.norm()).item() < tolerance
+
+
+def test_gradients_pass_gradcheck() -> None:
+    x, weight, labels = example(torch.float64, num=6)
+    assert torch.autograd.gradcheck(lambda x, w: _Loss.apply(x, w, labels, chunk_losses)[0], (x, weight))
+
+
+def test_the_largest_logits_do_not_overflow() -> None:
+    x, weight, labels = example(torch.float32, spread=1e4)
+    total, _ = _Loss.apply(x, weight, labels, chunk_losses)
+    total.backward()
+    assert math.isfinite(total.item())
+    assert x.grad is not None
+    assert x.grad.isfinite().all()
+
+
+def test_positions_without_a_target_have_no_loss_and_exactly_no_gradient() -> None:
+    x, weight, labels = example(torch.float32)
+    total, losses = _Loss.apply(x, weight, torch.full_like(labels, -1), chunk_losses)
+    total.backward()
+    assert losses.abs().max() == 0
+    assert x.grad is not None
+    assert weight.grad is not None
+    assert x.grad.abs().max() == weight.grad.abs().max() == 0
+
+
+def test_losses_without_gradients_are_the_same() -> None:
+    x, weight, labels = example(torch.float32)
+    torch.testing.assert_close(only_losses(x, weight, labels), plain_losses(x, weight, labels))
+
+
+# ---- a step ----
+
+
+def step_gradients(model: GPT, build: Path, mode: str, device_batch: int) -> dict[str, Tensor]:
+    """Gradients of one step of 8 rows, one of them a filler, cut into micro-batches as the loop does"""
+    split = open_shards(build).split("train")
+    plan = make_plan(row_targets(split, mode, False)[:7], 8, None, 1.0, 0)
+    loss_of, rows = BatchLoss(model, compiled=False), plan.rows_of_step(0)
+    model.zero_grad()
+    for part in micro_batches(rows, device_batch, 0, 1):
+        batch = make_batch(split, part, mode, isolated=False)
+        total, _ = loss_of(batch.inputs, batch.positions, batch.labels, None)
+        (total / plan.targets_of_step(0)).backward()
+    return {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}
+
+
+def plain_gradients(model: GPT, build: Path, mode: str) -> dict[str, Tensor]:
+    """The mean over all targets of one batch, through the full logits and PyTorch's own cross entropy"""
+    split = open_shards(build).split("train")
+    rows = np.flatnonzero(row_targets(split, mode, False)[:7])
+    inputs, targets, _ = read_batch(split, rows, mode, False)
+    model.zero_grad()
+    logits = SOFTCAP * torch.tanh(model.lm_head(model.hidden(torch.from_numpy(inputs))) / SOFTCAP)
+    F.cross_entropy(logits.flatten(0, 1), torch.from_numpy(targets).flatten(), ignore_index=-1).backward()
+    return {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}
+
+
+@pytest.mark.parametrize("mode", ["mid", "sft"])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
+def test_a_steps_gradient_is_that_of_one_big_batch_however_it_is_cut(
+    build: Path, mode: str, dtype: torch.dtype, tolerance: float
+) -> None:
+    model = random_model().to(dtype)
+    expected = plain_gradients(model, build, mode)
+    for device_batch in (1, 2, 4, 8):
+        got = step_gradients(model, build, mode, device_batch)
+        assert got.keys() == expected.keys()
+        for name in got:
+            assert ((got[name] - expected[name]).norm() / expected[name].norm()).item() < tolerance, name
+
+
+def test_a_batch_of_fillers_adds_nothing(build: Path) -> None:
+    split, model = open_shards(build).split("train"), random_model()
+    batch = make_batch(split, np.full(4, FILLER), "mid", isolated=False)
+    total, _ = BatchLoss(model, compiled=False)(batch.inputs, batch.positions, batch.labels, None)
+    total.backward()
+    assert total.item() == 0
+    assert all(weight.grad.abs().max() == 0 for weight in model.parameters() if weight.grad is not None)
+
+
+@pytest.mark.parametrize("mode", ["mid", "sft"])
+def test_an_isolated_row_has_the_loss_of_its_conversations_one_by_one(build: Path, tmp_path: Path, mode: str) -> None:
+    from shards_factory import random_rows, write_build
+
+    packed = random_rows(3, 6, 32)
+    alone = [[doc] for row in packed for doc in row]
+    root = write_build(tmp_path / "b", {"train": packed, "val": alone}, max_seq_len=32)
+    model = random_model(window_pattern="SL")
+    sums = {}
+    for name in ("train", "val"):
+        split = open_shards(root).split(name)
+        batch = make_batch(split, np.arange(split.num_rows), mode, isolated=name == "train")
+        sums[name] = BatchLoss(model, compiled=False)(batch.inputs, batch.positions, batch.labels, batch.docs)[0].item()
+    assert sums["train"] == pytest.approx(sums["val"], rel=1e-5)

@@ -1,0 +1,214 @@
+"""Runs as users start them: ranks, kills, signals, wrong flags."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import TINY, command, environment, losses, records, run, run_here
+from shards_factory import random_rows, write_build
+
+
+def test_a_run_says_its_plan_and_writes_a_line_and_an_object_a_step(
+    build: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_here("--shards", build, "--out", tmp_path, *TINY, "--eval-every", 4)
+    out = capsys.readouterr().out
+    assert "43 rows x 16, 128 tokens a step: 6 steps\n" in out
+    assert "step 00000/00006 (0.00%) | loss: 4.094345 | lrm: 1.00 | dt: " in out  # ln 60: nothing is known yet
+    assert f"--mode sft --base {tmp_path}" in out
+    found = records(tmp_path)
+    assert [record["step"] for record in found] == list(range(6))
+    assert found[0].keys() >= {"num_steps", "loss", "lrm", "dt", "tokens_per_second", "mfu", "num_targets"}
+    assert [record["step"] for record in found if "val_bpb" in record] == [3, 5]
+    assert found[5]["val_bpb"] < found[0]["val_bpb_before"]
+    assert set(found[5]["val_bpb_by_source"]) == {"alpha", "beta", "gamma"}
+    assert found[5]["loss"] < found[0]["loss"]
+
+
+def test_mid_and_sft_train_the_same_rows_with_other_targets(build: Path, tmp_path: Path) -> None:
+    flags = ["--shards", build, *TINY, "--num-iterations", 4]
+    run_here(*flags, "--out", tmp_path)
+    run_here(*flags, "--out", tmp_path, "--mode", "sft", "--base", tmp_path)
+    mid, sft = records(tmp_path), records(tmp_path, "chatsft_checkpoints")
+    assert all(0 < b["num_targets"] < a["num_targets"] for a, b in zip(mid, sft, strict=True))
+    assert sft[0]["lrm"] == 0.02
+
+
+def test_a_killed_run_resumes_to_the_bit(build: Path, tmp_path: Path) -> None:
+    flags = ["--shards", build, *TINY, "--num-epochs", 2.5, "--save-every", 2]
+    run_here(*flags, "--out", tmp_path / "whole")
+    shutil.copytree(tmp_path / "whole", tmp_path / "killed")
+    root = tmp_path / "killed" / "mid_checkpoints" / "d1"
+    for path in root.glob("*_00001[0-9]*"):  # as if killed after step 9: the log is ahead of the checkpoint
+        path.unlink()
+    (root / "metrics.jsonl").write_text("".join((root / "metrics.jsonl").read_text().splitlines(True)[:10]) + '{"ste')
+    run_here(*flags, "--out", tmp_path / "killed")
+    assert [r["step"] for r in records(tmp_path / "killed")] == list(range(14))
+    assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
+    a, b = (
+        torch.load(tmp_path / x / "mid_checkpoints/d1/model_000014.pt", weights_only=True) for x in ("whole", "killed")
+    )
+    assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_two_ranks_train_the_rows_and_losses_of_one(build: Path, tmp_path: Path) -> None:
+    flags = ["--shards", build, *TINY, "--num-iterations", 12, "--eval-every", 6]
+    run_here(*flags, "--out", tmp_path / "one", "--device-batch-size", 8)
+    two = run(*flags, "--out", tmp_path / "two", "--device-batch-size", 2, ranks=2)
+    assert two.returncode == 0, two.stderr
+    assert two.stdout.count("12 steps") == 1  # said once
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), abs=1e-5)
+    for key in ("rows_sha256", "num_targets"):
+        assert [r[key] for r in records(tmp_path / "two")] == [r[key] for r in records(tmp_path / "one")]
+    for a, b in zip(records(tmp_path / "one"), records(tmp_path / "two"), strict=True):
+        assert a["loss_by_source"] == pytest.approx(b["loss_by_source"], abs=1e-5)
+        assert a.get("val_bpb") == pytest.approx(b.get("val_bpb"), abs=1e-5)
+
+
+def test_sigterm_writes_a_checkpoint_and_says_how_to_go_on(build: Path, tmp_path: Path) -> None:
+    flags = ["--shards", build, *TINY, "--num-iterations", 100_000, "--out", tmp_path]
+    with subprocess.Popen(command(*flags), env=environment(), stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        while "step 00003" not in process.stdout.readline():
+            pass
+        process.send_signal(signal.SIGTERM)
+        out = process.stdout.read()
+    assert process.returncode == 0
+    (path,) = tmp_path.glob("mid_checkpoints/d1/meta_*.json")
+    step = json.loads(path.read_text())["step"]
+    assert [record["step"] for record in records(tmp_path)] == list(range(step))
+    assert f"go on with the same command: it continues at step {step}" in out
+
+
+def test_a_finished_run_is_not_trained_again_and_another_one_is_not_overwritten(
+    build: Path, tmp_path: Path, error_of: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--shards", build, *TINY, "--out", tmp_path]
+    run_here(*flags)
+    capsys.readouterr()
+    run_here(*flags)
+    assert "step 00000" not in capsys.readouterr().out
+    error = error_of(*flags, "--matrix-lr", 0.01)
+    assert "holds a run with matrix_lr 0.02, this one has 0.01: give another --out, or --resume never" in error
+    run_here(*flags, "--num-iterations", 3, "--resume", "never")
+    assert [path.name for path in tmp_path.glob("mid_checkpoints/d1/model_*")] == ["model_000003.pt"]
+
+
+def test_a_loss_that_is_not_finite_stops_with_step_rows_and_sources(
+    build: Path, tmp_path: Path, error_of: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from train.loss import BatchLoss
+
+    plain, calls = BatchLoss.forward, []
+
+    def forward(self: BatchLoss, *args: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        calls.append(1)
+        total, per_target = plain(self, *args)
+        return total, per_target * (float("nan") if len(calls) == 4 else 1)
+
+    monkeypatch.setattr(BatchLoss, "forward", forward)
+    error = error_of("--shards", build, "--out", tmp_path, *TINY, "--save-every", 2)
+    assert error.startswith("error: loss is nan at step 3 (rows 24, 25, 26, 27, 28, 29, 30, 31 of train; sources alpha")
+    assert error.endswith(f"last checkpoint: step 2 is kept in {tmp_path}/mid_checkpoints/d1")
+
+
+def test_errors_are_one_line_and_say_what_to_do(build: Path, tmp_path: Path, error_of: Callable[..., str]) -> None:
+    flags = ["--shards", build, "--out", tmp_path / "out", "--device", "cpu"]
+    assert "is no multiple of rows of 16 tokens: give 96 or 112" in error_of(*flags, "--total-batch-size", 100)
+    assert "give --total-batch-size 96 or 192" in error_of(*flags, "--total-batch-size", 160, "--device-batch-size", 6)
+    assert "has no split 'test', it has: train, val" in error_of(*flags, "--split", "test")
+    assert "midprep build -o" in error_of("--shards", tmp_path, "--device", "cpu")
+    if not torch.cuda.is_available():
+        assert "no CUDA device was found" in error_of("--shards", build, "--device", "cuda")
+
+
+def test_verify_finds_a_changed_byte(build: Path, tmp_path: Path, error_of: Callable[..., str]) -> None:
+    shards = tmp_path / "s"
+    shutil.copytree(build, shards)
+    path = next(shards.glob("train-*.tokens.npy"))
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    error = error_of("--shards", shards, "--verify", "--out", tmp_path / "out")
+    assert "content differs from the manifest (sha256)" in error
+
+
+def test_wrong_usage_ends_with_2(build: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for flags, message in (
+        ([], "--shards"),
+        (["--shards", build, "--mode", "x"], "choose from 'mid', 'sft'"),
+        (["--shards", build, "--num-epochs", "0"], "--num-epochs is 0.0, it has to be more than 0"),
+        (["--shards", build, "--warmdown-ratio", "2"], "--warmdown-ratio is 2.0"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            run_here(*flags)
+        assert stop.value.code == 2
+        assert message in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_an_error_of_several_ranks_is_shown_once(tmp_path: Path) -> None:
+    failed = run("--shards", tmp_path / "nope", ranks=2)
+    assert failed.returncode == 1
+    assert failed.stderr.count("manifest.json not found") == 1
+
+
+@pytest.mark.slow
+def test_ranks_that_see_other_shards_are_refused_before_the_first_step(build: Path, tmp_path: Path) -> None:
+    rows = random_rows(5, 43, 16)
+    other = write_build(tmp_path / "other", {"train": rows, "val": rows}, max_seq_len=16)
+    link = tmp_path / "link"
+    script = f'cd {tmp_path}; ln -s $([ $RANK = 0 ] && echo {build} || echo {other}) r$RANK; exec "$@" --shards r$RANK'
+    flags = [*TINY, "--out", tmp_path / "out"]
+    failed = subprocess.run(
+        [*command(ranks=2)[:-1], "--no-python", "bash", "-c", script, "bash", *command(*flags)],
+        env=environment(), capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert failed.returncode == 1
+    assert failed.stderr.count("error: rank 1 has other") == 1
+    assert not (tmp_path / "out").exists()
+    assert not link.exists()
+
+
+@pytest.mark.slow
+def test_thirty_steps_on_2_ranks_are_10_on_1_killed_10_on_4_stopped_and_10_on_2(tmp_path: Path) -> None:
+    shards = write_build(
+        tmp_path / "s", {"train": random_rows(0, 101, 16), "val": random_rows(1, 9, 16)}, max_seq_len=16
+    )
+    flags = ["--shards", shards, "--depth", 2, "--total-batch-size", 128, "--eval-every", 0, "--num-epochs", 2.37]
+    flags += ["--device", "cpu", "--save-every", 5]
+    whole = run(*flags, "--out", tmp_path / "whole", ranks=2)
+    assert whole.returncode == 0, whole.stderr
+    assert len(losses(tmp_path / "whole")) == 30
+    out = [*flags, "--out", tmp_path / "parts"]
+    stop_at(out, 1, 10, signal.SIGKILL)
+    stop_at([*out, "--device-batch-size", 2], 4, 20, signal.SIGTERM)
+    last = run(*out, "--device-batch-size", 1, ranks=2)
+    assert last.returncode == 0, last.stderr
+    a, b = records(tmp_path / "whole"), records(tmp_path / "parts")
+    assert [r["rows_sha256"] for r in a] == [r["rows_sha256"] for r in b]
+    assert [r["loss"] for r in a] == pytest.approx([r["loss"] for r in b], abs=1e-5)
+
+
+def stop_at(flags: list[Any], ranks: int, step: int, number: signal.Signals) -> None:
+    """Send a signal to every rank once a step is printed; they, not torchrun, decide how the run ends."""
+    with subprocess.Popen(
+        command(*flags, ranks=ranks), env=environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as process:
+        assert process.stdout is not None
+        while f"step {step:05d}/" not in process.stdout.readline():
+            pass
+        if ranks == 1:
+            process.send_signal(number)
+        else:
+            children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+            os.kill(int(children[-1]), number)  # one of them: the others must stop at the same step
+        process.stdout.read()
+    assert process.returncode == (0 if number == signal.SIGTERM else -number)
