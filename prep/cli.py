@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from prep import __version__
+from prep import __version__, cli_tokenizer
+from prep.cli_tokenizer import Json, Pattern, TokenizerName
 
 if TYPE_CHECKING:
-    from prep.tokenizer import Tokenizer
+    pass
 
 app = typer.Typer(
     name="midprep",
@@ -26,20 +27,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-tokenizer_app = typer.Typer(help="Train, look at and convert tokenizers.", no_args_is_help=True, rich_markup_mode=None)
-app.add_typer(tokenizer_app, name="tokenizer")
+app.add_typer(cli_tokenizer.app, name="tokenizer")
 
-TokenizerName = Annotated[
-    str | None,
-    typer.Option(
-        "--tokenizer",
-        help="nano32k (default), nanochat, a .tiktoken file, nanochat's directory or .pkl, a finished build, Hugging "
-        "Face's tokenizer.json, or one of tiktoken's names.",
-    ),
-]
-Pattern = Annotated[str | None, typer.Option(help="Split pattern of a .tiktoken file; nanochat's by default.")]
 Build = Annotated[Path, typer.Argument(help="Directory of a finished build.")]
-Json = Annotated[bool, typer.Option("--json", help="The same as JSON.")]
 
 
 def say(line: str) -> None:
@@ -95,7 +85,7 @@ def build(
         packing=packing,
         excess_length_strategy=excess_length_strategy,
         cache_dir=cache_dir or default_cache_dir(),
-        workers=workers or os.process_cpu_count() if hasattr(os, "process_cpu_count") else workers or _cores(),
+        workers=_cores() if workers is None else workers,
         encoder=encoder,
         max_rejected=max_rejected,
         overwrite=overwrite,
@@ -148,28 +138,8 @@ def mixtures() -> None:
         print(f"{name:<10} -> shards/{mixture.name:<8} {'; '.join(parts)}")
 
 
-@tokenizer_app.command("info")
-def tokenizer_info(
-    name: Annotated[str | None, typer.Argument(help="Name or path, as for --tokenizer.")] = None,
-    pattern: Pattern = None,
-    as_json: Json = False,
-) -> None:
-    """Show a tokenizer: size, special tokens, pattern, identity."""
-    import json
-
-    from prep.tokenizer import info, load_tokenizer
-
-    about = info(load_tokenizer(name, pattern))
-    if as_json:
-        print(json.dumps(about, ensure_ascii=False))
-        return
-    for key, value in about.items():
-        if isinstance(value, dict):
-            value = "  ".join(f"{token} {number}" for token, number in value.items())
-        print(f"{key:<16} {value}")
-
-
 def _cores() -> int:
+    """Cores that this process may use"""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -78,13 +78,20 @@ class Conversations:
         by_row = (np.arange(num_rows)[:, None] + num_rows * np.arange(num_columns)).reshape(-1)  # (C * columns,)
         per_message = np.tile(np.array(num_parts, dtype=np.int64), num_rows)
         return cls(
-            texts=columns.take(pa.array(by_row)),
+            texts=columns.take(index_array(by_row)),
             kinds=np.tile(np.array(kinds, dtype=np.uint8), num_rows),
             parts=offsets(per_message),
             roles=np.tile((USER + np.arange(len(num_parts)) % 2).astype(np.uint8), num_rows),
             messages=np.arange(num_rows + 1, dtype=np.int64) * len(num_parts),
             reasons=np.zeros(num_rows, dtype=np.uint8),
         )
+
+
+def index_array(numbers: Array) -> pa.Int64Array:
+    """(n,) integers as an Arrow array; pa.array() would import pandas, 0.12 s a process, to look at them"""
+    return pa.Int64Array.from_buffers(
+        pa.int64(), len(numbers), [None, pa.py_buffer(np.ascontiguousarray(numbers, dtype=np.int64))]
+    )
 
 
 def offsets(lengths: npt.ArrayLike) -> Array:
@@ -127,13 +134,13 @@ def _merge_systems(batch: Conversations, good: Array, system: Array, conversatio
     if len(first):
         user = batch.parts[1:][system]
         between = pa.scalar("\n\n", pa.large_string())
-        joined = pc.binary_join_element_wise(texts.take(pa.array(first)), texts.take(pa.array(user)), between)
+        joined = pc.binary_join_element_wise(texts.take(index_array(first)), texts.take(index_array(user)), between)
         source[user] = len(texts) + np.arange(len(first))
         texts = pa.concat_arrays([texts, joined])
     kept = good & ~system
     kept_parts = np.repeat(kept, np.diff(batch.parts))
     return Conversations(
-        texts=texts.take(pa.array(source[kept_parts])),
+        texts=texts.take(index_array(source[kept_parts])),
         kinds=batch.kinds[kept_parts],
         parts=offsets(np.diff(batch.parts)[kept]),
         roles=batch.roles[kept],

@@ -206,7 +206,7 @@ class Split:
                 f"build {self.root} again with --overwrite."
             )
         try:
-            array = np.load(path, mmap_mode="r" if 0 not in shape else None, allow_pickle=False)
+            array: Array = np.load(path, mmap_mode="r" if 0 not in shape else None, allow_pickle=False)
         except (ValueError, EOFError) as error:
             raise ValueError(f"{path} is not a readable .npy file ({error}): build {self.root} again.") from None
         if array.dtype != dtype or array.shape != shape:

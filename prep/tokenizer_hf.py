@@ -98,7 +98,7 @@ def hf_content(tokenizer: "Tokenizer") -> dict[str, Any]:
             "type": "Sequence",
             "pretokenizers": [
                 {"type": "Split", "pattern": split, "behavior": "Isolated", "invert": False},
-                BYTE_LEVEL,
+                dict(BYTE_LEVEL),
             ],
         },
         "post_processor": None,

@@ -43,7 +43,7 @@ def train_tokenizer(
     check_pattern(name, pattern)
     missing = [str(path) for path in files if not path.is_file()]
     if missing or not files:
-        raise FileNotFoundError(f"{', '.join(missing) or 'no file'} found: wanted text, .jsonl or .parquet files.")
+        raise FileNotFoundError(f"{', '.join(missing) or 'files'} not found: wanted text, .jsonl or .parquet files.")
     trainer = rustbpe.Tokenizer()
     trainer.train_from_iterator(read_pieces(files, on_progress), num_ranks, buffer_size=BUFFER, pattern=pattern)
     ranks = {bytes(token): rank for token, rank in trainer.get_mergeable_ranks()}

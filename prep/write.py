@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from prep.conversation import offsets
+from prep.conversation import index_array, offsets
 from prep.plan import ShardPlan
 from prep.runs import read_run
 from prep.shard import DOC, ROW, write_array
@@ -139,5 +139,5 @@ def take(data: Array, bounds: Array, which: Array) -> Array:
     binary = pa.LargeBinaryArray.from_buffers(
         pa.large_binary(), len(bounds) - 1, [None, pa.py_buffer(bounds * size), pa.py_buffer(data.view(np.uint8))]
     )
-    taken = binary.take(pa.array(which))
+    taken = binary.take(index_array(which))
     return np.frombuffer(taken.buffers()[2] or b"", dtype=data.dtype)

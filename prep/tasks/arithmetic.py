@@ -18,7 +18,7 @@ from collections.abc import Callable
 import numpy as np
 import pyarrow as pa
 
-from prep.conversation import ASSISTANT, OUTPUT, PYTHON, TEXT, USER, Conversations, offsets
+from prep.conversation import ASSISTANT, OUTPUT, PYTHON, TEXT, USER, Conversations, index_array, offsets
 from prep.tasks.problems import PLAIN, Draw, Problem
 from prep.tasks.word_problems import NAMES, THINGS, WORD_PROBLEMS
 from prep.tasks.words import Array, choose, join, random_bits
@@ -81,7 +81,7 @@ def generate(start: int, stop: int, seed: int, split: str) -> Conversations:
     in_order = np.empty(first_part[-1], dtype=np.int64)
     in_order[np.concatenate(places)] = np.arange(first_part[-1])
     return Conversations(
-        texts=pa.concat_arrays(texts).take(pa.array(in_order)),
+        texts=pa.concat_arrays(texts).take(index_array(in_order)),
         kinds=kinds,
         parts=offsets(np.stack([np.ones_like(num_parts), num_parts - 1], axis=1).reshape(-1)),
         roles=np.tile(np.array([USER, ASSISTANT], dtype=np.uint8), len(rows)),
@@ -130,7 +130,7 @@ def words_for(problem: Problem, rows: Array, stream: str) -> dict[str, pa.LargeS
     thing = choose(f"{stream}/thing", rows, len(THINGS))
     lists = {"name": (NAMES, name), "other": (NAMES, other), "thing": (THINGS, thing)}
     return {
-        word: pa.array(choices, pa.large_string()).take(pa.array(places))
+        word: pa.array(choices, pa.large_string()).take(index_array(places))
         for word, (choices, places) in lists.items()
         if "{" + word + "}" in problem.question + problem.answer
     }
@@ -190,7 +190,7 @@ def written(values: Array, style: int | Array) -> pa.LargeStringArray:
     """(n,) multiples of 0.25 in [0, LIMIT), a style for all or for each -> n strings"""
     assert values.min(initial=0) >= 0
     assert values.max(initial=0) < LIMIT
-    return number_table().take(pa.array(((style * LIMIT + values) * 4).astype(np.int64)))
+    return number_table().take(index_array(((style * LIMIT + values) * 4).astype(np.int64)))
 
 
 @functools.cache

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from prep.conversation import ASSISTANT, OUTPUT, PYTHON, TEXT, USER, Conversations, offsets, reject
+from prep.conversation import ASSISTANT, OUTPUT, PYTHON, TEXT, USER, Conversations, index_array, offsets, reject
 
 EXAMPLE = {
     "question": "Ann has 3 bags with 4 apples each. How many apples has she?",
@@ -46,7 +46,7 @@ def conversations(rows: pa.Table) -> Conversations:
     all_kinds = np.full(parts[-1], TEXT, dtype=np.uint8)
     all_kinds[~is_question] = kinds
     batch = Conversations(
-        texts=pa.concat_arrays([pc.fill_null(question, ""), texts]).take(pa.array(source)),
+        texts=pa.concat_arrays([pc.fill_null(question, ""), texts]).take(index_array(source)),
         kinds=all_kinds,
         parts=parts,
         roles=np.tile(np.array([USER, ASSISTANT], dtype=np.uint8), len(rows)),
@@ -74,7 +74,7 @@ def split_answers(answers: pa.LargeStringArray) -> tuple[pa.LargeStringArray, Ar
     keep = np.sort(np.concatenate([first_text, first_call + 2, first_call + 4, first_call + 6]))
     kinds = np.full(len(bounds) - 1, TEXT, dtype=np.uint8)
     kinds[first_call + 2], kinds[first_call + 4] = PYTHON, OUTPUT
-    return pieces.take(pa.array(keep)), kinds[keep], offsets(3 * num_calls + 1)
+    return pieces.take(index_array(keep)), kinds[keep], offsets(3 * num_calls + 1)
 
 
 def find_calls(data: Array, starts: Array) -> tuple[Array, Array, Array]:

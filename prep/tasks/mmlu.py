@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from prep.conversation import TEXT, Conversations, reject
+from prep.conversation import TEXT, Conversations, index_array, reject
 
 EXAMPLE = {
     "question": "Which gas do plants take in?",
@@ -37,10 +37,9 @@ def conversations(rows: pa.Table) -> Conversations:
     num_choices = pc.fill_null(pc.list_value_length(choices), 0).to_numpy(zero_copy_only=False)
     malformed = num_choices != len(LETTERS)
     first = np.concatenate([[0], np.cumsum(num_choices)[:-1]])
-    flat = choices.flatten().cast(pa.large_string())
-    # rows with another number of choices are rejected below; until then they borrow any choice, or none
-    picks = [pa.array(np.where(malformed, -1, first + i), mask=malformed) for i in range(len(LETTERS))]
-    options = [flat.take(pick) for pick in picks]
+    # rows with another number of choices are rejected below; until then theirs are the empty one at the end
+    flat = pa.concat_arrays([choices.flatten().cast(pa.large_string()), pa.array([""], pa.large_string())])
+    options = [flat.take(index_array(np.where(malformed, len(flat) - 1, first + i))) for i in range(len(LETTERS))]
     letter = pc.cast(answer, pa.int64())
     in_range = pc.fill_null(pc.and_(pc.greater_equal(letter, 0), pc.less(letter, 4)), False)
     pieces = ["Multiple Choice question: ", question.cast(pa.large_string()), "\n"]

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from prep.conversation import OUTPUT, PYTHON, TEXT, Conversations
+from prep.conversation import OUTPUT, PYTHON, TEXT, Conversations, index_array
 from prep.tasks.phrasings import LANGUAGES, Language
 from prep.tasks.words import Array, choose, join, letters_of, spelled, strings_of, words_of_rows
 
@@ -54,7 +54,7 @@ def generate(start: int, stop: int, seed: int, split: str) -> Conversations:
     count = each_byte((counts + ord("0")).astype(np.uint8))
 
     before, between, after, word_first, language = (
-        column.take(pa.array(choose(f"{stream}/question", rows, len(questions()[0])))) for column in questions()
+        column.take(index_array(choose(f"{stream}/question", rows, len(questions()[0])))) for column in questions()
     )
     first = pc.if_else(word_first, words, letters)
     second = pc.if_else(word_first, letters, words)

@@ -22,6 +22,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from prep.conversation import index_array
+
 WORDS_PATH = Path(__file__).parent.parent / "data" / "words.txt.xz"
 TEST_SHARE = 20  # one word in so many is a test word
 ODD = np.uint64(0x9E3779B97F4A7C15)  # 2**64 over the golden ratio
@@ -112,7 +114,7 @@ def split_words(split: str) -> pa.LargeStringArray:
     if split not in ("train", "test"):
         raise ValueError(f"split {split!r} of a generated task: it has train and test")
     words = word_list()
-    return words.filter(pa.array(is_test_word(words) == (split == "test")))
+    return words.take(index_array(np.flatnonzero(is_test_word(words) == (split == "test"))))
 
 
 @functools.lru_cache(maxsize=8)
@@ -126,4 +128,4 @@ def word_order(split: str, stream: str) -> Array:
 def words_of_rows(rows: Array, split: str, stream: str) -> pa.LargeStringArray:
     """(C,) row numbers -> C words: no word comes again before all of the split had their turn"""
     order = word_order(split, stream)
-    return split_words(split).take(pa.array(order[rows % len(order)]))
+    return split_words(split).take(index_array(order[rows % len(order)]))

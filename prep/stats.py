@@ -1,0 +1,213 @@
+"""
+What is in a build: counts, shares, lengths and fill, by source. Sums are polars' over the mapped arrays; no token is read.
+
+    source      conversations  share  tokens  share  trained  share    mean  median  p99   max  truncated  rejected
+    gsm8k               7,473   2.5%   1.47M   5.9%    0.83M   4.6%     197     186  403   613          0         0
+
+Shares stand beside each other because they differ: MMLU trains two tokens a conversation, SmolTalk hundreds.
+"""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prep.shard import Manifest, Split, listed_files, open_shards
+from train.schedule import REFERENCE_BATCH, default_rows_per_step
+
+if TYPE_CHECKING:
+    from prep.build import Job
+
+
+def read_stats(root: Path) -> dict[str, Any]:
+    """Statistics of a finished build as plain values: {"root", "name", ..., "splits": {name: {..., "sources": [...]}}}"""
+    shards = open_shards(root)
+    manifest = shards.manifest
+    return {
+        "root": str(root),
+        "name": manifest["mixture"]["name"],
+        **{key: manifest[key] for key in ("max_seq_len", "packing_strategy", "excess_length_strategy", "seed")},
+        "tokenizer": manifest["tokenizer"]["name"],
+        "vocab_size": manifest["vocab_size"],
+        "fingerprint": manifest["fingerprint"],
+        "bytes": sum(entry["bytes"] for entry in listed_files(manifest).values()),
+        "splits": {name: split_stats(split) for name, split in shards.splits.items()},
+    }
+
+
+def split_stats(split: Split) -> dict[str, Any]:
+    entry, width = split.entry, split.max_seq_len + 1
+    files = entry["files"] | {name: file for shard in entry["shards"] for name, file in shard["files"].items()}
+    lengths = length_stats(split)
+    own_batch = default_rows_per_step(entry["rows"], split.max_seq_len) * split.max_seq_len
+    total = {key: entry[key] for key in ("conversations", "total_tokens", "trainable_tokens")}
+    return {
+        **{key: entry[key] for key in ("rows", "docs", "padding_tokens", "packing_efficiency", "min_rows")},
+        **total,
+        "rows_over_bound": entry["rows"] - entry["min_rows"],
+        "rows_without_trainable": entry["rows_without_trainable"],
+        "packing_factor": round(entry["docs"] / entry["rows"], 2),
+        "bytes": sum(file["bytes"] for file in files.values()),
+        "bytes_per_token": round(sum(file["bytes"] for file in files.values()) / (entry["rows"] * width), 4),
+        "steps": {
+            str(batch): num_steps(entry["rows"], batch, split.max_seq_len) for batch in (REFERENCE_BATCH, own_batch)
+        },
+        "sources": [
+            {
+                **{
+                    key: source[key]
+                    for key in ("name", "task", "repeat", "rows", *total, "truncated", "split", "untrained")
+                },
+                "rejected": sum(source["rejected"].values()),
+                "rejected_by_reason": source["rejected"],
+                "shares": {key: round(source[key] / total[key], 6) if total[key] else 0.0 for key in total},
+                "lengths": lengths[i],
+            }
+            for i, source in enumerate(entry["sources"])
+        ],
+    }
+
+
+def num_steps(rows: int, total_batch_size: int, max_seq_len: int) -> int | None:
+    """Steps of an epoch; None where a step does not hold whole rows"""
+    return None if total_batch_size % max_seq_len else -(-rows * max_seq_len // total_batch_size)
+
+
+def length_stats(split: Split) -> list[dict[str, float]]:
+    """Tokens of the documents of each source: mean, median, p99 and max"""
+    import polars as pl
+
+    docs = pl.DataFrame({"source": split.docs["source"], "length": split.docs["length"]})
+    length = pl.col("length")
+    table = docs.group_by("source").agg(
+        mean=length.mean().round(1),
+        median=length.median(),
+        p99=length.quantile(0.99, "higher"),
+        max=length.max(),
+    )
+    found = {row.pop("source"): row for row in table.to_dicts()}
+    nothing = {"mean": 0.0, "median": 0.0, "p99": 0.0, "max": 0}
+    return [found.get(i, nothing) for i in range(len(split.entry["sources"]))]
+
+
+def print_json(stats: dict[str, Any]) -> None:
+    print(json.dumps(stats, ensure_ascii=False, indent=1))
+
+
+def print_stats(stats: dict[str, Any]) -> None:
+    """The statistics as tables, on stdout"""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False, soft_wrap=True)
+    console.width = max(console.width, TABLE_WIDTH)
+    console.print(
+        f"[bold]{stats['name']}[/]  {stats['packing_strategy']}, max_seq_len {stats['max_seq_len']:,}, "
+        f"{stats['excess_length_strategy']}, tokenizer {stats['tokenizer']} ({stats['vocab_size']:,} ids), "
+        f"{size(stats['bytes'])} on disk"
+    )
+    for name, split in stats["splits"].items():
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        table.add_column(name)
+        for column in (
+            "conversations",
+            "",
+            "tokens",
+            "",
+            "trained",
+            "",
+            "mean",
+            "median",
+            "p99",
+            "max",
+            "cut",
+            "rejected",
+        ):
+            table.add_column(column, justify="right", no_wrap=True)
+        for source in split["sources"]:
+            label = source["name"] + (f" x{source['repeat']}" if source["repeat"] > 1 else "")
+            lengths, cut = source["lengths"], source["truncated"] + source["split"]
+            table.add_row(
+                label,
+                *_with_shares(source, source["shares"]),
+                *(f"{lengths[key]:,.0f}" for key in ("mean", "median", "p99", "max")),
+                f"{cut:,}",
+                f"{source['rejected']:,}",
+            )
+        table.add_row("[bold]all[/]", *_with_shares(split, dict.fromkeys(COUNTS, 1.0)))
+        console.print(table)
+        console.print(*_split_lines(split), sep="\n")
+
+
+TABLE_WIDTH = 118  # less would cut numbers; a narrower terminal wraps lines
+COUNTS = ("conversations", "total_tokens", "trainable_tokens")
+
+
+def _with_shares(counts: dict[str, Any], shares: dict[str, float]) -> list[str]:
+    return [text for key in COUNTS for text in (short(counts[key]), f"{shares[key]:.1%}")]
+
+
+def short(number: int) -> str:
+    """7473 -> '7,473', 24877580 -> '24.88M'; --json has every digit"""
+    for divisor, unit in ((10**9, "B"), (10**6, "M")):
+        if number >= divisor:
+            return f"{number / divisor:,.2f}{unit}"
+    return f"{number:,}"
+
+
+def _split_lines(split: dict[str, Any]) -> list[str]:
+    steps = ", ".join(f"{number:,} of {int(batch):,} tokens" for batch, number in split["steps"].items() if number)
+    lines = [
+        f"  {split['rows']:,} rows, filled to {split['packing_efficiency']:.2%}, {split['rows_over_bound']:,} over the least "
+        f"possible {split['min_rows']:,}; {split['padding_tokens']:,} tokens of padding",
+        f"  {size(split['bytes'])}, {split['bytes_per_token']:.3f} bytes a token; steps of an epoch: {steps}",
+    ]
+    if split["rows_without_trainable"]:
+        lines.append(f"  {split['rows_without_trainable']:,} rows train nothing in SFT, it skips them")
+    for source in split["sources"]:
+        if source["rejected"]:
+            reasons = ", ".join(f"{number:,} {reason}" for reason, number in source["rejected_by_reason"].items())
+            lines.append(f"  {source['name']}: rejected {reasons} (rejected.jsonl)")
+    return [*lines, ""]
+
+
+def built_lines(root: Path, manifest: Manifest, built: bool) -> list[str]:
+    """What a build says at its end"""
+    if not built:
+        return [f"{root} is up to date: nothing to do."]
+    lines = [f"{root} built:"]
+    for name, split in manifest["splits"].items():
+        rejected = sum(sum(source["rejected"].values()) for source in split["sources"])
+        lines.append(
+            f"  {name:<6} {split['conversations']:,} conversations, {split['total_tokens']:,} tokens "
+            f"({split['trainable_tokens']:,} trained), {split['rows']:,} rows of {manifest['max_seq_len']:,}, filled to "
+            f"{split['packing_efficiency']:.2%}" + (f", {rejected:,} rejected" if rejected else "")
+        )
+    return lines
+
+
+def dry_run_lines(job: "Job", root: Path) -> list[str]:
+    """What a build would do: sources, where they come from, how much of it is cached"""
+    from prep.output import state
+
+    found, words = state(root, job.fingerprint)
+    lines = [f"{root}: {'is up to date' if found == 'current' else words or 'would be built'}"]
+    for split, inputs in job.inputs.items():
+        for one in inputs:
+            paths = job.run_files(one).paths
+            cached = sum(path.is_file() for path in paths)
+            files = one.source.files
+            where = f"{files[0]}{f' and {len(files) - 1} more' if len(files) > 1 else ''}" if files else "generated"
+            lines.append(
+                f"  {split:<6} {one.entry.label:<16} {one.source.num_rows:>9,} rows  {cached} of {len(paths)} blocks cached  "
+                f"{where}{f' @ {one.source.revision[:12]}' if one.source.revision else ''}"
+            )
+    return lines
+
+
+def size(num_bytes: float) -> str:
+    """1536 -> '1.5 KiB'"""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if num_bytes < 1024:
+            return f"{num_bytes:,.0f} {unit}" if unit == "B" else f"{num_bytes:,.1f} {unit}"
+        num_bytes /= 1024
+    return f"{num_bytes:,.1f} TiB"
