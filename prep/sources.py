@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -227,10 +228,17 @@ def _read_lines(path: Path, place: int, num_rows: int) -> Iterator[pa.Table]:
             num_bytes += len(line)
             num_rows -= 1
             if not num_rows or len(lines) == BATCH_ROWS or num_bytes > BATCH_BYTES:
-                yield pa.table({"line": pa.array(lines, type=pa.large_binary())})
+                yield _table_of_lines(lines)
                 lines, num_bytes = [], 0
             if not num_rows:
                 return
+
+
+def _table_of_lines(lines: list[bytes]) -> pa.Table:
+    bounds = np.zeros(len(lines) + 1, dtype=np.int64)
+    np.cumsum([len(line) for line in lines], out=bounds[1:])
+    buffers = [None, pa.py_buffer(bounds), pa.py_buffer(b"".join(lines))]
+    return pa.table({"line": pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(lines), buffers)})
 
 
 def _parquet(path: Path) -> pq.ParquetFile:

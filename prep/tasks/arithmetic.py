@@ -18,7 +18,7 @@ from collections.abc import Callable
 import numpy as np
 import pyarrow as pa
 
-from prep.conversation import ASSISTANT, OUTPUT, PYTHON, TEXT, USER, Conversations, index_array, offsets
+from prep.conversation import ASSISTANT, OUTPUT, PYTHON, TEXT, USER, Conversations, index_array, offsets, text_array
 from prep.tasks.problems import PLAIN, Draw, Problem
 from prep.tasks.word_problems import NAMES, THINGS, WORD_PROBLEMS
 from prep.tasks.words import Array, choose, join, random_bits
@@ -69,7 +69,7 @@ def generate(start: int, stop: int, seed: int, split: str) -> Conversations:
     problem = choose(f"{stream}/problem", rows, len(PROBLEMS))  # (C,)
     num_parts = np.array([len(parts_of(p)) for p in PROBLEMS])[problem]
     first_part = offsets(num_parts)
-    texts, places = [pa.array([], pa.large_string())], [np.zeros(0, dtype=np.int64)]
+    texts, places = [text_array([])], [np.zeros(0, dtype=np.int64)]
     kinds = np.zeros(first_part[-1], dtype=np.uint8)
     for p, template in enumerate(PROBLEMS):
         mine = np.flatnonzero(problem == p)  # (n,)
@@ -130,7 +130,7 @@ def words_for(problem: Problem, rows: Array, stream: str) -> dict[str, pa.LargeS
     thing = choose(f"{stream}/thing", rows, len(THINGS))
     lists = {"name": (NAMES, name), "other": (NAMES, other), "thing": (THINGS, thing)}
     return {
-        word: pa.array(choices, pa.large_string()).take(index_array(places))
+        word: text_array(list(choices)).take(index_array(places))
         for word, (choices, places) in lists.items()
         if "{" + word + "}" in problem.question + problem.answer
     }
@@ -196,5 +196,5 @@ def written(values: Array, style: int | Array) -> pa.LargeStringArray:
 @functools.cache
 def number_table() -> pa.LargeStringArray:
     """every number in every style: a look-up is several times faster than a conversion"""
-    whole = pa.array(np.repeat(np.arange(LIMIT), 4)).cast(pa.large_string())
-    return pa.concat_arrays([join(whole, pa.array(suffixes * LIMIT, pa.large_string())) for suffixes in SUFFIXES])
+    whole = index_array(np.repeat(np.arange(LIMIT), 4)).cast(pa.large_string())
+    return pa.concat_arrays([join(whole, text_array(list(suffixes) * LIMIT)) for suffixes in SUFFIXES])

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from prep.conversation import KINDS, REASON, ROLES, TEXT, Conversations, offsets, reject
+from prep.conversation import KINDS, REASON, ROLES, TEXT, Conversations, offsets, reject, text_array
 
 UNKNOWN = 255  # a role or kind that is none of ours, until the conversation is rejected
 
@@ -91,7 +91,7 @@ def of_objects(objects: list[Any]) -> Conversations:
                 kinds.append(kind)
                 texts.append(text)
     return Conversations(
-        texts=pa.array(texts, type=pa.large_string()),
+        texts=text_array(texts),
         kinds=np.array(kinds, dtype=np.uint8),
         parts=offsets(np.array(num_parts, dtype=np.int64)),
         roles=np.array(roles, dtype=np.uint8),
@@ -161,7 +161,7 @@ def _text(text: str) -> str:
 
 def codes(names: pa.Array, known: list[str]) -> Array:
     """(n,) strings -> (n,) uint8 places in `known`, UNKNOWN where a name is not in it"""
-    found = pc.index_in(names, value_set=pa.array(known, type=names.type))
+    found = pc.index_in(names, value_set=text_array(known).cast(names.type))
     out: Array = pc.fill_null(found, UNKNOWN).to_numpy(zero_copy_only=False).astype(np.uint8)
     return out
 

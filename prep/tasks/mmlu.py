@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from prep.conversation import TEXT, Conversations, index_array, reject
+from prep.conversation import TEXT, Conversations, index_array, reject, text_array
 
 EXAMPLE = {
     "question": "Which gas do plants take in?",
@@ -26,7 +26,7 @@ ALIASES = {
     ("all", "auxiliary_train"): [("auxiliary_train", "train")],
 }
 
-LETTERS = pa.array(["A", "B", "C", "D"], type=pa.large_string())
+LETTERS = text_array(["A", "B", "C", "D"])
 
 
 def conversations(rows: pa.Table) -> Conversations:
@@ -38,7 +38,7 @@ def conversations(rows: pa.Table) -> Conversations:
     malformed = num_choices != len(LETTERS)
     first = np.concatenate([[0], np.cumsum(num_choices)[:-1]])
     # rows with another number of choices are rejected below; until then theirs are the empty one at the end
-    flat = pa.concat_arrays([choices.flatten().cast(pa.large_string()), pa.array([""], pa.large_string())])
+    flat = pa.concat_arrays([choices.flatten().cast(pa.large_string()), text_array([""])])
     options = [flat.take(index_array(np.where(malformed, len(flat) - 1, first + i))) for i in range(len(LETTERS))]
     letter = pc.cast(answer, pa.int64())
     in_range = pc.fill_null(pc.and_(pc.greater_equal(letter, 0), pc.less(letter, 4)), False)

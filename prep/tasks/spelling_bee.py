@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from prep.conversation import OUTPUT, PYTHON, TEXT, Conversations, index_array
+from prep.conversation import OUTPUT, PYTHON, TEXT, Conversations, index_array, text_array
 from prep.tasks.phrasings import LANGUAGES, Language
 from prep.tasks.words import Array, choose, join, letters_of, spelled, strings_of, words_of_rows
 
@@ -111,8 +111,9 @@ def questions() -> tuple[pa.Array, ...]:
         for phrasing in language.questions
         for text in styles(phrasing, language)
     ]
-    types = [pa.large_string()] * 3 + [pa.bool_(), pa.int64()]
-    return tuple(pa.array(column, kind) for column, kind in zip(zip(*table, strict=True), types, strict=True))
+    before, between, after, word_first, place_of = zip(*table, strict=True)
+    texts = [text_array(list(column)) for column in (before, between, after)]
+    return (*texts, index_array(np.array(word_first)).cast(pa.bool_()), index_array(np.array(place_of)))
 
 
 def styles(phrasing: str, language: Language) -> list[str]:
@@ -134,4 +135,4 @@ def answers() -> tuple[pa.LargeStringArray, ...]:
         (*re.split(r"\{letter\}|\{word\}", language.intro), *language.total.split("{num}"), language.check)
         for language in LANGUAGES
     ]
-    return tuple(pa.array(column, pa.large_string()) for column in zip(*table, strict=True))
+    return tuple(text_array(list(column)) for column in zip(*table, strict=True))
