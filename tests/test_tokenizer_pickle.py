@@ -301,6 +301,7 @@ GOOD = pickle.dumps(encoding(), protocol=4)
 
 
 @given(st.lists(st.tuples(st.integers(0, len(GOOD) - 1), st.integers(0, 255)), max_size=4), st.binary(max_size=20))
+@example([], b"S'\\p'\nV\\ud800\n" + b"P")
 def test_any_damage_is_read_or_refused_and_never_anything_else(changes: list[tuple[int, int]], tail: bytes) -> None:
     data = bytearray(GOOD)
     for place, value in changes:

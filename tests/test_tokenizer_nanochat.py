@@ -1,0 +1,154 @@
+"""tokenizer.pkl and token_bytes.pt: read without running anything, written so that tiktoken and torch load them."""
+
+import io
+import pickle
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiktoken
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prep.tokenizer import PATTERN, Tokenizer, load_tokenizer, make_tokenizer
+from prep.tokenizer_check import Parts
+from prep.tokenizer_nanochat import export_nanochat, read_token_bytes, torch_bytes
+
+SHARED = Path(__file__).parents[2] / "shared"
+NANO = load_tokenizer()
+BYTES = {bytes([byte]): byte for byte in range(256)}
+
+
+def toy(ranks: dict[bytes, int], special: dict[str, int] | None = None) -> Tokenizer:
+    return make_tokenizer(Parts("toy", BYTES | ranks, PATTERN, special or {}), "")
+
+
+def saved(value: object) -> bytes:
+    out = io.BytesIO()
+    torch.save(value, out)
+    return out.getvalue()
+
+
+def test_what_is_written_loads_in_plain_tiktoken_and_torch_with_equal_ids(tmp_path: Path) -> None:
+    root = tmp_path / "new" / "tokenizer"
+    pkl, pt = export_nanochat(NANO, root)
+    assert (pkl, pt) == (root / "tokenizer.pkl", root / "token_bytes.pt")
+    encoding = pickle.loads(pkl.read_bytes())
+    assert isinstance(encoding, tiktoken.Encoding)
+    text = "It's 2+2=4, größer 日本 🙂\n\n  x"
+    assert encoding.encode_ordinary(text) == NANO.encoding.encode_ordinary(text)
+    assert encoding.encode_single_token("<|output_end|>") == 32_767
+    for mmap in (False, True):
+        lengths = torch.load(pt, weights_only=True, mmap=mmap)
+        assert (lengths.dtype, tuple(lengths.shape)) == (torch.int32, (32_768,))
+        assert lengths.tolist() == NANO.token_bytes().tolist()
+    assert load_tokenizer(root).sha256 == load_tokenizer(pkl).sha256 == NANO.sha256
+
+
+def test_equal_tokenizers_give_equal_files_and_another_is_not_written_over(tmp_path: Path) -> None:
+    one = toy({b"ab": 256})
+    other = Tokenizer("other", dict(reversed(one.ranks.items())), PATTERN, dict(reversed(one.special_tokens.items())))
+    files = {path: path.read_bytes() for path in export_nanochat(one, tmp_path)}
+    assert {path: path.read_bytes() for path in export_nanochat(other, tmp_path)} == files
+    with pytest.raises(ValueError, match=r"tokenizer.pkl is there and holds something else: move it away"):
+        export_nanochat(NANO, tmp_path)
+    assert load_tokenizer(tmp_path).sha256 == one.sha256
+
+
+def test_unused_ids_between_special_tokens_survive_the_way_there_and_back(tmp_path: Path) -> None:
+    tokenizer = toy({b"ab": 256}, {"<|endoftext|>": 300})
+    export_nanochat(tokenizer, tmp_path)
+    assert len(read_token_bytes(tmp_path / "token_bytes.pt")) == tokenizer.vocab_size == 310
+    assert load_tokenizer(tmp_path).sha256 == tokenizer.sha256
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared")
+def test_the_files_that_nanochat_wrote_are_read_and_written_alike(tmp_path: Path) -> None:
+    fixtures = SHARED / "fixtures"
+    found = read_token_bytes(fixtures / "nanochat_token_bytes.pt")
+    assert found.tolist() == NANO.token_bytes().tolist()
+    pkl, pt = export_nanochat(NANO, tmp_path)
+    assert pkl.read_bytes() == (fixtures / "nanochat_tokenizer.pkl").read_bytes()
+    assert read_token_bytes(pt).tolist() == found.tolist()
+
+
+@given(st.lists(st.integers(-(2**31), 2**31 - 1), max_size=50) | st.sampled_from([255, 256, 65_535, 65_536]).map(range))
+def test_any_int32_vector_goes_through_torch_both_ways(
+    tmp_path_factory: pytest.TempPathFactory, values: list[int]
+) -> None:
+    vector = np.array(values, dtype=np.int32)
+    assert torch.load(io.BytesIO(torch_bytes(vector)), weights_only=True).tolist() == vector.tolist()
+    path = tmp_path_factory.getbasetemp() / "vector.pt"
+    path.write_bytes(saved(torch.tensor(values, dtype=torch.int32)))
+    assert read_token_bytes(path).tolist() == vector.tolist()
+
+
+class Call:
+    def __reduce__(self) -> tuple[object, ...]:
+        return exec, ("open('canary', 'w').close()",)
+
+
+def zipped(files: dict[str, bytes], method: int = zipfile.ZIP_STORED) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", method) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return out.getvalue()
+
+
+DATA = zipfile.ZipFile(io.BytesIO(torch_bytes(np.zeros(4, np.int32)))).read("token_bytes/data.pkl")
+REFUSED = {
+    "a call": saved(Call()),
+    "a call in the archive": zipped({"x/data.pkl": pickle.dumps(Call()), "x/data/0": bytes(16)}),
+    "int64": saved(torch.zeros(4, dtype=torch.int64)),
+    "a matrix": saved(torch.zeros(2, 2, dtype=torch.int32)),
+    "a dict of tensors": saved({"a": torch.zeros(4, dtype=torch.int32)}),
+    "the older format": pickle.dumps(Call(), protocol=2),
+    "no data": zipped({"x/data.pkl": DATA}),
+    "data of another length": zipped({"x/data.pkl": DATA, "x/data/0": bytes(20)}),
+    "data of half a number": zipped({"x/data.pkl": DATA, "x/data/0": bytes(18)}),
+    "a zip bomb": zipped({"x/data.pkl": DATA, "x/data/0": bytes(1 << 24)}, zipfile.ZIP_DEFLATED),
+    "a large pickle": zipped({"x/data.pkl": bytes(1 << 20), "x/data/0": bytes(16)}),
+    "nothing": b"",
+    "a pickle": pickle.dumps([0]),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_token_bytes_file_that_is_anything_else_runs_nothing_and_is_refused(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    export_nanochat(toy({b"ab": 256}), tmp_path)
+    (tmp_path / "token_bytes.pt").write_bytes(REFUSED[name])
+    with pytest.raises(
+        ValueError, match=r"token_bytes\.pt refused, nothing in it was run: wanted torch's file"
+    ) as error:
+        load_tokenizer(tmp_path)
+    assert "\n" not in str(error.value)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["token_bytes.pt", "tokenizer.pkl"]
+
+
+def test_token_bytes_of_another_tokenizer_are_refused(tmp_path: Path) -> None:
+    export_nanochat(toy({b"ab": 256}), tmp_path)
+    (tmp_path / "token_bytes.pt").write_bytes(torch_bytes(np.zeros(32_768, np.int32)))
+    with pytest.raises(ValueError, match=r"is for 32,768 tokens, tokenizer.pkl has 266: copy both from nanochat"):
+        load_tokenizer(tmp_path)
+
+
+@given(st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), max_size=5), st.integers(0, 2000))
+def test_any_damage_is_read_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, changes: list[tuple[int, int]], length: int
+) -> None:
+    data = bytearray(torch_bytes(np.arange(20, dtype=np.int32)))
+    for place, value in changes:
+        data[place % len(data)] = value
+    path = tmp_path_factory.getbasetemp() / "damaged.pt"
+    for content in (bytes(data), bytes(data[:length])):
+        path.write_bytes(content)
+        try:
+            assert read_token_bytes(path).dtype == np.int32
+        except ValueError as error:
+            assert "refused, nothing in it was run" in str(error)  # noqa: PT017
