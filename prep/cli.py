@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from prep import __version__, cli_tokenizer
+from prep import __version__, cli_see, cli_tokenizer
 from prep.cli_tokenizer import Json, Pattern, TokenizerName
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(cli_tokenizer.app, name="tokenizer")
+app.command("show")(cli_see.show)
 
 Build = Annotated[Path, typer.Argument(help="Directory of a finished build.")]
 

@@ -1,0 +1,138 @@
+"""
+The commands that look: show (what a build holds), plan (what a launch will do), report (a page), watch (a run).
+
+They are plain functions that prep.cli registers. Each imports what it needs when it runs.
+"""
+
+import json
+import sys
+from collections.abc import Iterable
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from prep.cli_tokenizer import Json
+
+Build = Annotated[Path, typer.Argument(help="Directory of a finished build.")]
+TotalBatch = Annotated[int | None, typer.Option(help="Tokens a step, as the trainer's; by default what it chooses.")]
+DeviceBatch = Annotated[int | None, typer.Option(help="Rows of a micro-batch of one rank; by default as on a GPU.")]
+Epochs = Annotated[float, typer.Option("--epochs", "--num-epochs", help="Times through the rows.")]
+SplitName = Annotated[str, typer.Option("--split", help="Split of the build.")]
+
+
+def show(
+    root: Build,
+    split_name: SplitName = "train",
+    row: Annotated[int | None, typer.Option(help="A row of the split.")] = None,
+    step: Annotated[int | None, typer.Option(help="What a training step trains, and which rank gets what.")] = None,
+    conversation: Annotated[int | None, typer.Option(help="A conversation, by its number.")] = None,
+    source: Annotated[str | None, typer.Option(help="Only conversations of this source.")] = None,
+    random: Annotated[int | None, typer.Option(help="So many conversations at random.")] = None,
+    seed: Annotated[int, typer.Option(help="Of --random.")] = 0,
+    longest: Annotated[bool, typer.Option("--longest", help="The longest conversations.")] = False,
+    find: Annotated[str | None, typer.Option(help="Conversations that hold this text.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Most conversations to show; 1, with --find 10.")] = None,
+    origin: Annotated[bool, typer.Option("--origin", help="Beside it, the source row as it came.")] = False,
+    mixture: Annotated[str | None, typer.Option(help="With --origin: the mixture, if build.json does not say.")] = None,
+    data_root: Annotated[Path | None, typer.Option(help="With --origin: the local copy of the data sets.")] = None,
+    identity: Annotated[Path | None, typer.Option(help="With --origin: the identity conversations.")] = None,
+    total_batch_size: TotalBatch = None,
+    device_batch_size: DeviceBatch = None,
+    world_size: Annotated[int, typer.Option(help="With --step: number of ranks.")] = 1,
+    rank: Annotated[int | None, typer.Option(help="With --step: only what this rank gets.")] = None,
+    mode: Annotated[str, typer.Option(help="With --step: mid or sft.")] = "mid",
+    epochs: Epochs = 1.0,
+    run_seed: Annotated[int, typer.Option(help="With --step: the trainer's --seed, for epochs after the first.")] = 42,
+    full: Annotated[bool, typer.Option("--full", help="With --step: the rows' text, too.")] = False,
+    plain: Annotated[bool, typer.Option("--plain", help="Brackets instead of colour.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show conversations, a row or a step: what trains, what does not, where it is from."""
+    from prep import pick
+    from prep import show as look
+    from prep.origin import Origins, where_from
+    from prep.shard import open_shards
+    from prep.show_text import Printer
+    from prep.steps import plan_steps
+    from prep.tokenizer import load_tokenizer
+
+    asked = {"--row": row, "--step": step, "--conversation": conversation, "--find": find, "--random": random}
+    given = [name for name, value in {**asked, "--longest": longest or None}.items() if value is not None]
+    if len(given) > 1:
+        raise ValueError(f"{' and '.join(given)} given, each picks something else: give one of them.")
+    split = open_shards(root).split(split_name)
+    tokenizer = load_tokenizer(root)
+    origins = Origins(split, where_from(root, mixture, data_root, identity)) if origin else None
+    printer = _JsonPrinter() if as_json else Printer(plain)
+
+    def with_origin(shown: dict[str, Any]) -> dict[str, Any]:
+        return {**shown, "origin": origins.row(shown["conversation"])} if origins else shown
+
+    def one_row(number: int) -> dict[str, Any]:
+        shown = look.show_row(split, tokenizer, number)
+        return {**shown, "documents": [with_origin(one) for one in shown["documents"]]}
+
+    _print_any_character()
+    if step is not None:
+        steps = plan_steps(split, mode, total_batch_size, epochs, run_seed)
+        shown = look.show_step(split, steps, step, mode, world_size, device_batch_size)
+        if rank is not None:
+            shown["rows"] = [one for one in shown["rows"] if one["rank"] == rank]
+        printer.step(shown)
+        for one in shown["rows"] if full else ():
+            if "num_tokens" in one:
+                printer.row(one_row(one["row"]))
+    elif row is not None or not (given or source):
+        printer.row(one_row(row or 0))
+    else:
+        most = limit if limit is not None else random if random is not None else 10 if find is not None else 1
+        if find is not None:
+            docs: Iterable[int] = islice(pick.find(split, tokenizer, find, source), most)
+        elif conversation is not None:
+            docs = [conversation]
+        else:
+            how = "random" if random is not None else "longest" if longest else "first"
+            docs = pick.pick(split, source, how, most, seed)
+        number = 0
+        for doc in docs:
+            number += 1
+            printer.conversation(with_origin(look.show_conversation(split, tokenizer, doc)), find)
+        if find is not None:
+            more = f"; there may be more (--limit {2 * most})" if number == most else ""
+            printer.say(f"{number} conversations of {split_name} hold {find!r}{more}")
+    if isinstance(printer, _JsonPrinter):
+        printer.close()
+
+
+class _JsonPrinter:
+    """Prints the same as one JSON value: the row, the step, or {"conversations": [...]}"""
+
+    def __init__(self) -> None:
+        self.value: dict[str, Any] = {"conversations": []}
+
+    def conversation(self, shown: dict[str, Any], found: str | None = None) -> None:
+        self.value["conversations"].append(shown)
+
+    def row(self, shown: dict[str, Any]) -> None:
+        if "step" in self.value:
+            self.value.setdefault("full_rows", []).append(shown)
+        else:
+            self.value = shown
+
+    def step(self, shown: dict[str, Any]) -> None:
+        self.value = shown
+
+    def say(self, line: str) -> None:
+        pass
+
+    def close(self) -> None:
+        print(json.dumps(self.value, ensure_ascii=False, indent=1))
+
+
+def _print_any_character() -> None:
+    """A terminal that cannot show a character shows its code, instead of an error"""
+    for stream in (sys.stdout, sys.stderr):
+        if reconfigure := getattr(stream, "reconfigure", None):
+            reconfigure(errors="backslashreplace")
