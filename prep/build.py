@@ -58,6 +58,7 @@ class Job:
             "max_seq_len": self.options.max_seq_len,
             "packing_strategy": self.options.packing,
             "excess_length_strategy": self.options.excess_length_strategy,
+            "max_tokens": self.options.token_limit,
             "tokenizer": self.tokenizer.sha256,
             "renderer_version": render.VERSION,
         }
@@ -158,7 +159,7 @@ def make_manifest(job: Job, splits: dict[str, tuple[Manifest, list[RejectedRows]
         "version": VERSION,
         "fingerprint": job.fingerprint,
         **{key: description[key] for key in ("mixture", "seed", "max_seq_len", "packing_strategy")},
-        "excess_length_strategy": job.options.excess_length_strategy,
+        **{key: description[key] for key in ("excess_length_strategy", "max_tokens")},
         "token_dtype": token_dtype(tokenizer.vocab_size).name,
         "vocab_size": tokenizer.vocab_size,
         "bos_id": tokenizer.bos_id,

@@ -29,6 +29,7 @@ app = typer.Typer(
 )
 app.add_typer(cli_tokenizer.app, name="tokenizer")
 app.command("show")(cli_see.show)
+app.command("plan")(cli_see.plan)
 
 Build = Annotated[Path, typer.Argument(help="Directory of a finished build.")]
 
@@ -56,6 +57,10 @@ def build(
     excess_length_strategy: Annotated[
         str, typer.Option(help="For conversations that are too long: truncate, split, drop or raise.")
     ] = "truncate",
+    max_tokens: Annotated[
+        int | None,
+        typer.Option(help="Cut conversations to so many tokens first; with wrapped 2048, as nanochat, or max-seq-len."),
+    ] = None,
     tokenizer: TokenizerName = None,
     pattern: Pattern = None,
     data_root: Annotated[
@@ -85,6 +90,7 @@ def build(
         max_seq_len=max_seq_len,
         packing=packing,
         excess_length_strategy=excess_length_strategy,
+        max_tokens=max_tokens,
         cache_dir=cache_dir or default_cache_dir(),
         workers=_cores() if workers is None else workers,
         encoder=encoder,

@@ -136,3 +136,30 @@ def _print_any_character() -> None:
     for stream in (sys.stdout, sys.stderr):
         if reconfigure := getattr(stream, "reconfigure", None):
             reconfigure(errors="backslashreplace")
+
+
+def plan(
+    root: Build,
+    split_name: SplitName = "train",
+    total_batch_size: TotalBatch = None,
+    device_batch_size: DeviceBatch = None,
+    world_size: Annotated[str, typer.Option(help="Numbers of ranks to compare, as 1,2,4,8.")] = "1,2,4,8",
+    epochs: Epochs = 1.0,
+    depth: Annotated[int | None, typer.Option(help="Layers of the model; 12 by default.")] = None,
+    tokens_per_second: Annotated[
+        float | None, typer.Option(help="Of one rank, as measured; gives the hours of a run.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """What a launch will do, before it: steps, targets, memory, checkpoints, hours, and the line to start it."""
+    from prep.plan_runs import read_plan
+    from prep.plan_text import plan_lines
+
+    try:
+        world_sizes = [int(word) for word in world_size.split(",") if word.strip()]
+    except ValueError:
+        raise ValueError(f"--world-size {world_size!r} found, wanted whole numbers with commas, as 1,2,4,8.") from None
+    planned = read_plan(
+        root, split_name, total_batch_size, device_batch_size, world_sizes, epochs, depth, tokens_per_second
+    )
+    print(json.dumps(planned, indent=1) if as_json else "\n".join(plan_lines(planned)))

@@ -44,14 +44,36 @@ def handle_excess(
     if options.excess_length_strategy == "drop":
         return np.delete(pieces, long), _drop(split, pieces[long], inputs, sources, by_source)
     if options.excess_length_strategy == "truncate":
-        for source, number in zip(sources, by_source.tolist(), strict=True):
-            source["truncated"] = number
-        pieces["length"][long] = options.max_seq_len
+        cut_conversations(pieces, options.max_seq_len, sources)
         return pieces, []
     points = _split(pieces, long, runs, tokenizer, options.max_seq_len)
     for place, cuts in points.items():
         sources[pieces["source"][place]]["split"] += len(cuts) - 1
     return split_pieces(pieces, points), []
+
+
+def cut_conversations(pieces: Array, limit: int | None, sources: list[dict[str, Any]]) -> None:
+    """Cut to the first `limit` tokens, in place, counted in `sources`; None cuts nothing."""
+    if limit is not None:
+        long = pieces["length"] > limit
+        for source, number in zip(sources, np.bincount(pieces["source"][long], minlength=len(sources)), strict=True):
+            source["truncated"] += int(number)
+        pieces["length"][long] = limit
+
+
+def trained_tokens(pieces: Array, files: RunFiles) -> Array:
+    """(D,) trained tokens of the pieces of one source, each the start of a conversation; reads the mask of those cut"""
+    out = np.zeros(len(pieces), dtype=np.uint32)
+    blocks = np.searchsorted(files.starts, pieces["index"].astype(np.int64), side="right") - 1
+    for block in np.unique(blocks):
+        run, here = read_run(files.paths[block]), np.flatnonzero(blocks == block)
+        rows = pieces["index"][here].astype(np.int64) - files.starts[block]
+        out[here] = run.trainable[rows]
+        starts = offsets(run.lengths)
+        cut = np.flatnonzero(pieces["length"][here] < run.lengths[rows])
+        for place, row in zip(here[cut], rows[cut], strict=True):
+            out[place] = run.mask[starts[row] : starts[row] + pieces["length"][place]].sum(dtype=np.uint32)
+    return out
 
 
 def _drop(

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from prep.conversation import offsets
 from prep.engines import run
-from prep.excess import handle_excess
+from prep.excess import cut_conversations, handle_excess, trained_tokens
 from prep.options import Options
 from prep.order import mixture_order, select_rows
 from prep.plan import PIECE, ShardPlan, plan_bfd, plan_wrapped
@@ -56,7 +56,6 @@ class Table:
 
     start: Array  # (inputs,) int64
     tokens: Array  # (n,) uint32, 0 where the row is rejected
-    trainable: Array  # (n,) uint32
     reasons: Array  # (n,) uint8
     selected: list[Array]  # of each input: the rows that the mixture uses, in their order
 
@@ -71,6 +70,7 @@ def build_split(split: SplitJob, staging: Path, record: Record) -> tuple[Manifes
             raise ValueError(
                 f"no conversation of the {split.name} split is valid: its rows say {sources[0]['rejected']}."
             )
+        cut_conversations(pieces, split.options.token_limit, sources)
         if not split.wrapped:
             pieces, dropped = handle_excess(
                 split.name, pieces, split.inputs, split.runs, split.tokenizer, split.options, sources
@@ -80,7 +80,7 @@ def build_split(split: SplitJob, staging: Path, record: Record) -> tuple[Manifes
         measured.add(len(pieces), int(pieces["length"].sum(dtype=np.int64)))
     rows, docs, shards = write_all(split, plans, staging, record)
     for i, source in enumerate(sources):
-        add_totals(source, i, split, table, pieces, docs)
+        add_totals(source, i, split, pieces, docs)
     return describe(split, rows, docs, shards, sources, staging), rejected
 
 
@@ -96,7 +96,6 @@ def read_table(split: SplitJob) -> Table:
     return Table(
         start=offsets(np.array(sizes))[:-1] - first,
         tokens=column("lengths"),
-        trainable=column("trainable"),
         reasons=column("reasons"),
         selected=[
             select_rows(one.source.num_rows, one.permuted, one.entry.start, one.entry.stop) for one in split.inputs
@@ -173,11 +172,11 @@ def write_all(
     return rows, np.concatenate([shard.docs for shard in shards]), [shard.entry for shard in shards]
 
 
-def add_totals(source: dict[str, Any], number: int, split: SplitJob, table: Table, pieces: Array, docs: Array) -> None:
+def add_totals(source: dict[str, Any], number: int, split: SplitJob, pieces: Array, docs: Array) -> None:
     """What of a source is in the split: conversations, tokens, trained tokens, and those that train nothing"""
     if split.wrapped:  # rows share tokens, so conversations are counted, not what rows hold of them
         mine = pieces[pieces["source"] == number]
-        tokens, trainable = mine["length"], table.trainable[table.start[number] + mine["index"].astype(np.int64)]
+        tokens, trainable = mine["length"], trained_tokens(mine, split.runs[number])
     else:
         mine = docs[docs["source"] == number]
         tokens, trainable = mine["length"], mine["trainable"]
