@@ -29,9 +29,7 @@ SAMPLE: Final = 256  # one text in so many is encoded by tiktoken too
 LONG_TEXT: Final = 100_000  # characters; runs of about a million spaces overflow tiktoken's regex, others encode them
 
 # What `\s` means to tiktoken (Unicode's White_Space); PCRE2 would count U+180E too
-WHITE_SPACE: Final = (
-    r"\x{09}-\x{0d}\x{20}\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}"
-)
+WHITE_SPACE: Final = r"\x{09}-\x{0d}\x{20}\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}"
 # What means the same to tiktoken and PCRE2, measured over all code points; anything else in a pattern is not known to
 SAME: Final = re.compile(
     r"(?:\\p\{(?:L[ultmo]?|N|M|P|S)\}|\\[rn]|\\[/'-]|\(\?i:[a-z'|\[\]]*\)|\(\?[:!]|[^\\(.^]|\[\^|\\[sS]|\\z)*"
