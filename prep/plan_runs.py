@@ -168,10 +168,10 @@ def padding_free(split: Split, steps: Steps) -> int:
 
 def warmdown_start(num_steps: int) -> int:
     """
-    The last step of full learning rate before it falls.
+    The first step whose learning rate is not full any more; the number of steps where there is none.
 
     >>> warmdown_start(20), warmdown_start(95), warmdown_start(1)
-    (16, 76, 1)
+    (17, 77, 1)
     """
     at = max(0, int(num_steps * (1 - WARMDOWN_RATIO)) - 1)
     while at < num_steps and lr_multiplier(at, num_steps, WARMDOWN_RATIO, 1.0) >= 1.0:

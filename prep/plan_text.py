@@ -33,10 +33,10 @@ def few(found: dict[str, Any]) -> str:
 
 
 def plan_lines(plan: dict[str, Any]) -> Iterator[str]:
-    model, modes = plan["model"], plan["modes"]
+    model, modes, epochs = plan["model"], plan["modes"], plan["epochs"]
     yield (
-        f"{plan['root']} {plan['split']}: {plan['rows']:,} rows x {plan['max_seq_len']:,}, {plan['epochs']:g} epochs, "
-        f"{plan['total_batch_size']:,} tokens a step ({plan['rows_per_step']:,} rows)"
+        f"{plan['root']} {plan['split']}: {plan['rows']:,} rows x {plan['max_seq_len']:,}, {epochs:g} "
+        f"epoch{'s' * (epochs != 1)}, {plan['total_batch_size']:,} tokens a step ({plan['rows_per_step']:,} rows)"
     )
     yield (
         f"depth {model['depth']}: {short(model['weights'])} weights, {model['flops_per_token'] / 1e9:.2f} GFLOPs a token, "
@@ -72,8 +72,8 @@ def plan_lines(plan: dict[str, Any]) -> Iterator[str]:
 def duration(hours: float) -> str:
     """
     >>> duration(0.01), duration(0.5), duration(12.34)
-    ('36 s', '30 min', '12.3 h')
+    ('36 s', '30.0 min', '12.3 h')
     """
     if hours < 1 / 60:
         return f"{hours * 3600:.0f} s"
-    return f"{hours * 60:.0f} min" if hours < 1 else f"{hours:,.1f} h"
+    return f"{hours * 60:.1f} min" if hours < 1 else f"{hours:,.1f} h"

@@ -1,0 +1,159 @@
+"""plan: what it says of a launch is what the trainer does."""
+
+import json
+import shlex
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from prep.build import build, make_job
+from prep.cli import app
+from prep.mixture import parse_mixture
+from prep.options import Options
+from prep.plan_runs import Model, warmdown_start
+from prep.shard import open_shards
+from prep.tokenizer import load_tokenizer
+from train.schedule import lr_multiplier
+
+T = 64
+MIXTURE = {"seed": 42, "train": [{"task": "simple_spelling", "size": 600}, {"task": "arithmetic", "size": 100}]}
+
+
+@pytest.fixture(scope="session")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("plan")
+    options = Options(max_seq_len=T, cache_dir=folder / "cache", workers=1, quiet=True)
+    build(make_job(parse_mixture(MIXTURE, "test", folder, "tiny"), load_tokenizer(), options), folder / "tiny")
+    return folder / "tiny"
+
+
+def plan(root: Path, *words: object) -> dict[str, Any]:
+    result = CliRunner().invoke(app, ["plan", str(root), "--json", *map(str, words)], catch_exceptions=False)
+    value: dict[str, Any] = json.loads(result.stdout)
+    return value
+
+
+@pytest.mark.parametrize("mode", ["mid", "sft"])
+@pytest.mark.parametrize(("batch", "epochs"), [(None, 1.0), (T * 16, 2.5), (T * 1024, 1.0)])
+def test_steps_targets_and_micro_batches_are_the_trainers(
+    root: Path, mode: str, batch: int | None, epochs: float
+) -> None:
+    import torch
+
+    from train.config import Config
+    from train.distributed import Ranks
+    from train.mid import plan_run
+
+    shown = plan(root, "--epochs", epochs, *(["--total-batch-size", batch] if batch else []), "--world-size", "1,2")
+    config = Config(shards=str(root), mode=mode, total_batch_size=batch, num_epochs=epochs)
+    theirs, _ = plan_run(config, open_shards(root).split("train"), Ranks(0, 1, torch.device("cpu"), None))
+    ours = shown["modes"][mode]
+    targets = [theirs.targets_of_step(step) for step in range(theirs.num_steps)]
+    assert (ours["steps"], ours["rows"], shown["rows_per_step"]) == (
+        theirs.num_steps, len(theirs.row_ids), theirs.rows_per_step,
+    )  # fmt: skip
+    per_step = ours["targets_per_step"]
+    assert (per_step["min"], per_step["max"], ours["targets"]) == (min(targets), max(targets), sum(targets))
+    assert per_step["mean"] == pytest.approx(np.mean(targets), abs=0.06)
+    few = [step for step, number in enumerate(targets) if number < np.mean(targets) / 2]
+    assert (ours["steps_with_few_targets"]["number"], ours["steps_with_few_targets"]["first"]) == (len(few), few[:5])
+    for launch in shown["launches"]:
+        batch_size = launch["device_batch_size"]
+        exact = replace(config, total_batch_size=shown["total_batch_size"], device_batch_size=batch_size)
+        ranks = Ranks(1, launch["world_size"], torch.device("cpu"), None)
+        again, device_batch = plan_run(exact, open_shards(root).split("train"), ranks)
+        assert device_batch * launch["world_size"] * launch["accumulation"] == again.rows_per_step
+        assert again.num_steps == ours["steps"]
+
+
+@pytest.mark.parametrize("depth", [4, 6, 12])
+def test_weights_flops_and_checkpoints_are_those_of_the_model(depth: int) -> None:
+    import torch
+
+    from train.model import GPT, config_of_depth
+    from train.optimizer import memory_bytes
+
+    with torch.device("meta"):
+        model = GPT(config_of_depth(depth, T, 5000))
+    model.set_dtype(torch.bfloat16)
+    counted = Model(depth, T, 5000)
+    sizes = {name: p.numel() * p.element_size() for name, p in model.named_parameters()}
+    moments = sum(size * (1 if "transformer.h." in name else 2) for name, size in sizes.items())
+    assert counted.weights == sum(p.numel() for p in model.parameters())
+    assert counted.flops_per_token == model.flops_per_token()
+    assert counted.checkpoint_bytes == sum(sizes.values()) + moments
+    assert counted.memory_bytes(8) > memory_bytes(model)
+
+
+def test_memory_is_close_to_what_autograd_keeps() -> None:
+    import torch
+
+    from train.model import GPT, config_of_depth
+
+    model = GPT(config_of_depth(4, 128, 1000))
+    model.set_dtype(torch.bfloat16)
+    weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    counted = Model(4, 128, 1000)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        out = model.hidden(torch.zeros((4, 128), dtype=torch.long))
+    activations = counted.memory_bytes(4) - counted.memory_bytes(0) - 4 * 4 * 128 * counted.width
+    copies = 2 * counted.matrix_weights  # of the matrices, in bfloat16
+    assert out.shape == (4, 128, 256)
+    assert activations + copies == pytest.approx(sum(kept.values()), rel=0.05)
+
+
+def test_warm_down_begins_where_the_learning_rate_last_is_full() -> None:
+    for num_steps in range(1, 200):
+        rates = [lr_multiplier(step, num_steps, 0.2, 1.0) for step in range(num_steps)]
+        assert warmdown_start(num_steps) == next((i for i, rate in enumerate(rates) if rate < 1), num_steps)
+
+
+def test_each_launch_has_a_line_that_the_trainer_understands(root: Path) -> None:
+    from train.config import parse_args
+
+    shown = plan(root, "--epochs", 2, "--depth", 4, "--total-batch-size", T * 32, "--world-size", "1,2,16,3")
+    words = {one["world_size"]: shlex.split(one["commands"]["mid"]) for one in shown["launches"] if "commands" in one}
+    assert list(words) == [1, 2, 16]
+    assert words[2][:4] == ["torchrun", "--nproc-per-node", "2", "train/mid.py"]
+    assert words[16][:7] == [
+        "torchrun", "--nnodes", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint", "HOST:29500",
+    ]  # fmt: skip
+    config = parse_args(words[2][4:])
+    assert (config.shards, config.depth, config.num_epochs, config.total_batch_size) == (str(root), 4, 2.0, T * 32)
+    sft = parse_args(shlex.split(shown["launches"][0]["commands"]["sft"])[4:])
+    assert (sft.mode, sft.base, sft.depth) == ("sft", "runs/tiny", None)
+    assert "not a multiple of 3 ranks" in shown["launches"][3]["error"]
+
+
+def test_hours_are_tokens_over_the_speed_of_all_ranks(root: Path) -> None:
+    shown = plan(root, "--world-size", "1,2", "--tokens-per-second", 1000)
+    tokens = shown["modes"]["mid"]["tokens"]
+    assert [one["hours"]["mid"] for one in shown["launches"]] == [
+        round(tokens / 3.6e6, 4), round(tokens / 7.2e6, 4),
+    ]  # fmt: skip
+
+
+def test_the_table_has_all_of_it_and_mistakes_are_one_line(root: Path) -> None:
+    result = CliRunner().invoke(app, ["plan", str(root), "--total-batch-size", str(T * 4), "--world-size", "1,2,4,8"])
+    for words in ("warm-down from", "checkpoints", "FLOPs", "memory a rank", "torchrun --nproc-per-node 4", "4 rows"):
+        assert words in result.stdout
+    for words, message in {
+        ("--total-batch-size", 100): "is no multiple of rows of 64 tokens: give 64 or 128",
+        ("--total-batch-size", T * 4, "--world-size", "3"): "not a multiple of 3 ranks",
+        ("--world-size", "two"): "wanted whole numbers",
+        ("--epochs", 0): "wanted more than 0",
+    }.items():
+        with pytest.raises(ValueError, match=message):
+            plan(root, *words)
