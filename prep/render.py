@@ -54,15 +54,16 @@ def place(batch: Conversations, ids: Array, lengths: Array, tokenizer: Tokenizer
     """Text ids (n,) with lengths (P,) of each part -> tokens with the special ones between them, and the mask"""
     special = tokenizer.special_tokens
     num_messages = len(batch.roles)
-    conversation = np.repeat(np.arange(len(batch)), np.diff(batch.messages))  # (M,)
+    there = np.diff(batch.messages) > 0  # (C,) rejected conversations have no messages and get no bos
+    num_bos = np.repeat(np.cumsum(there), np.diff(batch.messages))  # (M,) so far, with the message's own
     message = np.repeat(np.arange(num_messages), np.diff(batch.parts))  # (P,)
     fenced = batch.kinds != TEXT  # parts with a start and an end token of their own
     before = offsets(lengths + 2 * fenced)  # (P + 1,) tokens of the parts before each part
     # before message m: a bos for each conversation so far, and a start and an end for each message
-    starts = before[batch.parts[:-1]] + conversation + 1 + 2 * np.arange(num_messages)  # (M,)
+    starts = before[batch.parts[:-1]] + num_bos + 2 * np.arange(num_messages)  # (M,)
     ends = starts + 1 + before[batch.parts[1:]] - before[batch.parts[:-1]]  # (M,)
-    part_starts = before[:-1] + (conversation + 2 + 2 * np.arange(num_messages))[message]  # (P,)
-    bos = starts[batch.messages[:-1][np.diff(batch.messages) > 0]] - 1
+    part_starts = before[:-1] + (num_bos + 1 + 2 * np.arange(num_messages))[message]  # (P,)
+    bos = starts[batch.messages[:-1][there]] - 1
     total = int(before[-1]) + len(bos) + 2 * num_messages
     assistant = batch.roles == ASSISTANT
     trained = assistant[message] & (batch.kinds != OUTPUT)  # (P,)
@@ -93,7 +94,7 @@ def place(batch: Conversations, ids: Array, lengths: Array, tokenizer: Tokenizer
     return Rendered(
         tokens=to_tokens(tokens, tokenizer.vocab_size),
         mask=mask,
-        lengths=(np.diff(conv_lengths) + (np.diff(batch.messages) > 0)).astype(np.uint32),
+        lengths=(np.diff(conv_lengths) + there).astype(np.uint32),
         trainable=np.diff(per_message).astype(np.uint32),
         reasons=batch.reasons,
     )

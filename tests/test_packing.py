@@ -1,0 +1,60 @@
+"""Best-fit decreasing: every conversation once, none split, none too much in a row."""
+
+from collections import deque
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis.strategies import integers, lists
+
+from prep.packing import best_fit_decreasing
+
+CAPACITY = 17  # 2**4 + 1: a row of 16 inputs and one target more
+
+
+def plain_best_fit_decreasing(lengths: list[int], capacity: int) -> list[int]:
+    """One conversation at a time, as the rule says it"""
+    rooms: dict[int, deque[int]] = {}
+    rows, num_rows = [0] * len(lengths), 0
+    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        room = min((room for room, queue in rooms.items() if room >= lengths[i] and queue), default=None)
+        if room is None:
+            row, room, num_rows = num_rows, capacity, num_rows + 1
+        else:
+            row = rooms[room].popleft()
+        rooms.setdefault(room - lengths[i], deque()).append(row)
+        rows[i] = row
+    return rows
+
+
+def test_the_longest_come_first_and_fill_what_room_is_left() -> None:
+    rows, num_rows = best_fit_decreasing(np.array([5, 3, 4]), 8)
+    assert rows.tolist() == [0, 0, 1]
+    assert num_rows == 2
+
+
+@given(lengths=lists(integers(1, CAPACITY), max_size=80))
+def test_every_conversation_is_packed_once_and_fits(lengths: list[int]) -> None:
+    rows, num_rows = best_fit_decreasing(np.array(lengths, dtype=np.int64), CAPACITY)
+    assert len(rows) == len(lengths)
+    filled = np.bincount(rows, weights=lengths, minlength=num_rows)
+    assert len(filled) == num_rows
+    assert all(0 < tokens <= CAPACITY for tokens in filled)
+
+
+@given(lengths=lists(integers(1, CAPACITY), max_size=80))
+def test_placing_all_of_one_length_together_gives_what_one_at_a_time_gives(lengths: list[int]) -> None:
+    rows, _ = best_fit_decreasing(np.array(lengths, dtype=np.int64), CAPACITY)
+    assert rows.tolist() == plain_best_fit_decreasing(lengths, CAPACITY)
+
+
+def test_a_conversation_that_is_too_long_for_a_row_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"lengths 3 \.\. 9 found, wanted 1 \.\. 8"):
+        best_fit_decreasing(np.array([3, 9]), 8)
+
+
+@pytest.mark.parametrize("capacity", [513, 2049, 4097])
+def test_rows_of_mixed_conversations_are_filled_to_more_than_99_percent(capacity: int) -> None:
+    lengths = np.minimum(np.random.default_rng(0).lognormal(4.5, 1, 50_000).astype(np.int64) + 5, capacity - 1)
+    _, num_rows = best_fit_decreasing(lengths, capacity)
+    assert lengths.sum() / (num_rows * capacity) > 0.99
