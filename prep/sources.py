@@ -10,6 +10,7 @@ the Hub and a local copy of it are the same source. A source that is missing is 
 """
 
 import hashlib
+from bisect import bisect_right
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -36,7 +37,7 @@ class Source:
     revision: str | None = None  # commit of the Hub
     columns: tuple[str, ...] = ()  # columns to read; () for JSON lines
     file_starts: tuple[int, ...] = ()  # first row of each file
-    line_starts: tuple[tuple[int, ...], ...] = ()  # of each JSON lines file: byte offset of every BLOCK_ROWS-th row
+    unit_offsets: tuple[int, ...] = ()  # of JSON lines: byte of its file at which each unit begins
 
 
 # ---- finding ----
@@ -144,18 +145,17 @@ def _cut(first: int, stop: int) -> list[tuple[int, ...]]:
 
 
 def _open_lines(files: list[Path], sha256: str, revision: str | None) -> Source:
-    file_starts, line_starts, units, num_rows = [], [], list[tuple[int, ...]](), 0
+    file_starts, unit_offsets, units, num_rows = list[int](), list[int](), list[tuple[int, ...]](), 0
     for path in files:
         starts, num_lines = _index_lines(path)
         file_starts.append(num_rows)
-        line_starts.append(tuple(starts))
-        bounds = [*range(0, num_lines, BLOCK_ROWS), num_lines]
-        units += [(num_rows + a, num_rows + b) for a, b in pairwise(bounds)]
+        unit_offsets += starts
+        units += [(num_rows + a, num_rows + b) for a, b in pairwise([*range(0, num_lines, BLOCK_ROWS), num_lines])]
         num_rows += num_lines
     if not num_rows:
         raise ValueError(f"{files[0]} has no rows: give a file with one JSON value a line.")
     return Source(
-        tuple(files), num_rows, tuple(units), sha256, revision, (), tuple(file_starts), tuple(line_starts)
+        tuple(files), num_rows, tuple(units), sha256, revision, (), tuple(file_starts), tuple(unit_offsets)
     )  # fmt: skip
 
 
@@ -179,7 +179,7 @@ def _index_lines(path: Path) -> tuple[list[int], int]:
 
 
 def read_rows(source: Source, start: int, stop: int) -> Iterator[pa.Table]:
-    """Rows start .. stop - 1 as tables of at most BATCH_ROWS rows, in order. `start` is the start of a block."""
+    """Rows start .. stop - 1 as tables of at most BATCH_ROWS rows, in order. `start` is where a block begins."""
     for number, path in enumerate(source.files):
         first = source.file_starts[number]
         last = source.file_starts[number + 1] if number + 1 < len(source.files) else source.num_rows
@@ -188,7 +188,8 @@ def read_rows(source: Source, start: int, stop: int) -> Iterator[pa.Table]:
             if source.columns:
                 yield from _read_parquet(path, list(source.columns), a, b)
             else:
-                yield from _read_lines(path, source.line_starts[number][a // BLOCK_ROWS], b - a)
+                unit = bisect_right(source.units, (first + a, source.num_rows + 1)) - 1
+                yield from _read_lines(path, source.unit_offsets[unit], b - a)
 
 
 def _read_parquet(path: Path, columns: list[str], start: int, stop: int) -> Iterator[pa.Table]:

@@ -33,7 +33,9 @@ def toy_tokenizer() -> Tokenizer:
 def write_lines(path: Path, rows: list[Any]) -> Path:
     """JSON lines; a str stands for itself"""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows), encoding="utf-8")
+    path.write_text(
+        "".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows), encoding="utf-8"
+    )
     return path
 
 
@@ -42,7 +44,12 @@ def chat(user: str, assistant: Any) -> dict[str, Any]:
 
 
 def build_mixture(
-    folder: Path, mixture: dict[str, Any], tokenizer: Tokenizer, output: str = "out", data_root: Path | None = None, **options: Any
+    folder: Path,
+    mixture: dict[str, Any],
+    tokenizer: Tokenizer,
+    output: str = "out",
+    data_root: Path | None = None,
+    **options: Any,
 ) -> tuple[Path, Manifest, bool]:
     """Build a mixture given as parsed TOML, with files and cache in `folder`; (root, manifest, whether it was built)"""
     options = {"cache_dir": folder / "cache", "quiet": True} | options

@@ -65,7 +65,9 @@ def test_rows_are_permuted_by_seed_and_shard() -> None:
 
 
 @given(length=integers(1, 60), starts=lists(integers(1, 59), max_size=8), max_seq_len=integers(3, 20))
-def test_a_split_conversation_loses_no_token_and_every_piece_fits(length: int, starts: list[int], max_seq_len: int) -> None:
+def test_a_split_conversation_loses_no_token_and_every_piece_fits(
+    length: int, starts: list[int], max_seq_len: int
+) -> None:
     points = split_points(length, np.unique([s for s in starts if s < length]).astype(int), max_seq_len)
     sizes = np.diff([*points, length])
     assert points[0] == 0

@@ -1,5 +1,6 @@
 """Rendering: literal arrays, nanochat's own ids, and a plain reference for any valid conversation."""
 
+import itertools
 import json
 from typing import Any
 
@@ -20,9 +21,7 @@ BOS, USER, USER_END, ASSISTANT, END, PYTHON, PYTHON_END, OUTPUT, OUTPUT_END = ra
 
 def conversations_of(rendered: Rendered) -> list[tuple[list[int], list[int]]]:
     bounds = offsets(rendered.lengths)
-    return [
-        (rendered.tokens[a:b].tolist(), rendered.mask[a:b].tolist()) for a, b in zip(bounds, bounds[1:], strict=False)
-    ]
+    return [(rendered.tokens[a:b].tolist(), rendered.mask[a:b].tolist()) for a, b in itertools.pairwise(bounds)]
 
 
 def render_rows(rows: list[Any], tokenizer: Tokenizer, engine: str = "tiktoken") -> Rendered:
@@ -108,10 +107,13 @@ def test_a_text_that_tiktoken_cannot_encode_is_a_rejected_row() -> None:
 SPECIAL = ["<|bos|>", "<|user_start|>", "<|assistant_end|>", "<|output_end|>", "<|python_start|>"]
 TEXTS = one_of(
     text(max_size=20),
-    sampled_from(["", " ", "\n\n", "  \n x", "12345", "don't I'LL", "数学 ３４５", "é e\u0301", "🙂🏽", "\u180e", *SPECIAL]),
+    sampled_from(
+        ["", " ", "\n\n", "  \n x", "12345", "don't I'LL", "数学 ３４５", "é e\u0301", "🙂🏽", "\u180e", *SPECIAL]
+    ),
 )
 PARTS = lists(
-    builds(lambda kind, t: {"type": kind, "text": t}, sampled_from(["text", "python", "python_output"]), TEXTS), max_size=4
+    builds(lambda kind, t: {"type": kind, "text": t}, sampled_from(["text", "python", "python_output"]), TEXTS),
+    max_size=4,
 )
 
 
@@ -144,7 +146,9 @@ def test_the_columnar_renderer_equals_the_plain_one(rows: list[dict[str, Any]]) 
 
 def test_ids_over_16_bits_are_kept() -> None:
     tokenizer = toy_tokenizer()
-    wide = Tokenizer("wide", tokenizer.ranks, tokenizer.pattern, {k: v + 70_000 for k, v in tokenizer.special_tokens.items()})
+    wide = Tokenizer(
+        "wide", tokenizer.ranks, tokenizer.pattern, {k: v + 70_000 for k, v in tokenizer.special_tokens.items()}
+    )
     rendered = render_rows([chat("a", "b")], wide)
     assert rendered.tokens.dtype == np.uint32
     assert rendered.tokens[0] == 70_256

@@ -50,7 +50,7 @@ def conversations(rows: pa.Table) -> Conversations:
     prompt = pc.binary_join_element_wise(
         *[pa.scalar(p, pa.large_string()) if isinstance(p, str) else p for p in pieces]
     )
-    missing = np.asarray(prompt.is_null()) | np.asarray(answer.is_null())
+    missing = np.asarray(prompt.is_null()) | np.asarray(answer.is_null()) | np.asarray(choices.is_null())
     reply = LETTERS.take(pc.if_else(in_range, letter, 0))
     batch = Conversations.of_turns([pc.fill_null(prompt, ""), reply], [TEXT, TEXT], [1, 1])
     batch = reject(batch, malformed & ~np.asarray(choices.is_null()), "not four choices")

@@ -1,0 +1,75 @@
+"""Mixtures are data: what is not known is an error that names the nearest right one."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from prep.mixture import load_mixture, mixture_names, parse_mixture
+
+
+def parse(data: dict[str, Any]) -> Any:
+    return parse_mixture(data, "m.toml", Path(), "m")
+
+
+def test_the_shipped_mixtures_are_valid() -> None:
+    assert mixture_names() == ["default", "sample"]
+    default = load_mixture("default")
+    assert (default.name, default.seed) == ("mid", 42)
+    assert [(e.task, e.repeat, e.size) for e in default.splits["train"]] == [
+        ("smoltalk", 1, None), ("mmlu", 1, None), ("gsm8k", 1, None), ("identity", 2, None),
+        ("simple_spelling", 1, 200_000), ("spelling_bee", 1, 80_000),
+    ]  # fmt: skip
+    assert [(e.task, e.stop) for e in default.splits["val"]] == [("smoltalk", None), ("mmlu", 5200), ("gsm8k", 420)]
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ({"train": [{"task": "gsm8"}]}, "task = 'gsm8' is not known.*Did you mean 'gsm8k'"),
+        ({"train": [{"task": "gsm8k", "repeats": 2}]}, "key 'repeats' is not known.*Did you mean 'repeat'"),
+        ({"trian": []}, "key 'trian' is not known.*Did you mean 'train'"),
+        ({"train": [{"task": "gsm8k", "repeat": "2"}]}, "repeat = '2' found, wanted a whole number"),
+        ({"train": [{"task": "gsm8k", "repeat": True}]}, "repeat = True found"),
+        ({"train": [{"task": "gsm8k", "repeat": 0}]}, "repeat = 0 found, wanted 1 to 65,535"),
+        ({"train": [{"task": "gsm8k", "size": 3}]}, "task 'gsm8k' takes no size"),
+        ({"train": [{"task": "spelling_bee", "path": "x"}]}, "task 'spelling_bee' takes no path"),
+        ({"train": [{"task": "spelling_bee", "split": "val"}]}, "split = 'val' found, wanted train or test"),
+        ({"train": [{"task": "chat"}]}, 'task "chat" needs a path'),
+        ({"train": [{"task": "gsm8k", "start": 5, "stop": 5}]}, "select nothing"),
+        ({"val": [{"task": "gsm8k"}]}, r"has no \[\[train\]\] entry"),
+        ({"train": [{"task": "gsm8k"}], "seed": -1}, "seed = -1 found"),
+        ({"train": [{"task": "gsm8k"}], "name": "../up"}, "wanted a plain name"),
+        ({"train": ["gsm8k"]}, "wanted a table"),
+    ],
+)
+def test_a_mistake_in_a_mixture_is_one_clear_line(data: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words) as found:
+        parse(data)
+    assert "\n" not in str(found.value)
+
+
+def test_entries_of_the_same_name_are_numbered() -> None:
+    mixture = parse(
+        {"train": [{"task": "gsm8k"}, {"task": "gsm8k", "subset": "socratic"}, {"task": "mmlu", "name": "quiz"}]}
+    )
+    assert [entry.label for entry in mixture.splits["train"]] == ["gsm8k", "gsm8k-2", "quiz"]
+
+
+def test_without_leaves_a_task_out_of_every_split() -> None:
+    mixture = parse({"train": [{"task": "gsm8k"}, {"task": "mmlu"}], "val": [{"task": "gsm8k"}]})
+    left = mixture.without(["gsm8k"])
+    assert {split: [e.task for e in entries] for split, entries in left.splits.items()} == {"train": ["mmlu"]}
+    with pytest.raises(ValueError, match="has no such task, it has gsm8k, mmlu"):
+        mixture.without(["identity"])
+    with pytest.raises(ValueError, match="leaves nothing to train on"):
+        mixture.without(["gsm8k", "mmlu"])
+
+
+def test_a_mixture_that_is_not_there_names_those_that_are(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"'sampel' not found.*default, sample.*Did you mean 'sample'"):
+        load_mixture("sampel")
+    broken = tmp_path / "broken.toml"
+    broken.write_text("name = ")
+    with pytest.raises(ValueError, match="no valid TOML"):
+        load_mixture(str(broken))
