@@ -69,9 +69,12 @@ class Encoder:
 
     def _find_risky(self, texts: list[str]) -> Array:
         """(P,) bool: texts that are long, or hold a character that the engine may see otherwise than tiktoken"""
+        joined = "".join(texts)
+        if joined.isascii() and "\0" not in joined and max(map(len, texts)) <= LONG_TEXT:
+            return np.zeros(len(texts), dtype=bool)
         num_chars = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
         risky: Array = num_chars > LONG_TEXT
-        other = [i for i in np.flatnonzero(~risky) if not texts[i].isascii()]
+        other = [i for i, text in enumerate(texts) if not (text.isascii() and "\0" not in text) and not risky[i]]
         codes = np.frombuffer("".join([texts[i] for i in other]).encode("utf-32-le", "surrogatepass"), dtype="<u4")
         found = np.flatnonzero(self._risky[codes])
         if len(found):

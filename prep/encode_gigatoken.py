@@ -27,7 +27,7 @@ from prep.tokenizer import PATTERN, Tokenizer
 
 Array = npt.NDArray[Any]
 
-SEPARATOR: Final = "\uffff"  # no character; a text that holds it goes through tiktoken
+SEPARATOR: Final = "\0"  # a text that holds it goes through tiktoken
 GROWTH: Final = 256 << 20
 FRESH_TEXT: Final = 64 << 20  # bytes of text after which its size is looked at
 
@@ -104,7 +104,9 @@ class Gigatoken:
         self._renew()
 
     def __call__(self, texts: list[str]) -> tuple[Array, Array]:
-        joined = SEPARATOR.encode().join(map(str.encode, texts))
+        joined: str | bytes = SEPARATOR.join(texts)
+        if not joined.isascii():  # joined as str, it would be widened to the widest character
+            joined = SEPARATOR.encode().join(map(str.encode, texts))
         self.new_text += len(joined)
         if self.new_text > FRESH_TEXT:
             self._look()

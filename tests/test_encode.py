@@ -59,7 +59,7 @@ def test_engines_agree_with_tiktoken_on_long_runs(unit):
 
 @every_engine
 def test_texts_are_encoded_one_by_one_and_keep_their_order(engine):
-    texts = ["2+2?", "", "half ½ of it", " 4", "12345", "", "5 \uffff", "x\n", ""]
+    texts = ["2+2?", "", "half ½ of it", " 4", "12345", "", "5 \0", "x\n", ""]
     ids, lengths = Encoder(NANO, engine)(texts)
     assert (ids.dtype, lengths.dtype) == (np.uint32, np.int64)
     assert decoded(NANO, ids, lengths) == texts
@@ -76,7 +76,7 @@ def test_little_or_nothing_is_encoded_too(engine, texts):
 
 @every_engine
 def test_typed_special_tokens_are_text(engine):
-    ids, _ = Encoder(NANO, engine)(["<|bos|>", "a<|assistant_end|>b", "\uffff"])
+    ids, _ = Encoder(NANO, engine)(["<|bos|>", "a<|assistant_end|>b", "\0"])
     assert ids.max() < len(NANO.ranks)
 
 
@@ -164,7 +164,7 @@ def seen_otherwise(engine: str, pattern: str, contexts: list[str]) -> set[int]:
 
 def in_category(category: str) -> set[int]:
     """Code points that tiktoken takes for \\p{category}"""
-    encoding = tokenizer_of(SHOWING, rf"\p{{{category}}}a|[\s\S]").encoding
+    encoding = tokenizer_of(SHOWING, rf"\p{{{category}}}a|[^\n]|\n").encoding
     lengths = np.array(
         [len(ids) for ids in encoding.encode_ordinary_batch([chr(c) + "a" for c in CODE_POINTS], num_threads=1)]
     )
@@ -176,7 +176,7 @@ def in_category(category: str) -> set[int]:
 @pytest.mark.parametrize("number", [0, pytest.param(3, marks=pytest.mark.slow)])
 def test_what_gigatoken_sees_otherwise_is_what_is_listed(number):
     scheme = Scheme(list(SCHEMES.values())[number].name)
-    contexts = ["{}a", "A{}"] if number == 0 else ["{}a", "A{}", "!{}", " {}", "{}A!", "'{}a", "a'{}a", "{}\n"]
+    contexts = ["{}a", "A{}"] if number == 0 else ["{}a", "A{}", "!{}", " {}"]
     listed = set(risky_code_points(scheme).tolist()) - {ord(encode_gigatoken.SEPARATOR)}
     found = seen_otherwise("gigatoken", list(SCHEMES)[number], contexts)
     assert found <= listed
@@ -188,7 +188,7 @@ def test_what_gigatoken_sees_otherwise_is_what_is_listed(number):
 @pytest.mark.slow
 @pytest.mark.parametrize("pattern", list(SCHEMES))
 def test_gigatoken_sees_nothing_else_otherwise(pattern):
-    contexts = ["a{}", "{}!", "1{}", "{}1", "'{}", "\t{}", "{}\t", "\n{}", "a{}!", " {}a", "'{}a", "A{}A", "/{}", "{}/"]
+    contexts = ["a{}", "{}!", "'{}a", "\n{}", "A{}A", "!{}"]
     assert seen_otherwise("gigatoken", pattern, contexts) <= set(risky_code_points(SCHEMES[pattern]).tolist())
 
 
@@ -201,11 +201,19 @@ def test_every_digit_that_is_not_ascii_is_listed():
 @pytest.mark.slow
 @pytest.mark.parametrize("category", ["L", "Lu", "Ll", "Lt", "Lm", "Lo", "N", "M", "P", "S"])
 def test_fastokens_has_the_categories_of_tiktoken(category):
-    assert seen_otherwise("fastokens", rf"\p{{{category}}}a|[\s\S]", ["{}a"]) == set()
+    assert seen_otherwise("fastokens", rf"\p{{{category}}}a|[^\n]|\n", ["{}a"]) == set()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("pattern", [r"(?i:[a-z])a|[\s\S]", r"\sa|[\s\S]", r"\Sa|[\s\S]", r"[^\s!]a|[\s\S]"])
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        r"(?i:[abcdefghijklmnopqrstuvwxyz]|ss|ff|ffi|st)a|[^\n]|\n",
+        r"\sa|[^\n]|\n",
+        r"\Sa|[^\n]|\n",
+        r"[^\s!]a|[^\n]|\n",
+    ],
+)
 def test_fastokens_folds_cases_and_knows_spaces_as_tiktoken_does(pattern):
     assert seen_otherwise("fastokens", pattern, ["{}a"]) == set()
 
