@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-TORCH_WORKERS ?= 2
+JOBS ?= 2
 
 .PHONY: demo test check bench fuzz torture clean
 
@@ -15,16 +15,37 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
+# the commands that a user types, on little data and a very small model
+SMALL := --depth 2 --total-batch-size 4096 --eval-tokens 8192
 demo: $(READY)
-	$(BIN)/python bench/demo.py
+	$(BIN)/midprep build --mixture sample --overwrite
+	$(BIN)/midprep stats shards/sample
+	$(BIN)/python train/mid.py --shards shards/sample $(SMALL) --num-iterations 8 --resume never
+	$(BIN)/python train/mid.py --shards shards/sample $(SMALL) --num-iterations 6 --resume never --mode sft --base runs/sample
+	@echo
+	@echo "What was made:"
+	@echo "  shards/sample                      5,444 conversations as tokens and mask, memory-mapped"
+	@echo "  runs/sample/mid_checkpoints/d2     a model of 2 layers after 8 steps of mid (every token trains)"
+	@echo "  runs/sample/chatsft_checkpoints/d2 the same after 6 steps of sft (only what the assistant says trains)"
+	@echo "What to type next:"
+	@echo "  . .venv/bin/activate"
+	@echo "  midprep show shards/sample                                  # look at a row: what trains, what does not"
+	@echo "  midprep build --mixture default --data-root DIR             # or without --data-root, from the Hub"
+	@echo "  torchrun train/mid.py --shards shards/mid                   # on a GPU box: --nproc-per-node 8"
 
 test: $(READY)
-	$(BIN)/python -m pytest -n $(TORCH_WORKERS)
+	$(BIN)/python -m pytest -n $(JOBS)
 
 check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+fuzz: $(READY)
+	$(BIN)/python tests/fuzz_encode.py 1000000
+
+torture: $(READY)
+	$(BIN)/python -m pytest -m torture
 
 bench: $(READY)
 	$(BIN)/python bench/build.py

@@ -134,7 +134,7 @@ def _find_identity(entry: Entry, mixture: Mixture, data_root: Path | None) -> Pa
         return _find(entry, mixture)
     name: str = TASKS["identity"].FILE
     nanochat = Path(os.environ.get("NANOCHAT_BASE_DIR") or Path.home() / ".cache" / "nanochat")
-    places = [data_root / name, data_root.resolve().parent / name] if data_root else []
+    places = [data_root / name, data_root.absolute().parent / name] if data_root else []
     for candidate in [*places, nanochat / name]:
         if candidate.is_file():
             return candidate
