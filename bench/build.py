@@ -1,0 +1,289 @@
+"""
+The whole build against the plain loop and against encoding alone, and what issue by issue it promises, in one table.
+
+    python bench/build.py [--data-root DIR] [--quick]        about 5 minutes on 2 cores, 1 with --quick
+
+Everything is compared within one run. What uses one core is compared by processor seconds, which a busy machine disturbs
+least; two workers against one by the clock. A build is the whole command, from its start to its end, with an empty cache;
+the plain loop and encoding alone start with their rows in memory. Repetitions take turns, medians are reported.
+"""
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT)]
+
+from prep.encode import ENGINES, why_not  # noqa: E402
+from prep.packing import best_fit_decreasing  # noqa: E402
+from prep.tokenizer import load_tokenizer  # noqa: E402
+
+PLAIN = [sys.executable, str(ROOT / "bench/plain_build.py")]
+BUILD = [sys.executable, "-m", "prep.cli", "build", "--quiet"]
+IDENTITY = ROOT / "prep/data/identity.jsonl"
+HUB = ROOT.parent / "shared/data/hub"
+GENERATED = {"simple_spelling": 0.6, "spelling_bee": 0.3, "arithmetic": 0.1}  # shares of a generated mixture
+
+Result = dict[str, float]
+
+
+@dataclass
+class Bench:
+    """What the measurements need, and the lines of the table as they come"""
+
+    folder: Path
+    data_root: Path | None
+    mixture: str
+    repeats: int
+    lines: list[tuple[str, str, str]] = field(default_factory=list)
+
+    def add(self, what: str, value: str, wanted: str = "") -> None:
+        self.lines.append((what, value, wanted))
+        print(f"{what:<66} {value:>16}   {wanted}", flush=True)
+
+    def data(self) -> list[str]:
+        roots = ["--data-root", str(self.data_root)] if self.data_root else []
+        return [*roots, "--identity", str(IDENTITY)]
+
+    def build(self, mixture: str, *options: str, cache: str = "", keep: str = "") -> Result:
+        """Run a build; with an empty cache unless `cache` names one. seconds, cpu, peak MB, and what build.json says"""
+        root, cache_dir = self.folder / (keep or "out"), self.folder / (cache or "cache")
+        shutil.rmtree(root, ignore_errors=True)
+        if not cache:
+            shutil.rmtree(cache_dir, ignore_errors=True)
+        command = [*BUILD, "--mixture", mixture, "-o", str(root), "--cache-dir", str(cache_dir), *self.data(), *options]
+        result = run(command)
+        record = json.loads((root / "build.json").read_text())
+        passes = {f"{name}_seconds": one["seconds"] for name, one in record["passes"].items()}
+        return {**result, **passes, "tokens": record["passes"]["write"]["tokens"], "inside": record["seconds"]}
+
+    def mixture_file(self, name: str, text: str) -> str:
+        path = self.folder / f"{name}.toml"
+        path.write_text(text, encoding="utf-8")
+        return str(path)
+
+    def generated(self, num: int, seed: int = 42, shares: dict[str, float] = GENERATED) -> str:
+        """A mixture of `num` generated conversations"""
+        parts = [f'[[train]]\ntask = "{task}"\nsize = {round(num * share)}\n' for task, share in shares.items()]
+        return self.mixture_file(f"generated-{num}-{seed}", f'name = "generated"\nseed = {seed}\n' + "".join(parts))
+
+
+def run(command: list[str]) -> Result:
+    """Run a command to its end -> seconds by the clock, processor seconds, and peak MB of its largest process"""
+    start = time.perf_counter()
+    with tempfile.TemporaryFile() as errors:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=errors)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            errors.seek(0)
+            raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}: {errors.read().decode()}")
+    unit = 1 if sys.platform == "darwin" else 1024
+    return {
+        "seconds": time.perf_counter() - start,
+        "cpu": usage.ru_utime + usage.ru_stime,
+        "peak_mb": usage.ru_maxrss * unit / 1e6,
+    }
+
+
+def plain(bench: Bench, what: str, *options: str, processes: int = 1) -> Result:
+    """The plain loop or encoding alone, in as many processes, which start their clocks together"""
+    commands = [[*PLAIN, what, bench.mixture, *bench.data(), *options, "--wait"] for _ in range(processes)]
+    started = [
+        subprocess.Popen([*command, "--part", str(i), "--of", str(processes)], stdin=-1, stdout=-1, text=True)
+        for i, command in enumerate(commands)
+    ]
+    for process in started:
+        assert process.stdout is not None
+        process.stdout.readline()
+    for process in started:
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+    results = [json.loads(process.communicate()[0]) for process in started]
+    return {
+        "seconds": max(one["seconds"] for one in results),
+        "cpu": sum(one["cpu"] for one in results),
+        "tokens": sum(one["tokens"] for one in results),
+    }
+
+
+def median(results: list[Result]) -> Result:
+    return {key: statistics.median(one[key] for one in results) for key in results[0]}
+
+
+# ---- the parts of the table ----
+
+
+def compare_speed(bench: Bench) -> dict[str, Result]:
+    """Whole builds, plain loop and encoding alone, in turns"""
+    tokenizer = load_tokenizer()
+    engines = [engine for engine in ENGINES if not why_not(tokenizer, engine)]
+    found = defaultdict[str, list[Result]](list)
+    for _ in range(bench.repeats):
+        found["plain"].append(plain(bench, "plain"))
+        for engine in engines:
+            found[f"encode {engine}"].append(plain(bench, "encode", "--encoder", engine))
+            found[f"build {engine}"].append(bench.build(bench.mixture, "--encoder", engine, "--workers", "1"))
+            if engine != "tiktoken":
+                two = plain(bench, "encode", "--encoder", engine, processes=2)
+                found[f"encode {engine} 2"].append(two)
+                found[f"build {engine} 2"].append(
+                    bench.build(bench.mixture, "--encoder", engine, "--workers", "2", keep=engine)
+                )
+    medians = {name: median(results) for name, results in found.items()}
+    base = medians["plain"]
+    bench.add("plain loop, Mtok/s", f"{base['tokens'] / base['cpu'] / 1e6:.2f}")
+    wanted = {"gigatoken": "at least 5x", "fastokens": "at least 2.5x", "tiktoken": ""}
+    for engine in engines:
+        alone, whole = medians[f"encode {engine}"], medians[f"build {engine}"]
+        bench.add(f"whole build over the plain loop, {engine}", f"{base['cpu'] / whole['cpu']:.2f}x", wanted[engine])
+        bench.add(f"whole build over encoding alone, {engine}", f"{whole['cpu'] / alone['cpu']:.2f}x", "at most 1.3x")
+        passes = ", ".join(f"{p} {whole[f'{p}_seconds']:.2f}" for p in ("render", "plan", "write"))
+        outside = whole["seconds"] - whole["inside"]
+        bench.add("    seconds by the clock", f"{whole['seconds']:.2f}", f"{passes}, start and sources {outside:.2f}")
+        if engine == "tiktoken":
+            continue
+        alone2, whole2 = medians[f"encode {engine} 2"], medians[f"build {engine} 2"]
+        bench.add(
+            f"whole build over encoding alone, {engine}, 2 workers", f"{whole2['seconds'] / alone2['seconds']:.2f}x"
+        )
+        bench.add(
+            f"two workers over one, {engine}: build", f"{whole['seconds'] / whole2['seconds']:.2f}x", "at least 1.85x"
+        )
+        bench.add(f"two workers over one, {engine}: encoding alone", f"{alone['seconds'] / alone2['seconds']:.2f}x")
+    return medians
+
+
+def compare_tasks(bench: Bench) -> None:
+    """Render pass of generated tasks, and of SmolTalk where it is there, one worker, tokens a processor second"""
+    tasks = ["simple_spelling", "spelling_bee", "arithmetic"]
+    hub = bench.data_root is not None
+    speeds = defaultdict[str, list[float]](list)
+    for _ in range(bench.repeats):
+        for task in ["smoltalk"] * hub + tasks:
+            size = "" if task == "smoltalk" else "size = 50_000\n"
+            mixture = bench.mixture_file(task, f'name = "one"\nseed = 42\n[[train]]\ntask = "{task}"\n{size}')
+            result = bench.build(mixture, "--workers", "1")
+            speeds[task].append(result["tokens"] / result["render_seconds"])
+    smoltalk = statistics.median(speeds["smoltalk"]) if hub else 0.0
+    for task, values in speeds.items():
+        speed = statistics.median(values)
+        ratio = f"{speed / smoltalk:.2f}x SmolTalk's, at least 1x" if hub and task != "smoltalk" else ""
+        bench.add(f"render pass of {task}, Mtok/s", f"{speed / 1e6:.2f}", ratio)
+
+
+def compare_warm(bench: Bench) -> None:
+    """Builds that find a cache against the cold one, by the clock, with all workers"""
+    text = (
+        (ROOT / "prep/mixtures/default.toml").read_text()
+        if bench.mixture == "default"
+        else Path(bench.mixture).read_text()
+    )
+    seed = bench.mixture_file("seed", text.replace("seed = 42", "seed = 43"))
+    without = bench.mixture_file("remix", text.replace("size = 80_000", "size = 40_000"))
+    added = bench.mixture_file("added", text + '\n[[train]]\ntask = "arithmetic"\nsize = 5000\n')
+    found = defaultdict[str, list[Result]](list)
+    for _ in range(bench.repeats):
+        shutil.rmtree(bench.folder / "warm", ignore_errors=True)
+        found["cold"].append(bench.build(bench.mixture, cache="warm"))
+        found["the same again, other output"].append(bench.build(bench.mixture, cache="warm"))
+        found["re-mix"].append(bench.build(without, cache="warm"))
+        found["re-seed"].append(bench.build(seed, cache="warm"))
+        found["re-pack to 512"].append(bench.build(bench.mixture, "--max-seq-len", "512", cache="warm"))
+        found["one source of 5,000 added"].append(bench.build(added, cache="warm"))
+    cold = median(found.pop("cold"))
+    for name, results in found.items():
+        bench.add(f"warm over cold: {name}", f"{median(results)['seconds'] / cold['seconds']:.3f}x", "at most 0.1x")
+
+
+def pack(bench: Bench, sizes: list[int]) -> None:
+    """Best-fit decreasing of lengths like those of chats"""
+    rng = np.random.default_rng(0)
+    for num in sizes:
+        for width in (2049, 513):
+            lengths = np.clip(rng.lognormal(5.5, 1.1, num).astype(np.int64), 8, width - 1)
+            start = time.process_time()
+            _, rows = best_fit_decreasing(lengths, width)
+            seconds, bound = time.process_time() - start, -(-int(lengths.sum()) // width)
+            fill = lengths.sum() / (rows * width)
+            bench.add(
+                f"packing {num:,} lengths into rows of {width:,}",
+                f"{seconds:.2f} s",
+                f"filled to {fill:.4%}, bound + {rows / bound - 1:.4%}",
+            )
+
+
+def measure_disk(bench: Bench, root: Path) -> None:
+    manifest = json.loads((root / "manifest.json").read_text())
+    split = manifest["splits"]["train"]
+    payload = sum(file["bytes"] for shard in split["shards"] for file in shard["files"].values())
+    places = split["rows"] * (manifest["max_seq_len"] + 1)
+    bench.add("bytes a token, tokens and mask", f"{payload / places:.4f}", "at most 2.13")
+    extra = sum(file["bytes"] for file in split["files"].values()) / split["conversations"]
+    bench.add("bytes a conversation, rows and docs", f"{extra:.1f}", "at most 24")
+    bench.add(
+        "rows filled", f"{split['packing_efficiency']:.4%}", f"bound + {split['rows'] / split['min_rows'] - 1:.4%}"
+    )
+
+
+def scale(bench: Bench, sizes: tuple[int, int]) -> None:
+    """Processor time and peak memory of many generated conversations"""
+    found = [bench.build(bench.generated(num), "--workers", "2") for num in sizes]
+    for num, one in zip(sizes, found, strict=True):
+        bench.add(f"{num:,} generated conversations, µs of processor each", f"{one['cpu'] / num * 1e6:.1f}")
+        bench.add(f"{num:,} generated conversations, peak MB of the largest process", f"{one['peak_mb']:.0f}")
+    cost = found[1]["cpu"] / sizes[1] / (found[0]["cpu"] / sizes[0])
+    growth = (found[1]["peak_mb"] - found[0]["peak_mb"]) * 1e6 / (sizes[1] - sizes[0])
+    bench.add("cost of a conversation, many over few", f"{cost:.2f}x", "at most 1.1x")
+    bench.add("bytes of memory for each conversation more", f"{growth:.0f}", "at most 32")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-root", type=Path, help="data sets in the Hub's layout")
+    parser.add_argument("--quick", action="store_true", help="one repetition, smaller sizes")
+    parser.add_argument("--only", default="speed,tasks,warm,pack,scale", help="parts, with commas")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        data_root = args.data_root or (HUB if HUB.is_dir() else None)
+        bench = Bench(Path(folder), data_root, "default", 1 if args.quick else 3)
+        if data_root is None:
+            bench.mixture = bench.generated(100_000)
+        versions = subprocess.run(
+            [sys.executable, "-m", "pip", "freeze"], capture_output=True, text=True, check=False
+        ).stdout.split()
+        names = ("numpy", "pyarrow", "tiktoken", "fastokens", "gigatoken")
+        print(f"{platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}")
+        print(", ".join(line for line in versions if line.split("=")[0] in names))
+        parts: dict[str, Any] = {
+            "speed": lambda: compare_speed(bench),
+            "tasks": lambda: compare_tasks(bench),
+            "warm": lambda: compare_warm(bench),
+            "pack": lambda: pack(bench, [850_000] if args.quick else [850_000, 10_000_000]),
+            "scale": lambda: scale(bench, (20_000, 100_000) if args.quick else (100_000, 1_000_000)),
+        }
+        for name in args.only.split(","):
+            parts[name]()
+            if name == "speed":
+                measure_disk(
+                    bench, bench.folder / "fastokens" if (bench.folder / "fastokens").is_dir() else bench.folder / "out"
+                )
+
+
+if __name__ == "__main__":
+    main()
