@@ -30,6 +30,8 @@ app = typer.Typer(
 app.add_typer(cli_tokenizer.app, name="tokenizer")
 app.command("show")(cli_see.show)
 app.command("plan")(cli_see.plan)
+app.command("report")(cli_see.report)
+app.command("watch")(cli_see.watch)
 
 Build = Annotated[Path, typer.Argument(help="Directory of a finished build.")]
 

@@ -163,3 +163,42 @@ def plan(
         root, split_name, total_batch_size, device_batch_size, world_sizes, epochs, depth, tokens_per_second
     )
     print(json.dumps(planned, indent=1) if as_json else "\n".join(plan_lines(planned)))
+
+
+def report(
+    root: Build,
+    output: Annotated[Path, typer.Option("-o", "--output", help="The page to write.")] = Path("report.html"),
+    run: Annotated[Path | None, typer.Option(help="Directory of a run on this build: its losses, too.")] = None,
+    split_name: SplitName = "train",
+) -> None:
+    """One HTML page about a build, which opens from disk and needs nothing else."""
+    from prep.report import make_page, open_report
+    from prep.stats import size
+
+    page = make_page(open_report(root, split_name), run).encode("utf-8", "backslashreplace")
+    temporary = output.with_name(f".{output.name}.tmp")
+    try:
+        temporary.write_bytes(page)
+        temporary.replace(output)
+    finally:
+        temporary.unlink(missing_ok=True)
+    print(f"{output}: {size(len(page))}")
+
+
+def watch(
+    run: Annotated[Path, typer.Argument(help="Directory of a run, or its metrics.jsonl.")],
+    once: Annotated[bool, typer.Option("--once", help="A single look.")] = False,
+    every: Annotated[float, typer.Option(help="Seconds between looks.")] = 1.0,
+    as_json: Json = False,
+) -> None:
+    """Watch a run: loss, bits per byte, speed, time left. Ends with the run, or with Ctrl-C."""
+    from prep import watch as watching
+
+    tail = watching.Tail(watching.find_metrics(run))
+    if not (once or as_json) and sys.stdout.isatty():
+        watching.live(tail, every)
+        return
+    _print_any_character()
+    for records in [tail.read()] if once or as_json else watching.follow(tail, every):
+        found = watching.summary(tail.path, records)
+        print(json.dumps(found, indent=1) if as_json else watching.line(found), flush=True)

@@ -13,6 +13,7 @@ Made here and not by a plotting library: the page needs seven kinds of marks, no
 
 import html
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -88,7 +89,7 @@ def steps_area(x: Array, y: Array, style: str) -> str:
 def log_ticks(edges: Array) -> list[Tick]:
     """Powers of four along an axis whose bins grow by half an octave"""
     low, high = np.log2(edges[0]), np.log2(edges[-1])
-    values = [4**i for i in range(20) if 4**i <= edges[-1]]
+    values = [4**i for i in range(20) if edges[0] <= 4**i <= edges[-1]]
     return [(float((np.log2(v) - low) / (high - low)), f"{v:,}") for v in values]
 
 
@@ -100,7 +101,7 @@ def log_places(edges: Array) -> Array:
 
 # ---- shares: three bars with bands between them ----
 
-BAR, GAP = 36, 56  # heights
+TITLE, BAR, GAP = 26, 36, 72  # heights; a title stands over its bar
 
 
 def share_bars(names: Sequence[str], titles: Sequence[tuple[str, str]], shares: Array) -> str:
@@ -109,11 +110,11 @@ def share_bars(names: Sequence[str], titles: Sequence[tuple[str, str]], shares: 
     of the next, so that what shrinks and grows can be followed.
     """
     num_bars = len(shares)
-    height = num_bars * BAR + (num_bars - 1) * GAP
+    height = TITLE + num_bars * BAR + (num_bars - 1) * GAP
     left = np.concatenate([np.zeros((num_bars, 1)), np.cumsum(shares, axis=1)], axis=1) * 1000
     shapes, labels = [], []
     for bar in range(num_bars):
-        top = bar * (BAR + GAP)
+        top = TITLE + bar * (BAR + GAP)
         for k, name in enumerate(names):
             a, b, share = left[bar, k], left[bar, k + 1], float(shares[bar, k])
             what = f"{esc(name)}: {percent(share)} of {titles[bar][0].lower()}"
@@ -130,11 +131,11 @@ def share_bars(names: Sequence[str], titles: Sequence[tuple[str, str]], shares: 
             if share >= 0.07:
                 text = esc(name) if bar == 0 or share > 0.2 else ""
                 labels.append(
-                    f'<span style="left:{a / 10:.2f}%;width:{(b - a) / 10:.2f}%;top:{100 * top / height:.2f}%">'
+                    f'<span{" class=narrow" * (share < 0.25)} style="left:{a / 10:.2f}%;width:{(b - a) / 10:.2f}%;top:{top}px">'
                     f"{text} {percent(share)}</span>"
                 )
     heads = "".join(
-        f'<div style="top:{100 * bar * (BAR + GAP) / height:.2f}%"><b>{title}</b><small>{number}</small></div>'
+        f'<div style="top:{bar * (BAR + GAP)}px"><b>{title}</b> <small>{number}</small></div>'
         for bar, (title, number) in enumerate(titles)
     )
     said = "; ".join(
@@ -142,9 +143,10 @@ def share_bars(names: Sequence[str], titles: Sequence[tuple[str, str]], shares: 
         for (title, _), row in zip(titles, shares.tolist(), strict=True)
     )
     return (
-        f'<div class="shares"><div class="heads">{heads}</div><div class="bars" style="height:{height}px">'
+        f'<div class="shares" style="height:{height}px">'
         f'<svg viewBox="0 0 1000 {height}" preserveAspectRatio="none" role="img" aria-label="Shares. {esc(said)}">'
-        f'{"".join(shapes)}</svg><div class="names" aria-hidden="true">{"".join(labels)}</div></div></div>'
+        f'{"".join(shapes)}</svg><div class="heads">{heads}</div>'
+        f'<div class="names" aria-hidden="true">{"".join(labels)}</div></div>'
     )
 
 
@@ -158,9 +160,7 @@ def strip(values: Array, number: int, label: str) -> str:
     level = np.clip(np.rint(values * LEVELS), 0, LEVELS).astype(int)
     cuts = [0, *(np.flatnonzero(np.diff(level)) + 1).tolist(), len(level)]
     shapes = "".join(
-        f'<path d="M{a} 0H{b}V1H{a}Z" opacity="{level[a] / LEVELS:g}"/>'
-        for a, b in zip(cuts, cuts[1:], strict=False)
-        if level[a]
+        f'<path d="M{a} 0H{b}V1H{a}Z" opacity="{level[a] / LEVELS:g}"/>' for a, b in pairwise(cuts) if level[a]
     )
     return (
         f'<svg viewBox="0 0 {len(values)} 1" preserveAspectRatio="none" role="img" aria-label="{esc(label)}" '

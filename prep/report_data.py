@@ -25,17 +25,21 @@ from prep.steps import Steps
 
 CHUNK_DOCS = 1 << 20
 SAMPLE_TOKENS = 1 << 20
-NUM_SAMPLES = 4  # conversations shown of each source
-CANDIDATES = 24  # of them drawn for it, so that 4 are found all but surely
+NUM_SAMPLES = 3  # conversations shown of each source
+CANDIDATES = 20  # of them drawn for it, so that 3 are found all but surely
 REJECTED_LINES = 20
 
 
-def half_octaves(most: int) -> Array:
-    """Edges of bins that grow by half an octave: 1 2 3 4 6 8 12 16 ... up to over `most`"""
-    edges = [1, 2, 3]
-    while edges[-1] <= most:
-        edges.append(edges[-2] * 2)
-    return np.array(edges)
+def log_bins(most: int, per_octave: int) -> Array:
+    """
+    Edges of bins that grow by a part of an octave, up to over `most`.
+
+    >>> log_bins(20, 2).tolist()
+    [1, 2, 3, 4, 6, 8, 11, 16, 23]
+    """
+    num = int(np.ceil(np.log2(most + 1) * per_octave)) + 1
+    edges = np.unique(np.rint(2 ** (np.arange(num + 1) / per_octave)).astype(np.int64))
+    return edges[: int(np.searchsorted(edges, most, side="right")) + 1]
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,7 @@ class Scan:
 def scan_docs(split: Split, steps: Steps, seed: int = 0) -> Scan:
     """One pass over the documents of a split, in chunks; `steps` are those of one epoch."""
     K = len(split.entry["sources"])
-    edges = half_octaves(split.max_seq_len + 1)
+    edges = log_bins(split.max_seq_len + 1, 4)
     lengths, step_tokens = np.zeros((K, len(edges) - 1), dtype=np.int64), np.zeros((steps.num_steps, K))
     square, counts = np.zeros(K), np.zeros(K, dtype=np.int64)
     step_of_row = np.full(split.num_rows, -1, dtype=np.int64)
@@ -144,7 +148,7 @@ def mask_by_position(split: Split) -> MaskShare:
     """Trained tokens by position in the conversation, over rows at even distances, about a million tokens of them"""
     K, width = len(split.entry["sources"]), split.max_seq_len + 1
     num_rows = min(split.num_rows, max(8, SAMPLE_TOKENS // width))
-    edges = half_octaves(width)
+    edges = log_bins(width, 2)
     P, num_documents = len(edges) - 1, 0
     trained, tokens = np.zeros(K * P), np.zeros(K * P)
     for row in np.linspace(0, split.num_rows - 1, num_rows).astype(np.int64).tolist():

@@ -1,0 +1,307 @@
+"""report: the numbers are those of the build, the page needs nothing, and data on it runs nothing."""
+
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from prep import report_data
+from prep.build import build, make_job
+from prep.cli import app
+from prep.mixture import parse_mixture
+from prep.options import Options
+from prep.report import CSS, differing, make_page, open_report
+from prep.report_charts import percent
+from prep.shard import Split, open_shards
+from prep.show import show_conversation
+from prep.steps import plan_steps
+from prep.tokenizer import load_tokenizer
+
+EVIL = "<script>document.title='hacked'</script><img src=x onerror=\"document.title='hacked'\">\x1b[31m\u202e"
+LINES = [{"messages": [{"role": "user", "content": EVIL}, {"role": "assistant", "content": f"no: {EVIL}"}]}] * 40
+MIXTURE = {
+    "seed": 42,
+    "train": [
+        {"task": "chat", "name": "mine<script>document.title='hacked'</script>", "path": "mine.jsonl"},
+        {"task": "simple_spelling", "size": 900},
+        {"task": "arithmetic", "size": 300},
+    ],
+    "val": [{"task": "spelling_bee", "size": 20}],
+}
+BROWSER = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
+BROWSER_FLAGS = [
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
+    *("--disable-component-update", "--disable-sync"),
+]
+
+
+def make_build(folder: Path, packing: str) -> Path:
+    lines = [json.dumps(line) for line in LINES] + ['{"messages": "' + EVIL[:60].replace('"', "'")]
+    (folder / "mine.jsonl").write_text("\n".join(lines) + "\n")
+    options = Options(
+        max_seq_len=256, packing=packing, cache_dir=folder / "cache", workers=1, quiet=True, max_rejected=1.0
+    )
+    build(make_job(parse_mixture(MIXTURE, "test", folder, "tiny"), load_tokenizer(), options), folder / packing)
+    return folder / packing
+
+
+@pytest.fixture(scope="session")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_build(tmp_path_factory.mktemp("report"), "bfd")
+
+
+@pytest.fixture(scope="session")
+def wrapped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_build(tmp_path_factory.mktemp("wrapped"), "wrapped")
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    records: list[dict[str, Any]] = [
+        {"step": i, "num_steps": 90, "loss": 5 - i / 20, "lrm": 1.0, "dt": 0.5, "tokens_per_second": 2000.0, "mfu": 0.0,
+         "loss_by_source": {"<b>arithmetic": 5 - i / 20}} for i in range(80)
+    ]  # fmt: skip
+    records[0] |= {"val_bpb_before": 2.5, "val_bpb_by_source_before": {"spelling_bee": 2.5}}
+    records[79] |= {"val_bpb": 1.25, "val_bpb_by_source": {"spelling_bee": 1.25}}
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def page(root: Path, run: Path) -> Path:
+    output = root.parent / "report.html"
+    command = ["report", str(root), "-o", str(output), "--run", str(run)]
+    result = CliRunner().invoke(app, command, catch_exceptions=False)
+    assert result.exit_code == 0
+    return output
+
+
+def train_of(root: Path) -> Split:
+    return open_shards(root).split("train")
+
+
+# ---- numbers ----
+
+
+@pytest.mark.parametrize("packing", ["root", "wrapped"])
+def test_one_pass_over_the_documents_counts_what_is_there(
+    packing: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    split = train_of(request.getfixturevalue(packing))
+    steps = plan_steps(split, "mid", 256 * 4, 1.0, 42)
+    whole = report_data.scan_docs(split, steps)
+    monkeypatch.setattr(report_data, "CHUNK_DOCS", 97)
+    for scan in (whole, report_data.scan_docs(split, steps)):
+        for k in range(3):
+            mine = split.docs["length"][split.docs["source"] == k].astype(int)
+            assert scan.lengths[k].tolist() == np.histogram(mine, [*scan.edges[:-1], 10**9])[0].tolist()
+            assert scan.square[k] == (mine**2).sum()
+            assert scan.samples[k]
+            assert {int(split.docs["source"][doc]) for doc in scan.samples[k]} == {k}
+        for step in range(steps.num_steps):
+            tokens = np.zeros(3)
+            for row in steps.rows_of_step(step):
+                for doc in range(*split.doc_range(int(row))) if row >= 0 else ():
+                    tokens[split.docs["source"][doc]] += split.docs["length"][doc]
+            assert scan.step_tokens[step].tolist() == tokens.tolist()
+
+
+def test_the_mask_share_of_a_position_is_that_of_the_conversations(root: Path) -> None:
+    split, tokenizer = train_of(root), load_tokenizer(root)
+    found = report_data.mask_by_position(split)
+    assert found.num_rows == split.num_rows
+    trained, tokens = np.zeros(len(found.edges) - 1), np.zeros(len(found.edges) - 1)
+    for doc in range(split.entry["docs"]):
+        shown = show_conversation(split, tokenizer, doc)
+        row = split.read_mask(np.array([shown["row"]]))[0, shown["position"] :][: shown["length"]]
+        for position, mask in enumerate(row.tolist(), start=1):
+            place = int(np.flatnonzero(found.edges <= position)[-1])
+            trained[place], tokens[place] = trained[place] + mask, tokens[place] + 1
+    assert found.tokens.sum(axis=0).tolist() == tokens.tolist()
+    assert found.trained.sum(axis=0).tolist() == trained.tolist()
+
+
+def test_conversations_that_cross_rows_count_from_their_beginning(wrapped: Path) -> None:
+    found = report_data.mask_by_position(train_of(wrapped))
+    assert found.tokens[:, 0].sum() == found.num_documents
+    assert found.trained[:, 0].sum() == 0
+
+
+def test_an_ideal_shuffle_has_a_mixing_figure_of_one_and_blocks_a_high_one() -> None:
+    rng = np.random.default_rng(0)
+    source, length = rng.choice(4, 40_000, p=[0.6, 0.2, 0.15, 0.05]), rng.integers(20, 400, 40_000).astype(float)
+    square = np.bincount(source, weights=length**2)
+    figures = []
+    for order in (rng.permutation(40_000), np.argsort(source, kind="stable")):
+        step = (np.cumsum(length[order]) // 80_000).astype(int)
+        tokens = np.bincount(step * 4 + source[order], weights=length[order], minlength=(step[-1] + 1) * 4)
+        found = report_data.mixing(tokens.reshape(-1, 4), square)
+        assert found is not None
+        figures.append(found.ratio)
+    assert figures[0] == pytest.approx(1, abs=0.1)
+    assert figures[1] > 10
+    assert report_data.mixing(np.array([[3.0, 4.0]]), np.ones(2)) is None
+
+
+def test_rows_are_counted_by_their_padding(root: Path) -> None:
+    split = train_of(root)
+    found = report_data.padding_by_row(split)
+    assert sum(number for _, number in found) == split.num_rows
+    assert dict(found)["none"] == int((split.rows["num_tokens"] == 257).sum())
+
+
+def test_sources_whose_shares_differ_by_more_than_three_times_are_named() -> None:
+    assert differing(["a", "b"], np.array([[0.5, 0.5], [0.9, 0.1], [0.9, 0.1]])) == (
+        "b is 50.0% of the conversations and 10.0% of what trains."
+    )
+    assert "no source differs" in differing(["a", "b"], np.array([[0.5, 0.5], [0.5, 0.5], [0.4, 0.6]]))
+    assert [percent(share) for share in (0.0, 0.0001, 0.5, 0.9999, 1.0)] == [
+        "0.0%",
+        "&lt; 0.1%",
+        "50.0%",
+        "100%",
+        "100%",
+    ]
+
+
+# ---- the page ----
+
+
+def test_the_page_has_every_section_and_its_numbers(root: Path, page: Path) -> None:
+    text, entry = page.read_text(), train_of(root).entry
+    for section in (
+        "way",
+        "shares",
+        "lengths",
+        "mask",
+        "rows",
+        "mixing",
+        "samples",
+        "rejected",
+        "run",
+        "launch",
+        "built",
+    ):
+        assert f'<section id="{section}"' in text
+    for number in (entry["conversations"], entry["rows"], entry["min_rows"], entry["total_tokens"]):
+        assert f"{number:,}" in text
+    assert open_shards(root).manifest["fingerprint"] in text
+    assert "The loss went from 5.0000 to 1.0500" in text
+    assert "80 of 90 steps" in text
+    assert 'id="overlap"' not in text  # the manifest says nothing of it
+    assert len(text) < 2_000_000
+
+
+def test_duplicates_and_overlap_are_shown_when_the_manifest_has_them(root: Path) -> None:
+    report = open_report(root, "train")
+    report.shards.manifest["splits"]["train"]["overlap"] = {"val": {"exact": 1234, "of": ["<i>spelling"]}}
+    text = make_page(report, None)
+    assert 'id="overlap"' in text
+    assert "<td>1,234</td>" in text
+    assert "&lt;i&gt;spelling" in text
+
+
+def test_the_page_loads_nothing_and_holds_no_script(page: Path) -> None:
+    text = page.read_text()
+    assert "<script" not in text.lower()
+    assert not re.findall(r'<(?:img|link|iframe|object|embed|form)(?! rel="icon" href="data:,")', text)
+    assert not re.findall(r"(?:src|href|action)=[\"'](?!#|data:,)", text)
+    assert "url(" not in text
+    assert "default-src &#x27;none&#x27;" in text or "default-src 'none'" in text
+    assert "\x1b" not in text
+    assert "\u202e" not in text
+    assert "&lt;script&gt;document.title=" in text
+
+
+def contrast(one: str, two: str) -> float:
+    """WCAG's contrast of two colours, #rgb or #rrggbb"""
+    lights = []
+    for text in (one.lstrip("#"), two.lstrip("#")):
+        digits = text if len(text) == 6 else "".join(2 * digit for digit in text)
+        parts = [int(digits[i : i + 2], 16) / 255 for i in (0, 2, 4)]
+        parts = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+        lights.append(0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2])
+    return (max(lights) + 0.05) / (min(lights) + 0.05)
+
+
+@pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
+def test_text_has_enough_contrast(scheme: int) -> None:
+    block = re.findall(r":root \{(.*?)\}", CSS.read_text(), re.DOTALL)[scheme]
+    colours = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{3,6})", block))
+    pairs = [("ink", "paper"), ("soft", "paper"), ("ink", "wash"), ("trained-ink", "trained"), ("accent", "paper")]
+    pairs += [("on", f"c{i}") for i in range(10)] + [("special", "paper")]
+    low = {pair: round(contrast(colours[pair[0]], colours[pair[1]]), 2) for pair in pairs}
+    assert {pair: number for pair, number in low.items() if number < 4.5} == {}
+    assert min(contrast(colours[f"c{i}"], colours["paper"]) for i in range(10)) > 3
+
+
+# ---- in a browser ----
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    sync_api = pytest.importorskip("playwright.sync_api", reason="pip install playwright to test the page in a browser")
+    if BROWSER is None:
+        pytest.skip("no Chromium on this machine (apt-get install chromium)")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=BROWSER, args=BROWSER_FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (1280, "dark"), (360, "light")])
+def test_a_browser_shows_it_without_a_word_and_runs_nothing(page: Path, chromium: Any, width: int, scheme: str) -> None:
+    view = chromium.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
+    said: list[str] = []
+    asked: list[str] = []
+    view.on("console", lambda message: said.append(message.text))
+    view.on("pageerror", lambda error: said.append(str(error)))
+    view.on("request", lambda request: asked.append(request.url))
+    view.goto(page.as_uri())
+    assert said == []
+    assert [url for url in asked if not url.startswith("data:")] == [page.as_uri()]
+    assert view.title() == "tiny – midprep report"
+    assert view.evaluate("document.documentElement.scrollWidth") <= width
+    assert view.locator("svg:not([role=img][aria-label])").count() == 0
+    paper = view.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert paper == ("rgb(19, 20, 23)" if scheme == "dark" else "rgb(253, 252, 250)")
+    view.close()
+
+
+def test_the_filter_works_with_the_keyboard_alone(page: Path, chromium: Any) -> None:
+    view = chromium.new_page()
+    view.goto(page.as_uri())
+
+    def shown() -> dict[str, int]:
+        return {name: view.locator(f".talk.{name}:visible").count() for name in ("s0", "s1", "s2")}
+
+    everything = shown()
+    assert min(everything.values()) > 0
+    while view.evaluate("document.activeElement.id") != "f-all":
+        view.keyboard.press("Tab")
+        assert view.evaluate("document.activeElement !== document.body")
+    view.keyboard.press("ArrowRight")
+    assert shown() == {"s0": everything["s0"], "s1": 0, "s2": 0}
+    view.keyboard.press("ArrowRight")
+    assert shown() == {"s0": 0, "s1": everything["s1"], "s2": 0}
+    view.locator("label[for=f-all]").click()
+    assert shown() == everything
+    view.close()
+
+
+def test_it_prints_without_what_only_a_screen_needs(page: Path, chromium: Any) -> None:
+    view = chromium.new_page(color_scheme="dark")
+    view.goto(page.as_uri())
+    view.emulate_media(media="print")
+    assert view.locator("nav:visible").count() == 0
+    assert view.locator(".filter:visible").count() == 0
+    assert view.evaluate("getComputedStyle(document.body).color") == "rgb(0, 0, 0)"
+    assert view.pdf()[:4] == b"%PDF"
+    view.close()
