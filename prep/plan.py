@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prep.conversation import offsets
-from prep.packing import best_fit_decreasing, longest_first
+from prep.packing import longest_first, pack
 
 PACKINGS = ("bfd", "wrapped")
 EXCESS = ("truncate", "split", "drop", "raise")  # see prep.excess
@@ -96,7 +96,7 @@ def plan_bfd(pieces: Array, max_seq_len: int, seed: int) -> list[ShardPlan]:
     plans = []
     for number, (a, b) in enumerate(pairwise(bounds)):
         lengths = pieces["length"][a:b].astype(np.int64) + lead[a:b]
-        rows_of, num_rows = best_fit_decreasing(lengths, width)
+        rows_of, num_rows = pack(lengths, width)
         new_rows = np.empty(num_rows, dtype=np.int64)
         new_rows[np.random.default_rng([seed, number]).permutation(num_rows)] = np.arange(num_rows)
         by_length = longest_first(lengths, width)
