@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from prep import render
+from prep import plan, render
 from prep.encode import choose_engine
 from prep.engines import run
 from prep.mixture import Mixture
@@ -61,6 +61,7 @@ class Job:
             "max_tokens": self.options.token_limit,
             "tokenizer": self.tokenizer.sha256,
             "renderer_version": render.VERSION,
+            "planner_version": plan.VERSION,
         }
 
     @property
@@ -170,6 +171,7 @@ def make_manifest(job: Job, splits: dict[str, tuple[Manifest, list[RejectedRows]
             "special_tokens": dict(sorted(tokenizer.special_tokens.items(), key=lambda item: item[1])),
         },
         "renderer_version": render.VERSION,
+        "planner_version": plan.VERSION,
         "splits": {name: split for name, (split, _) in splits.items()},
         "files": {
             **tokenizer.write(staging),

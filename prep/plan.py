@@ -21,6 +21,8 @@ import numpy.typing as npt
 from prep.conversation import offsets
 from prep.packing import longest_first, pack
 
+VERSION = 1  # bumped when the same lengths give other rows
+
 PACKINGS = ("bfd", "wrapped")
 EXCESS = ("truncate", "split", "drop", "raise")  # see prep.excess
 SHARD_TOKENS = 1 << 25  # about 64 MiB of uint16: small enough for every worker to hold one, large enough to pack well
