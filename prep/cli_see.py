@@ -29,11 +29,11 @@ def show(
     step: Annotated[int | None, typer.Option(help="What a training step trains, and which rank gets what.")] = None,
     conversation: Annotated[int | None, typer.Option(help="A conversation, by its number.")] = None,
     source: Annotated[str | None, typer.Option(help="Only conversations of this source.")] = None,
-    random: Annotated[int | None, typer.Option(help="So many conversations at random.")] = None,
+    random: Annotated[int | None, typer.Option(min=1, help="So many conversations at random.")] = None,
     seed: Annotated[int, typer.Option(help="Of --random.")] = 0,
     longest: Annotated[bool, typer.Option("--longest", help="The longest conversations.")] = False,
     find: Annotated[str | None, typer.Option(help="Conversations that hold this text.")] = None,
-    limit: Annotated[int | None, typer.Option(help="Most conversations to show; 1, with --find 10.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Most conversations to show; 1, with --find 10.")] = None,
     origin: Annotated[bool, typer.Option("--origin", help="Beside it, the source row as it came.")] = False,
     mixture: Annotated[str | None, typer.Option(help="With --origin: the mixture, if build.json does not say.")] = None,
     data_root: Annotated[Path | None, typer.Option(help="With --origin: the local copy of the data sets.")] = None,
@@ -41,7 +41,7 @@ def show(
     total_batch_size: TotalBatch = None,
     device_batch_size: DeviceBatch = None,
     world_size: Annotated[int, typer.Option(help="With --step: number of ranks.")] = 1,
-    rank: Annotated[int | None, typer.Option(help="With --step: only what this rank gets.")] = None,
+    rank: Annotated[int | None, typer.Option(min=0, help="With --step: only what this rank gets.")] = None,
     mode: Annotated[str, typer.Option(help="With --step: mid or sft.")] = "mid",
     epochs: Epochs = 1.0,
     run_seed: Annotated[int, typer.Option(help="With --step: the trainer's --seed, for epochs after the first.")] = 42,
@@ -78,6 +78,8 @@ def show(
     if step is not None:
         steps = plan_steps(split, mode, total_batch_size, epochs, run_seed)
         shown = look.show_step(split, steps, step, mode, world_size, device_batch_size)
+        if rank is not None and rank >= world_size:
+            raise ValueError(f"--rank {rank} found, {world_size} ranks are 0 to {world_size - 1}: raise --world-size.")
         if rank is not None:
             shown["rows"] = [one for one in shown["rows"] if one["rank"] == rank]
         printer.step(shown)
@@ -102,6 +104,8 @@ def show(
         if find is not None:
             more = f"; there may be more (--limit {2 * most})" if number == most else ""
             printer.say(f"{number} conversations of {split_name} hold {find!r}{more}")
+        elif not number:
+            printer.say(f"{split_name} has no conversation of {source!r}" if source else f"{split_name} is empty")
     if isinstance(printer, _JsonPrinter):
         printer.close()
 

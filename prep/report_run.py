@@ -83,4 +83,15 @@ def axis(bottom: float, top: float) -> tuple[float, float, list[Tick]]:
     step = next(step * part for part in (0.5, 1.0, 2.0, 5.0) if span / (step * part) <= 4)
     bottom = float(np.floor(bottom / step + 1e-9) * step)
     num = max(1, int(np.ceil((top - bottom) / step - 1e-9)))
-    return bottom, bottom + num * step, [(i / num, f"{bottom + i * step:,.6g}") for i in range(num + 1)]
+    return bottom, bottom + num * step, [(i / num, rounded(bottom + i * step)) for i in range(num + 1)]
+
+
+def rounded(value: float) -> str:
+    """
+    >>> rounded(2_500_000.0), rounded(150_000.0), rounded(0.25)
+    ('2.5M', '150k', '0.25')
+    """
+    for least, divisor, unit in ((1e9, 1e9, "B"), (1e6, 1e6, "M"), (1e4, 1e3, "k")):
+        if abs(value) >= least:
+            return f"{value / divisor:,.6g}{unit}"
+    return f"{value:,.6g}"

@@ -25,7 +25,9 @@ def mask_share(report: "Report") -> str:
         whole = np.where(found.tokens.sum(axis=0) >= 30, found.trained.sum(axis=0) / found.tokens.sum(axis=0), np.nan)
     shapes = "".join(line(middle, row, f"stroke:{colour(k)}") for k, row in enumerate(by_source))
     shapes += line(middle, whole, class_="line main")
-    half = np.flatnonzero(whole >= 0.5)
+    if not np.isfinite(whole).any():
+        return ""
+    half = np.flatnonzero(np.nan_to_num(whole) >= 0.5)
     label = "Share of trained tokens by position in the conversation: " + ", ".join(
         f"{share:.0%} from position {edge:,}"
         for edge, share in zip(found.edges.tolist(), whole.tolist(), strict=False)

@@ -12,6 +12,7 @@ import os
 import statistics
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -146,17 +147,18 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
-def sparkline(values: list[float], width: int) -> str:
+def sparkline(values: list[float], width: int, from_zero: bool = False) -> str:
     """
-    >>> sparkline([4.0, 3.0, 2.0, 1.0], 4)
-    '█▆▃▁'
+    >>> sparkline([4.0, 3.0, 2.0, 1.0], 4), sparkline([4.0, 3.0, 2.0, 1.0], 4, from_zero=True)
+    ('█▆▃▁', '█▆▅▃')
     """
     if not values:
         return ""
     width = min(width, len(values))
     cuts = [len(values) * i // width for i in range(width + 1)]
     means = [statistics.fmean(values[a:b]) for a, b in pairwise(cuts)]
-    low, span = min(means), (max(means) - min(means)) or 1.0
+    low = 0.0 if from_zero else min(means)
+    span = (max(means) - low) or 1.0
     return "".join(BLOCKS[round((mean - low) / span * (len(BLOCKS) - 1))] for mean in means)
 
 
@@ -178,7 +180,8 @@ def view(found: dict[str, Any], records: list[Record], width: int) -> "Renderabl
         ("tokens/s", [r["tokens_per_second"] for r in records], short(round(found["tokens_per_second"]))),
         ("lr x", [r["lrm"] for r in records], f"{found['lr_multiplier']:.3f}"),
     ):
-        curves.add_row(Text(name, "dim"), Text(shown, "bold"), Text(sparkline(values, room), "green"))
+        curve = sparkline(values, room, from_zero=name in ("tokens/s", "lr x"))
+        curves.add_row(Text(name, "dim"), Text(shown, "bold"), Text(curve, "green"))
     sources = Table(box=None, pad_edge=False, header_style="dim")
     for column in ("source", "loss, first", "last", "val bpb, first", "last"):
         sources.add_column(column, justify="left" if column == "source" else "right")
@@ -219,12 +222,12 @@ def is_finished(records: list[Record]) -> bool:
 
 
 def live(tail: Tail, seconds: float) -> None:
-    """The live view in a terminal, until the run has trained its last step; that look stays"""
+    """The live view in a terminal, until the run has trained its last step or Ctrl-C; the last look stays"""
     from rich.console import Console
     from rich.live import Live
 
     console = Console()
-    with Live(console=console, auto_refresh=False) as screen:
+    with suppress(KeyboardInterrupt), Live(console=console, auto_refresh=False) as screen:
         while True:
             records = tail.read()
             screen.update(view(summary(tail.path, records), records, console.width), refresh=True)
