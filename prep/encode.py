@@ -69,17 +69,15 @@ class Encoder:
 
     def _find_risky(self, texts: list[str]) -> Array:
         """(P,) bool: texts that are long, or hold a character that the engine may see otherwise than tiktoken"""
-        joined = "".join(texts)
-        if joined.isascii() and "\0" not in joined and max(map(len, texts)) <= LONG_TEXT:
-            return np.zeros(len(texts), dtype=bool)
         num_chars = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
         risky: Array = num_chars > LONG_TEXT
-        other = [i for i, text in enumerate(texts) if not (text.isascii() and "\0" not in text) and not risky[i]]
-        codes = np.frombuffer("".join([texts[i] for i in other]).encode("utf-32-le", "surrogatepass"), dtype="<u4")
-        found = np.flatnonzero(self._risky[codes])
-        if len(found):
-            ends = np.cumsum(num_chars[other])
-            risky[np.array(other)[np.searchsorted(ends, found, side="right")]] = True
+        joined = "".join(texts)
+        nul = "\0" in joined  # the one ASCII character that may be risky
+        if nul or not joined.isascii():
+            other = [i for i, text in enumerate(texts) if nul or not text.isascii()]
+            codes = np.frombuffer("".join([texts[i] for i in other]).encode("utf-32-le", "surrogatepass"), dtype="<u4")
+            found = np.flatnonzero(self._risky[codes])
+            risky[np.array(other)[np.searchsorted(np.cumsum(num_chars[other]), found, side="right")]] = True
         return risky
 
     def _splice(self, texts: list[str], risky: Array, ids: Array, lengths: Array) -> tuple[Array, Array]:

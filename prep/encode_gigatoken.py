@@ -31,6 +31,8 @@ SEPARATOR: Final = "\0"  # a text that holds it goes through tiktoken
 GROWTH: Final = 256 << 20
 FRESH_TEXT: Final = 64 << 20  # bytes of text after which its size is looked at
 
+OTHER, CUT = 10, 11  # kinds of ids beside the digits 0 .. 9: any other, and the separator
+
 
 @dataclass(frozen=True)
 class Scheme:
@@ -97,9 +99,10 @@ class Gigatoken:
     def __init__(self, tokenizer: Tokenizer, scheme: Scheme) -> None:
         self.tokenizer, self.scheme = tokenizer, scheme
         self.separator = len(tokenizer.ranks)
-        digits = [tokenizer.ranks[b"%d" % digit] for digit in range(10)]
-        self.digit = np.full(self.separator + 1, 10, dtype=np.uint8)  # of each id; 10 for those that are no digit
-        self.digit[digits] = np.arange(10)
+        self.kind = np.full(self.separator + 1, OTHER, dtype=np.uint8)  # of each id: a digit's value, or one of the two
+        self.kind[self.separator] = CUT
+        if scheme.pairs:
+            self.kind[[tokenizer.ranks[b"%d" % digit] for digit in range(10)]] = np.arange(10)
         self.pair = np.array([tokenizer.ranks.get(b"%02d" % number, -1) for number in range(100)])
         self._renew()
 
@@ -110,30 +113,29 @@ class Gigatoken:
         self.new_text += len(joined)
         if self.new_text > FRESH_TEXT:
             self._look()
-        ids = self.backend.encode(joined)
-        if self.scheme.pairs:
-            ids = self._pair_digits(ids)
-        cuts = np.flatnonzero(ids == self.separator)
-        assert len(cuts) == len(texts) - 1
-        return ids[ids != self.separator], np.diff(cuts, prepend=-1, append=len(ids)) - 1
-
-    def _pair_digits(self, ids: Array) -> Array:
-        """
-        (n,) ids with a token for each digit -> neighbours joined two by two from the left, where there is a token for both
-
-            in " " 1 2 3 . 4 5   ->   in " " 12 3 . 45
-        """
-        digit = self.digit[ids]
-        places = np.flatnonzero(digit < 10)
-        starts = np.where(np.diff(places, prepend=-2) > 1, places, 0)  # where a number starts
-        seconds = places[(places - np.maximum.accumulate(starts)) % 2 == 1]
-        pairs = self.pair[10 * digit[seconds - 1].astype(np.int64) + digit[seconds]]
-        seconds, pairs = seconds[pairs >= 0], pairs[pairs >= 0]
-        keep = np.ones(len(ids), dtype=bool)
+        ids = np.array(self.backend.encode(joined), copy=None)  # ours alone, written to below
+        kind = self.kind[ids]
+        keep, cuts, seconds = kind != CUT, np.flatnonzero(kind == CUT), self._pair_digits(ids, kind)
         keep[seconds] = False
-        ids = ids.copy()
-        ids[seconds - 1] = pairs
-        return ids[keep]
+        ends = np.append(cuts, len(ids)) - np.searchsorted(seconds, np.append(cuts, len(ids)))
+        assert len(ends) == len(texts)
+        return ids.take(np.flatnonzero(keep)), np.diff(ends - np.arange(len(ends)), prepend=0)
+
+    def _pair_digits(self, ids: Array, kind: Array) -> Array:
+        """
+        (n,) ids with a token for each digit: puts the token of two neighbours, counted from the left of a number, where the
+        first of them is, if there is one, and returns the places of the second
+
+            in " " 1 2 3 . 4 5   ->   in " " 12 2 3 . 45 5,   places 3 and 7
+        """
+        places = np.flatnonzero(kind < 10)
+        starts = np.where(np.diff(places, prepend=-2) > 1, places, 0)  # where a number starts
+        seconds: Array = places[(places - np.maximum.accumulate(starts)) % 2 == 1]
+        pairs = self.pair[10 * kind[seconds - 1].astype(np.int64) + kind[seconds]]
+        known = pairs >= 0
+        seconds = seconds[known]
+        ids[seconds - 1] = pairs[known]
+        return seconds
 
     def _look(self) -> None:
         """Make the object anew if the process has grown, or if that cannot be known"""
