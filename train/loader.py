@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from prep.shard import Array, Split
-from train.loss import CHUNK_LEN
+from train.loss import ROUND_TO
 
 FILLER = -1  # in place of a row number: a row of padding
 PREFETCH = 2  # batches made ahead
@@ -141,7 +141,7 @@ def source_numbers(split: Split, row_ids: Array, docs: Array) -> Array:
 class Batch:
     """
     One micro-batch. `positions` (K,) are the flat positions of inputs (B, T) that train, `labels` and `sources` (K,)
-    what they predict and where that is from. K is filled up to whole chunks of the loss with label -1, so that compiled
+    what they predict and where that is from. K is filled up to a multiple of 32 with label -1, so that compiled
     code sees few shapes; `docs` (B, T) only where documents are isolated.
     """
 
@@ -162,15 +162,20 @@ class Batch:
         return replace(self, **moved)
 
 
-def make_batch(split: Split, row_ids: Array, mode: str, isolated: bool, pin: bool = False) -> Batch:
-    inputs, targets, docs = read_batch(split, row_ids, mode, isolated)
+def pack_targets(targets: Array) -> tuple[Array, Array]:
+    """targets (B, T) -> flat positions that train and their labels (K,) int64, filled up with label -1"""
     flat = targets.reshape(-1)
     positions = np.flatnonzero(flat >= 0)
-    num_padded = max(1, -(-len(positions) // CHUNK_LEN)) * CHUNK_LEN
-    where = np.zeros(num_padded, dtype=np.int64)
+    num_padded = max(1, -(-len(positions) // ROUND_TO)) * ROUND_TO
+    where, labels = np.zeros(num_padded, dtype=np.int64), np.full(num_padded, -1, dtype=np.int64)
     where[: len(positions)] = positions
-    labels = np.full(num_padded, -1, dtype=np.int64)
     labels[: len(positions)] = flat[positions]
+    return where, labels
+
+
+def make_batch(split: Split, row_ids: Array, mode: str, isolated: bool, pin: bool = False) -> Batch:
+    inputs, targets, docs = read_batch(split, row_ids, mode, isolated)
+    where, labels = pack_targets(targets)
     sources = source_numbers(split, row_ids, docs)[:, 1:].reshape(-1)[where]
     doc_tensor = torch.from_numpy(np.ascontiguousarray(docs[:, :-1])) if isolated else None
     arrays = [torch.from_numpy(array) for array in (inputs, where, labels, sources)]

@@ -10,12 +10,19 @@ import torch.nn.functional as F
 from test_model import random_model
 from torch import Tensor
 
+import train.loss
 from prep.shard import open_shards
 from train.loader import FILLER, make_batch, make_plan, micro_batches, read_batch, row_targets
-from train.loss import CHUNK_LEN, BatchLoss, _Loss, chunk_losses, only_losses
+from train.loss import BatchLoss, Loss, only_losses
 from train.model import GPT, SOFTCAP
 
 torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Logits of 224 positions at a time: several chunks, the last one shorter"""
+    monkeypatch.setitem(train.loss.CHUNK_BYTES, "cpu", 224 * 50 * 4)
 
 
 def plain_losses(x: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
@@ -23,7 +30,7 @@ def plain_losses(x: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(logits, labels, ignore_index=-1, reduction="none")
 
 
-def example(dtype: torch.dtype, num: int = 2 * CHUNK_LEN, spread: float = 3.0) -> tuple[Tensor, Tensor, Tensor]:
+def example(dtype: torch.dtype, num: int = 3 * 512, spread: float = 3.0) -> tuple[Tensor, Tensor, Tensor]:
     x, weight = spread * torch.randn(num, 16, dtype=dtype), torch.randn(50, 16, dtype=dtype)
     labels = torch.randint(-1, 50, (num,))
     labels[-7:] = -1
@@ -33,7 +40,7 @@ def example(dtype: torch.dtype, num: int = 2 * CHUNK_LEN, spread: float = 3.0) -
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
 def test_losses_and_gradients_are_the_plain_ones(dtype: torch.dtype, tolerance: float) -> None:
     x, weight, labels = example(dtype)
-    total, losses = _Loss.apply(x, weight, labels, chunk_losses)
+    total, losses = Loss.apply(x, weight, labels)
     expected = plain_losses(x, weight, labels)
     torch.testing.assert_close(losses, expected, atol=tolerance * 10, rtol=tolerance)
     got = torch.autograd.grad(total * 0.37, (x, weight))
@@ -43,12 +50,12 @@ def test_losses_and_gradients_are_the_plain_ones(dtype: torch.dtype, tolerance: 
 
 def test_gradients_pass_gradcheck() -> None:
     x, weight, labels = example(torch.float64, num=6)
-    assert torch.autograd.gradcheck(lambda x, w: _Loss.apply(x, w, labels, chunk_losses)[0], (x, weight))
+    assert torch.autograd.gradcheck(lambda x, w: Loss.apply(x, w, labels)[0], (x, weight))
 
 
 def test_the_largest_logits_do_not_overflow() -> None:
     x, weight, labels = example(torch.float32, spread=1e4)
-    total, _ = _Loss.apply(x, weight, labels, chunk_losses)
+    total, _ = Loss.apply(x, weight, labels)
     total.backward()
     assert math.isfinite(total.item())
     assert x.grad is not None
@@ -57,7 +64,7 @@ def test_the_largest_logits_do_not_overflow() -> None:
 
 def test_positions_without_a_target_have_no_loss_and_exactly_no_gradient() -> None:
     x, weight, labels = example(torch.float32)
-    total, losses = _Loss.apply(x, weight, torch.full_like(labels, -1), chunk_losses)
+    total, losses = Loss.apply(x, weight, torch.full_like(labels, -1))
     total.backward()
     assert losses.abs().max() == 0
     assert x.grad is not None
