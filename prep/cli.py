@@ -124,6 +124,43 @@ def stats(root: Build, as_json: Json = False) -> None:
 
 
 @app.command()
+def verify(
+    root: Build,
+    rebuild: Annotated[
+        bool,
+        typer.Option("--rebuild", help="Build again from the sources, with an empty cache, and compare every byte."),
+    ] = False,
+    mixture: Annotated[
+        str | None, typer.Option(help="For --rebuild: as the build was given it, if it has moved.")
+    ] = None,
+    data_root: Annotated[Path | None, typer.Option(help="For --rebuild: where the sources are now.")] = None,
+    identity: Annotated[Path | None, typer.Option(help="For --rebuild: where the identity file is now.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes of --rebuild; by default one a core.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Check a build: checksums, every count, every rule of the mask; --rebuild proves its bytes."""
+    import json
+
+    from prep import verify as verifying
+
+    found = list(verifying.problems(root))
+    if rebuild and not found:
+        from prep.origin import where_from
+
+        where = where_from(root, mixture, data_root, identity)
+        cores = _cores() if workers is None else workers
+        found = list(verifying.rebuild(root, where.mixture, where.data_root, where.identity, cores, say))
+    if as_json:
+        print(json.dumps({"root": str(root), "problems": found}, ensure_ascii=False))
+    elif not found:
+        print(f"{root} is sound" + (", and a rebuild has the same bytes." if rebuild else "."))
+    for line in () if as_json else found[:20]:
+        say(f"midprep: {line}")
+    if found:
+        raise typer.Exit(1)
+
+
+@app.command()
 def tasks() -> None:
     """List the tasks, each with what it is made of."""
     from prep.tasks import TASKS

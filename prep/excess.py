@@ -48,7 +48,7 @@ def handle_excess(
         return pieces, []
     points = _split(pieces, long, runs, tokenizer, options.max_seq_len)
     for place, cuts in points.items():
-        sources[pieces["source"][place]]["split"] += len(cuts) - 1
+        sources[pieces["source"][place]]["extra_pieces"] += len(cuts) - 1
     return split_pieces(pieces, points), []
 
 

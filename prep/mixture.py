@@ -22,6 +22,7 @@ SPLITS = ("train", "val")
 TASKS = ("smoltalk", "mmlu", "gsm8k", "identity", "simple_spelling", "spelling_bee", "arithmetic", "chat")
 GENERATED = ("simple_spelling", "spelling_bee", "arithmetic")
 HUB = ("smoltalk", "mmlu", "gsm8k")
+COMMON = {"name", "start", "stop", "repeat"}  # keys that every task takes
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,9 @@ def _parse_entry(data: Any, where: str) -> Entry:
     allowed |= {"size", "seed", "split"} if entry.task in GENERATED else set()
     allowed |= {"path"} if entry.task in ("chat", "identity") else set()
     for key in ({"subset", "revision", "split", "size", "seed", "path"} - allowed) & set(data):
-        raise ValueError(f"{where}: task {entry.task!r} takes no {key}, it takes {', '.join(sorted(allowed))}.")
+        raise ValueError(
+            f"{where}: task {entry.task!r} takes no {key}, it takes {', '.join(sorted(allowed | COMMON))}."
+        )
     if entry.task == "chat" and not entry.path:
         raise ValueError(f'{where}: task "chat" needs a path, as path = "mine.jsonl".')
     if entry.repeat < 1 or entry.repeat >= 1 << 16:

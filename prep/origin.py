@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from prep.conversation import KINDS, ROLES, Conversations
-from prep.mixture import Mixture, load_mixture
+from prep.mixture import Mixture, load_mixture, mixture_names
 from prep.resolve import Input, resolve
 from prep.shard import Split
 from prep.sources import read_rows
@@ -34,26 +34,28 @@ class Where:
 
 def where_from(root: Path, mixture: str | None, data_root: Path | None, identity: Path | None) -> Where:
     """What was given, else what the command in build.json says"""
-    asked = command_options(root)
+    asked, directory = command_options(root)
+    then = asked.get("mixture", "default")
     return Where(
-        mixture or asked.get("mixture", "default"),
-        data_root or (Path(asked["data_root"]) if "data_root" in asked else None),
-        identity or (Path(asked["identity"]) if "identity" in asked else None),
+        mixture or (then if then in mixture_names() else str(directory / then)),
+        data_root or (directory / asked["data_root"] if "data_root" in asked else None),
+        identity or (directory / asked["identity"] if "identity" in asked else None),
     )
 
 
-def command_options(root: Path) -> dict[str, str]:
-    """The options in the command of a build; {} where there is no build.json"""
+def command_options(root: Path) -> tuple[dict[str, str], Path]:
+    """The options in the command of a build and the directory it was given in; nothing where there is no build.json"""
     path = root / "build.json"
     if not path.is_file():
-        return {}
-    command = [str(word) for word in json.loads(path.read_text(encoding="utf-8")).get("command", [])]
+        return {}, Path()
+    about = json.loads(path.read_text(encoding="utf-8"))
+    command = [str(word) for word in about.get("command", [])]
     found = {}
     for word, after in pairwise([*command, ""]):
         option, equals, value = word.partition("=")
         if option in OPTIONS:
             found[OPTIONS[option]] = value if equals else after
-    return found
+    return found, Path(about.get("directory", "."))
 
 
 class Origins:

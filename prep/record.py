@@ -65,6 +65,7 @@ class Record:
         sizes = {path.name: path.stat().st_size for path in staging.iterdir()}
         about = {
             "command": sys.argv,
+            "directory": str(Path.cwd()),  # where relative paths in the command are from
             "output": str(root.resolve()),
             "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             "seconds": round(time.monotonic() - self.start, 3),

@@ -119,7 +119,7 @@ def way(report: Report) -> str:
     sources = entry["sources"]
     num_rows = sum(source["rows"] for source in sources)
     num_rejected = sum(sum(source["rejected"].values()) for source in sources)
-    num_cut = sum(source["truncated"] + source["split"] for source in sources)
+    num_cut = sum(source["truncated"] + source["extra_pieces"] for source in sources)
     trained = entry["trainable_tokens"] / max(entry["total_tokens"], 1)
     mid = plan["modes"]["mid"]
     stages = [

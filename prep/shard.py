@@ -74,8 +74,15 @@ def write_bytes(path: Path, *chunks: bytes | memoryview) -> dict[str, Any]:
     return {"bytes": num_bytes, "sha256": digest.hexdigest()}
 
 
+def manifest_sha256(manifest: Manifest) -> str:
+    """Checksum of a manifest over everything else in it"""
+    rest = {key: value for key, value in manifest.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
 def write_manifest(root: Path, manifest: Manifest) -> None:
     """The last file of a build, in a fixed form: two builds of the same thing have equal manifests."""
+    manifest["sha256"] = manifest_sha256(manifest)
     text = json.dumps(manifest, ensure_ascii=False, indent=1) + "\n"
     write_bytes(root / "manifest.json", text.encode())
 

@@ -132,7 +132,7 @@ def count_rows(split: SplitJob, table: Table) -> tuple[list[dict[str, Any]], lis
                 "rows": len(rows) * repeat,
                 "rejected": {reason: number * repeat for reason, number in count(reasons).items()},
                 "truncated": 0,
-                "split": 0,
+                "extra_pieces": 0,
             }
         )
         rejected.append(found)

@@ -55,7 +55,7 @@ def split_stats(split: Split) -> dict[str, Any]:
             {
                 **{
                     key: source[key]
-                    for key in ("name", "task", "repeat", "rows", *total, "truncated", "split", "untrained")
+                    for key in ("name", "task", "repeat", "rows", *total, "truncated", "extra_pieces", "untrained")
                 },
                 "rejected": sum(source["rejected"].values()),
                 "rejected_by_reason": source["rejected"],
@@ -125,7 +125,7 @@ def print_stats(stats: dict[str, Any]) -> None:
             table.add_column(column, justify="right", no_wrap=True)
         for source in split["sources"]:
             label = source["name"] + (f" x{source['repeat']}" if source["repeat"] > 1 else "")
-            lengths, cut = source["lengths"], source["truncated"] + source["split"]
+            lengths, cut = source["lengths"], source["truncated"] + source["extra_pieces"]
             table.add_row(
                 label,
                 *_with_shares(source, source["shares"]),

@@ -136,11 +136,11 @@ def test_every_packing_and_excess_strategy_gives_a_sound_build(
     assert not list(check_files(root, manifest))
     for split in manifest["splits"].values():
         for source in split["sources"]:
-            inside = source["conversations"] - source["split"]
+            inside = source["conversations"] - source["extra_pieces"]
             assert source["rows"] == inside + sum(source["rejected"].values())
     first = manifest["splits"]["train"]["sources"][0]
     assert (first["truncated"] > 0) == ((packing, excess) == ("bfd", "truncate"))
-    assert (first["split"] > 0) == ((packing, excess) == ("bfd", "split"))
+    assert (first["extra_pieces"] > 0) == ((packing, excess) == ("bfd", "split"))
     assert ("too long" in first["rejected"]) == ((packing, excess) == ("bfd", "drop"))
 
 
@@ -153,7 +153,7 @@ def test_a_split_conversation_comes_back_when_its_pieces_are_joined(tmp_path: Pa
     whole, _ = render_plainly(chat("q" * 30, "a" * 90), toy.encoding)
     rest = sorted((piece[1:] for piece in pieces), key=lambda piece: bytes_of(whole, piece))
     assert [token for piece in rest for token in piece] == whole[1:]
-    assert manifest["splits"]["train"]["sources"][0]["split"] == len(pieces) - 1
+    assert manifest["splits"]["train"]["sources"][0]["extra_pieces"] == len(pieces) - 1
 
 
 def bytes_of(whole: list[int], piece: list[int]) -> int:

@@ -1,0 +1,74 @@
+"""
+The rules of the mask, checked on what was written: what each token's mask has to be follows from the tokens around it.
+
+    <|bos|> <|user_start|> 2+2? <|user_end|> <|assistant_start|> 4 <|python_start|> 2+2 <|python_end|> <|assistant_end|>
+       0          0          0       0              0            1         1         1        1              1
+
+A special token has a mask of its own; a text token has that of the region it is in, which the last special token before
+it says, or the next one after it where a document begins in the middle of a message. No renderer takes part: text never
+encodes to a special token, so the shards alone are enough.
+"""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+UNKNOWN = 2
+
+# token: its own mask, that of the text after it, that of the text before it
+RULES = {
+    "<|bos|>": (0, UNKNOWN, UNKNOWN),  # before text only where a bos leads the rest of a conversation that was split
+    "<|user_start|>": (0, 0, UNKNOWN),
+    "<|user_end|>": (0, UNKNOWN, 0),
+    "<|assistant_start|>": (0, 1, UNKNOWN),
+    "<|assistant_end|>": (1, UNKNOWN, 1),
+    "<|python_start|>": (1, 1, 1),
+    "<|python_end|>": (1, 1, 1),
+    "<|output_start|>": (0, 0, 1),
+    "<|output_end|>": (0, 1, 0),
+}
+
+
+def expected_mask(tokens: Array, first: Array, special_tokens: dict[str, int]) -> Array:
+    """
+    Flat tokens (n,) of documents that begin at `first` (D,) -> the mask each token must have (n,) uint8, UNKNOWN where
+    the document does not say: it is a part of one message without any special token.
+    """
+    num_ids = max(int(tokens.max(initial=0)), *special_tokens.values()) + 1
+    own, after, before = (np.full(num_ids, UNKNOWN, dtype=np.uint8) for _ in range(3))
+    special = np.zeros(num_ids, dtype=bool)
+    for name, rule in RULES.items():
+        own[special_tokens[name]], after[special_tokens[name]], before[special_tokens[name]] = rule
+        special[special_tokens[name]] = True
+    place, is_special = np.arange(len(tokens)), special[tokens]
+    starts = np.repeat(first, np.diff(np.append(first, len(tokens))))  # of the document of each token
+    ends = np.repeat(np.append(first[1:], len(tokens)), np.diff(np.append(first, len(tokens))))
+    last = np.maximum.accumulate(np.where(is_special, place, -1))
+    following = np.minimum.accumulate(np.where(is_special, place, len(tokens))[::-1])[::-1]
+    from_last = np.where(last >= starts, after[tokens[np.maximum(last, 0)]], UNKNOWN)
+    from_next = np.where(following < ends, before[tokens[np.minimum(following, len(tokens) - 1)]], UNKNOWN)
+    text = np.where(from_last != UNKNOWN, from_last, from_next)
+    expected: Array = np.where(is_special, own[tokens], text)
+    return expected
+
+
+def broken_rules(
+    tokens: Array, mask: Array, first: Array, special_tokens: dict[str, int], whole: bool
+) -> list[tuple[int, str]]:
+    """
+    Where flat tokens (n,) and mask (n,) of documents beginning at `first` (D,) break a rule: [(place, what), ...], the
+    first place of each rule. `whole`: every document begins with a bos and has no other.
+    """
+    bos = special_tokens["<|bos|>"]
+    is_first = np.zeros(len(tokens), dtype=bool)
+    is_first[first] = True
+    wrong = {
+        "a bos inside a document": (tokens == bos) & ~is_first,
+        "a document that does not begin with bos": (tokens != bos) & is_first & whole,
+        "trained, which is not the assistant's": (expected := expected_mask(tokens, first, special_tokens)) < mask,
+        "not trained, which the assistant says": (expected > mask) & (expected != UNKNOWN),
+    }
+    return [(int(np.flatnonzero(where)[0]), what) for what, where in wrong.items() if where.any()]

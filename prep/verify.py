@@ -1,0 +1,247 @@
+"""
+Is a build what it says it is? Checked on the files as they lie there, with nothing of the code that wrote them.
+
+    files      each as long and with the sha256 that the manifest says, and none that it does not know
+    manifest   its own checksum and fingerprint; every count added up again from rows, docs and masks
+    rows       tiled by documents; padding is padding
+    mask       the rules of prep.mask_rules, token by token
+
+`rebuild` goes further: it builds again from the sources with an empty cache and compares every byte.
+"""
+
+import json
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from prep.mask_rules import broken_rules
+from prep.shard import Manifest, Split, check_files, listed_files, manifest_sha256, open_shards, read_manifest
+from prep.tokenizer import load_tokenizer
+
+Array = npt.NDArray[Any]
+
+CHUNK_TOKENS = 1 << 22
+UNLISTED = ("manifest.json", "build.json")
+
+
+def problems(root: Path) -> Iterator[str]:
+    """One line for everything about a build that is not as it should be; nothing if all is well."""
+    try:
+        manifest = read_manifest(root)
+    except (FileNotFoundError, ValueError) as error:
+        yield str(error)
+        return
+    try:
+        if manifest.get("sha256") != manifest_sha256(manifest):
+            yield f"{root / 'manifest.json'}: content differs from its own checksum: a value was changed"
+        found = list(check_files(root, manifest))
+        stray = {path.name for path in root.iterdir()} - set(listed_files(manifest)) - set(UNLISTED)
+        found += [f"{root / name}: not a file of this build" for name in sorted(stray)]
+        yield from found
+        if found:
+            return  # the arrays are not what the manifest is about
+        yield from check_tokenizer(root, manifest)
+        for split in open_shards(root).splits.values():
+            yield from check_split(split)
+    except (KeyError, TypeError, ValueError, OSError, IndexError) as error:
+        yield f"{root / 'manifest.json'}: not as this version of midprep writes it: {type(error).__name__} {error}"
+
+
+def check_tokenizer(root: Path, manifest: Manifest) -> Iterator[str]:
+    """The tokenizer of a build is the one that its manifest names"""
+    tokenizer = load_tokenizer(root)
+    if tokenizer.sha256 != manifest["tokenizer"]["sha256"]:
+        yield f"{root}: the tokenizer has sha256 {tokenizer.sha256}, the manifest says {manifest['tokenizer']['sha256']}"
+    if tokenizer.special_tokens != manifest["tokenizer"]["special_tokens"]:
+        yield f"{root}: special tokens of the tokenizer differ from the manifest's"
+    if tokenizer.vocab_size != manifest["vocab_size"]:
+        yield f"{root}: the tokenizer has {tokenizer.vocab_size:,} ids, the manifest says {manifest['vocab_size']:,}"
+    if not np.array_equal(np.load(root / "token_bytes.npy"), tokenizer.token_bytes()):
+        yield f"{root / 'token_bytes.npy'}: not the bytes of the tokenizer's tokens"
+
+
+@dataclass
+class Counts:
+    """What the tokens and masks of a split say, added up again"""
+
+    trainable: Array  # (D,) of each document
+    row_trainable: Array  # (N,) targets of SFT of each row
+
+
+def check_split(split: Split) -> Iterator[str]:
+    """Rows, documents, padding and mask of a split, and the counts of its manifest"""
+    where, width = f"{split.root} {split.name}", split.max_seq_len + 1
+    rows, docs = split.rows, split.docs
+    first = rows["first_doc"].astype(np.int64)
+    ends = np.append(first[1:], len(docs))
+    if not len(rows) or first[0] != 0 or (ends <= first).any():
+        yield f"{where}: documents do not tile the rows"
+        return
+    filled = np.add.reduceat(docs["length"].astype(np.int64), first)
+    if (filled != rows["num_tokens"]).any() or (filled > width).any() or (docs["length"] == 0).any():
+        row = int(np.flatnonzero((filled != rows["num_tokens"]) | (filled > width))[0])
+        yield f"{where}: row {row} holds {rows['num_tokens'][row]} tokens, its documents have {filled[row]}"
+        return
+    if (rows["num_targets"] != rows["num_tokens"] - 1).any():
+        yield f"{where}: num_targets of a row is not its tokens less one"
+    counts = Counts(np.zeros(len(docs), dtype=np.int64), np.zeros(len(rows), dtype=np.int64))
+    chunk = max(1, CHUNK_TOKENS // width)
+    for start in range(0, len(rows), chunk):
+        yield from check_rows(split, start, min(start + chunk, len(rows)), counts)
+    if (counts.trainable != docs["trainable"]).any():
+        document = np.flatnonzero(counts.trainable != docs["trainable"])[0]
+        yield f"{where}: document {document} has another number of trained tokens than its mask"
+    if (counts.row_trainable != rows["num_trainable"]).any():
+        row = np.flatnonzero(counts.row_trainable != rows["num_trainable"])[0]
+        yield f"{where}: num_trainable of row {row} differs from its mask"
+    yield from check_counts(split)
+
+
+def check_rows(split: Split, start: int, stop: int, counts: Counts) -> Iterator[str]:
+    """Tokens and mask of the rows start .. stop - 1; adds up `counts`"""
+    where, manifest = f"{split.root} {split.name}", split.manifest
+    ids = np.arange(start, stop)
+    tokens, mask = split.read_tokens(ids), split.read_mask(ids)  # (B, T + 1)
+    padding = np.arange(tokens.shape[1]) >= split.rows["num_tokens"][start:stop, None]
+    if int(tokens.max()) >= manifest["vocab_size"]:
+        yield f"{where}: a token id in rows {start} .. {stop - 1} is outside the vocabulary"
+        return
+    if (tokens[padding] != manifest["pad_id"]).any() or mask[padding].any():
+        yield f"{where}: padding in rows {start} .. {stop - 1} is not pad_id with mask 0"
+    if (np.unpackbits(pad_bits(split, ids), axis=1, bitorder="little")[:, tokens.shape[1] :]).any():
+        yield f"{where}: bits after the last token of rows {start} .. {stop - 1} are set"
+    a, b = split.doc_range(start)[0], split.doc_range(stop - 1)[1]
+    first = np.concatenate([[0], np.cumsum(split.docs["length"][a:b].astype(np.int64))[:-1]])
+    flat_tokens, flat_mask = tokens[~padding], mask[~padding]
+    whole = manifest["packing_strategy"] == "bfd"
+    for place, what in broken_rules(flat_tokens, flat_mask, first, manifest["tokenizer"]["special_tokens"], whole):
+        document = a + int(np.searchsorted(first, place, side="right")) - 1
+        yield f"{where}: document {document}, token {place - first[document - a]}: {what}"
+    if manifest["packing_strategy"] == "wrapped":
+        before = split.read_tokens(np.array([max(start - 1, 0)]))[0]
+        previous = np.vstack([before, tokens[:-1]]) if start else tokens[:-1]
+        if (previous[:, -1] != tokens[0 if start else 1 :, 0]).any():
+            yield f"{where}: neighbouring rows in {start} .. {stop - 1} do not share a token"
+    counts.trainable[a:b] = np.add.reduceat(flat_mask.astype(np.int64), first)
+    counts.row_trainable[start:stop] = mask[:, 1:].sum(axis=1)
+
+
+def pad_bits(split: Split, ids: Array) -> Array:
+    """(B, ceil((T + 1) / 8)) bytes of the mask as they are stored"""
+    shard_of = np.searchsorted(split.first_rows, ids, side="right") - 1
+    return np.stack([split.masks[s][i - split.first_rows[s]] for s, i in zip(shard_of, ids, strict=True)])
+
+
+def check_counts(split: Split) -> Iterator[str]:
+    """The numbers of the manifest against the arrays and against each other"""
+    entry, rows, docs, width = split.entry, split.rows, split.docs, split.max_seq_len + 1
+    where = f"{split.root} {split.name}"
+    tokens, filled = docs["length"].astype(np.int64), int(rows["num_tokens"].sum(dtype=np.int64))
+    shared = 0 if split.manifest["packing_strategy"] == "bfd" else len(rows) - 1
+    wanted: dict[str, Any] = {
+        "rows": len(rows),
+        "docs": len(docs),
+        "total_tokens": int(tokens.sum()) - shared,
+        "padding_tokens": len(rows) * width - filled,
+        "packing_efficiency": round(filled / (len(rows) * width), 6),
+        "rows_without_trainable": int((rows["num_trainable"] == 0).sum()),
+        "min_rows": -(-entry["total_tokens"] // width),
+    }
+    sources = entry["sources"]
+    wanted |= {key: sum(s[key] for s in sources) for key in ("conversations", "trainable_tokens")}
+    if not shared:
+        wanted |= {"conversations": len(docs), "trainable_tokens": int(docs["trainable"].sum(dtype=np.int64))}
+    for key, value in wanted.items():
+        if entry[key] != value:
+            yield f"{where}: {key} is {entry[key]} in the manifest, {value} in the arrays"
+    for number, source in enumerate(sources):
+        mine = docs[docs["source"] == number]
+        inside = source["conversations"] - source["extra_pieces"] + sum(source["rejected"].values())
+        if source["rows"] != inside:
+            yield f"{where}: {source['name']} has {source['rows']} rows, {inside} are in the split or rejected"
+        if not shared and (len(mine), int(mine["length"].sum(dtype=np.int64))) != (
+            source["conversations"],
+            source["total_tokens"],
+        ):
+            yield f"{where}: conversations or tokens of {source['name']} differ from the documents"
+        if len(mine) and int(mine["repeat"].max()) >= source["repeat"]:
+            yield f"{where}: a document of {source['name']} is of copy {mine['repeat'].max()}, there are {source['repeat']}"
+    if int(docs["source"].max()) >= len(sources):
+        yield f"{where}: a document is of source {docs['source'].max()}, there are {len(sources)}"
+
+
+def differences(root: Path, other: Path) -> Iterator[str]:
+    """Files of two builds that are not equal, build.json aside"""
+    names = {path.name for folder in (root, other) for path in folder.iterdir()} - {"build.json"}
+    for name in sorted(names):
+        one, two = root / name, other / name
+        if not (one.is_file() and two.is_file()):
+            yield f"{name}: only in {root if one.is_file() else 'the rebuild'}"
+        elif one.stat().st_size != two.stat().st_size or not _same(one, two):
+            yield f"{name}: other bytes than in the rebuild"
+
+
+def _same(one: Path, two: Path) -> bool:
+    with open(one, "rb") as a, open(two, "rb") as b:
+        while chunk := a.read(1 << 22):
+            if chunk != b.read(len(chunk)):
+                return False
+    return True
+
+
+def rebuild(
+    root: Path, mixture: str, data_root: Path | None, identity: Path | None, workers: int, say: Any
+) -> Iterator[str]:
+    """Build again from the sources, in a temporary place and with an empty cache, and compare every byte."""
+    from prep.build import build, make_job
+    from prep.mixture import load_mixture
+    from prep.options import Options
+
+    manifest = read_manifest(root)
+    with tempfile.TemporaryDirectory(prefix="midprep-") as folder:
+        options = Options(
+            max_seq_len=manifest["max_seq_len"],
+            packing=manifest["packing_strategy"],
+            excess_length_strategy=manifest["excess_length_strategy"],
+            max_tokens=manifest["max_tokens"],
+            cache_dir=Path(folder) / "cache",
+            workers=workers,
+            max_rejected=1.0,
+        )
+        wanted = replace(load_mixture(mixture), seed=manifest["seed"])
+        tokenizer = load_tokenizer(root)
+        job = make_job(wanted, tokenizer, options, data_root, identity, tuple(manifest["mixture"]["without"]))
+        if job.fingerprint != manifest["fingerprint"]:
+            yield from _changed(job.description(), manifest)
+            return
+        build(job, Path(folder) / "build", say)
+        yield from differences(root, Path(folder) / "build")
+
+
+def _changed(description: dict[str, Any], manifest: Manifest) -> Iterator[str]:
+    """What of a build's description is not as it was: a source with other contents, another mixture, another version"""
+    for key, value in description.items():
+        then: Any = manifest["tokenizer"]["sha256"] if key == "tokenizer" else manifest.get(key)
+        if key == "mixture":
+            for split, entries in value.items():
+                if then.get(split) != entries:
+                    yield f"mixture, {split}: {_differing(then.get(split), entries)}"
+        elif then != value:
+            yield f"{key}: {then} in the build, {value} now"
+
+
+def _differing(then: Any, now: Any) -> str:
+    if not (isinstance(then, list) and isinstance(now, list) and len(then) == len(now)):
+        return f"{json.dumps(then)[:120]} in the build, {json.dumps(now)[:120]} now"
+    changes = [
+        f"{b['name']} {key}: {a.get(key)} in the build, {b[key]} now"
+        for a, b in zip(then, now, strict=True)
+        for key in b
+        if a.get(key) != b[key]
+    ]
+    return "; ".join(changes)

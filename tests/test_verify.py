@@ -1,0 +1,305 @@
+"""verify notices whatever is not as it was written, and checks the mask on what was written, not on the renderer."""
+
+import json
+import random
+import re
+import shutil
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis.strategies import integers
+
+from prep import plan
+from prep.mask_rules import UNKNOWN, broken_rules, expected_mask
+from prep.shard import manifest_sha256, write_array, write_manifest
+from prep.tokenizer import SPECIAL_TOKENS, Tokenizer
+from prep.verify import problems, rebuild
+from tests.conftest import build_mixture, toy_tokenizer, write_lines
+from tests.test_build import MIXTURE, some_chats, write_sources
+
+SPECIAL = {name: 256 + i for i, name in enumerate(SPECIAL_TOKENS)}
+BOS, USER, USER_END, ASSISTANT, END, PYTHON, PYTHON_END, OUTPUT, OUTPUT_END = range(256, 265)
+
+
+@pytest.fixture(scope="module")
+def build(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("verify")
+    write_sources(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plan, "SHARD_TOKENS", 2000)
+        root, manifest, _ = build_mixture(folder, MIXTURE, toy_tokenizer(), max_seq_len=128)
+    assert len(manifest["splits"]["train"]["shards"]) > 3
+    return root
+
+
+@pytest.fixture
+def copy(build: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(build, tmp_path / "copy"))
+
+
+# ---- the mask ----
+
+
+def expected(tokens: list[int], first: list[int]) -> list[int]:
+    found: list[int] = expected_mask(np.array(tokens), np.array(first), SPECIAL).tolist()
+    return found
+
+
+def test_the_mask_of_every_token_follows_from_those_around_it() -> None:
+    tokens = [
+        BOS,
+        USER,
+        1,
+        2,
+        USER_END,
+        ASSISTANT,
+        3,
+        PYTHON,
+        4,
+        PYTHON_END,
+        OUTPUT,
+        5,
+        OUTPUT_END,
+        6,
+        END,
+        BOS,
+        USER,
+        USER_END,
+    ]
+    mask = [0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 0, 0, 0, 1, 1, 0, 0, 0]
+    assert expected(tokens, [0, 15]) == mask
+
+
+def test_a_document_that_begins_in_a_message_is_judged_by_what_follows() -> None:
+    assert expected([1, USER_END, ASSISTANT], [0]) == [0, 0, 0]
+    assert expected([1, 2, END], [0]) == [1, 1, 1]
+    assert expected([BOS, 1, PYTHON_END], [0]) == [0, 1, 1]
+    assert expected([1, OUTPUT_END, 2, END], [0]) == [0, 0, 1, 1]
+    assert expected([1, 2], [0]) == [UNKNOWN, UNKNOWN]
+    assert expected([1, 1, END], [0, 1]) == [UNKNOWN, 1, 1]  # the next document says nothing about this one
+
+
+@pytest.mark.parametrize(
+    ("place", "what"),
+    [
+        (0, "trained, which is not the assistant's"),
+        (2, "trained, which is not the assistant's"),
+        (5, "trained, which is not the assistant's"),
+        (6, "not trained, which the assistant says"),
+        (7, "not trained, which the assistant says"),
+    ],
+)
+def test_a_mask_bit_that_is_wrong_breaks_a_rule(place: int, what: str) -> None:
+    tokens = np.array([BOS, USER, 1, 2, USER_END, ASSISTANT, 3, END])
+    mask = np.array([0, 0, 0, 0, 0, 0, 1, 1])
+    assert broken_rules(tokens, mask, np.array([0]), SPECIAL, whole=True) == []
+    mask[place] ^= 1
+    assert broken_rules(tokens, mask, np.array([0]), SPECIAL, whole=True) == [(place, what)]
+
+
+def test_a_second_or_a_missing_bos_breaks_a_rule() -> None:
+    mask = np.zeros(3, dtype=int)
+    assert broken_rules(np.array([BOS, BOS, USER]), mask, np.array([0]), SPECIAL, True) == [
+        (1, "a bos inside a document")
+    ]
+    assert broken_rules(np.array([USER, USER_END, BOS]), mask, np.array([0, 2]), SPECIAL, True) == [
+        (0, "a document that does not begin with bos")
+    ]
+
+
+# ---- builds ----
+
+
+def test_a_sound_build_has_no_problems(build: Path) -> None:
+    assert list(problems(build)) == []
+
+
+@pytest.mark.parametrize(
+    "options", [{"packing": "wrapped"}, {"excess_length_strategy": "split"}, {"excess_length_strategy": "drop"}]
+)
+def test_builds_of_every_kind_are_sound(tmp_path: Path, toy: Tokenizer, options: dict[str, Any]) -> None:
+    write_sources(tmp_path, long_every=11)
+    root, _, _ = build_mixture(tmp_path, MIXTURE, toy, max_seq_len=96, **options)
+    assert list(problems(root)) == []
+
+
+def change(root: Path, how: str) -> None:
+    """Damage a build in one way"""
+    tokens, mask = sorted(root.glob("train-*.tokens.npy")), sorted(root.glob("train-*.mask.npy"))
+    manifest = json.loads((root / "manifest.json").read_text())
+    if how == "a bit flipped":
+        data = bytearray(tokens[1].read_bytes())
+        data[len(data) // 2] ^= 4
+        tokens[1].write_bytes(data)
+    elif how == "a byte cut":
+        mask[0].write_bytes(mask[0].read_bytes()[:-1])
+    elif how == "two shards swapped":
+        one, two = tokens[0].read_bytes(), tokens[1].read_bytes()
+        tokens[0].write_bytes(two)
+        tokens[1].write_bytes(one)
+    elif how == "a file missing":
+        mask[1].unlink()
+    elif how == "a stray file":
+        (root / "train-00009-of-00010.tokens.npy").write_bytes(b"")
+    elif how == "a number changed":
+        manifest["splits"]["train"]["sources"][0]["rows"] += 1
+        (root / "manifest.json").write_text(json.dumps(manifest))
+    elif how == "no manifest":
+        (root / "manifest.json").unlink()
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ("a bit flipped", "content differs from the manifest"),
+        ("a byte cut", "bytes, the manifest says"),
+        ("two shards swapped", "differs from the manifest|bytes, the manifest says"),
+        ("a file missing", "missing"),
+        ("a stray file", "not a file of this build"),
+        ("a number changed", "differs from its own checksum"),
+        ("no manifest", "is .* a finished build"),
+    ],
+)
+def test_damage_is_noticed_and_named(copy: Path, how: str, words: str) -> None:
+    change(copy, how)
+    found = list(problems(copy))
+    assert found
+    assert any(re.search(words, line) for line in found), found
+    assert all("\n" not in line for line in found)
+
+
+def rewrite(root: Path, name: str, array: np.ndarray) -> None:
+    """Replace an array and make the manifest agree: what a mistake in the writer would look like"""
+    manifest = json.loads((root / "manifest.json").read_text())
+    entry = write_array(root / name, array)
+    for split in manifest["splits"].values():
+        for files in (split["files"], *(shard["files"] for shard in split["shards"])):
+            if name in files:
+                files[name] = entry
+    write_manifest(root, manifest)
+
+
+def test_rows_and_docs_that_disagree_are_noticed_whatever_the_checksums_say(copy: Path) -> None:
+    docs = np.load(copy / "train.docs.npy")
+    docs["length"][3] += 1
+    rewrite(copy, "train.docs.npy", docs)
+    assert any("its documents have" in line for line in problems(copy))
+
+
+def test_a_mask_that_trains_the_user_is_noticed_whatever_the_checksums_say(copy: Path) -> None:
+    name = sorted(path.name for path in copy.glob("train-*.mask.npy"))[0]
+    mask = np.load(copy / name)
+    mask[0, 0] |= 1 << 2  # the first token of the first question
+    rewrite(copy, name, mask)
+    assert any("document 0, token 2: trained, which is not the assistant's" in line for line in problems(copy))
+
+
+def test_a_count_that_is_wrong_is_noticed_whatever_the_checksum_says(copy: Path) -> None:
+    for path in (
+        ("rows_without_trainable",),
+        ("total_tokens",),
+        ("conversations",),
+        ("padding_tokens",),
+        ("min_rows",),
+    ):
+        manifest = json.loads((copy / "manifest.json").read_text())
+        manifest["splits"]["train"][path[0]] += 1
+        write_manifest(copy, manifest)
+        assert any(path[0] in line for line in problems(copy)), path
+        manifest["splits"]["train"][path[0]] -= 1
+        write_manifest(copy, manifest)
+    assert list(problems(copy)) == []
+
+
+def numbers(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Paths of all numbers in a manifest"""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    own = [path] if isinstance(value, int | float) and not isinstance(value, bool) else []
+    return own + [found for key, inner in items for found in numbers(inner, (*path, key))]
+
+
+def corrupt(root: Path, seed: int) -> str:
+    """One random corruption; returns what it was"""
+    rng = random.Random(seed)
+    files = sorted(path for path in root.iterdir() if path.name != "build.json" and path.stat().st_size)
+    path = rng.choice(files)
+    data = bytearray(path.read_bytes())
+    kind = rng.choice(["flip", "cut", "remove", "swap", "number", "grow"])
+    if kind == "flip" and path.name != "manifest.json":
+        data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+    elif kind == "cut":
+        data = data[: rng.randrange(len(data))]
+    elif kind == "remove":
+        path.unlink()
+        return f"{kind} {path.name}"
+    elif kind == "swap":
+        other = rng.choice([one for one in files if one.read_bytes() != bytes(data)])
+        data, theirs = bytearray(other.read_bytes()), data
+        other.write_bytes(theirs)
+    elif kind == "grow":
+        data += bytes([rng.randrange(33, 127)])
+    else:
+        path = root / "manifest.json"
+        manifest = json.loads(path.read_text())
+        place = rng.choice(numbers(manifest))
+        inner = manifest
+        for key in place[:-1]:
+            inner = inner[key]
+        inner[place[-1]] += rng.choice([-1, 1, 7])
+        data = bytearray(json.dumps(manifest).encode())
+    path.write_bytes(data)
+    return f"{kind} {path.name}"
+
+
+def check_corruptions(build: Path, folder: Path, seeds: range) -> None:
+    for seed in seeds:
+        root = Path(shutil.copytree(build, folder / str(seed)))
+        what = corrupt(root, seed)
+        assert list(problems(root)), f"seed {seed}: {what} was not noticed"
+        shutil.rmtree(root)
+
+
+def test_random_corruptions_are_noticed(build: Path, tmp_path: Path) -> None:
+    check_corruptions(build, tmp_path, range(40))
+
+
+@pytest.mark.torture
+def test_a_thousand_random_corruptions_are_noticed(build: Path, tmp_path: Path) -> None:
+    check_corruptions(build, tmp_path, range(1000, 2000))
+
+
+@settings(max_examples=20)
+@given(number=integers(0, 10**9))
+def test_the_checksum_of_a_manifest_covers_every_value(number: int) -> None:
+    one = {"a": {"b": [1, number]}, "sha256": "x"}
+    other = {"a": {"b": [1, number + 1]}, "sha256": "x"}
+    assert manifest_sha256(one) != manifest_sha256(other)
+    assert manifest_sha256(one) == manifest_sha256({"sha256": "y", "a": {"b": [1, number]}})
+
+
+# ---- the proof ----
+
+TOML = 'name = "m"\n[[train]]\ntask = "chat"\npath = "a.jsonl"\n[[train]]\ntask = "spelling_bee"\nsize = 40\n'
+
+
+def test_a_rebuild_has_the_same_bytes_or_says_what_changed(tmp_path: Path) -> None:
+    write_lines(tmp_path / "a.jsonl", some_chats(30))
+    (tmp_path / "m.toml").write_text(TOML)
+    root, _, _ = build_mixture(tmp_path, tomllib.loads(TOML), toy_tokenizer(), max_seq_len=256)
+
+    def proof() -> list[str]:
+        return list(rebuild(root, str(tmp_path / "m.toml"), None, None, 1, lambda line: None))
+
+    assert proof() == []
+    docs = bytearray((root / "train.docs.npy").read_bytes())
+    docs[-1] ^= 1
+    (root / "train.docs.npy").write_bytes(docs)
+    assert proof() == ["train.docs.npy: other bytes than in the rebuild"]
+    write_lines(tmp_path / "a.jsonl", some_chats(31))
+    found = proof()
+    assert len(found) == 1
+    assert "chat sha256: " in found[0]
