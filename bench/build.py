@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT)]
 
 from prep.encode import ENGINES, why_not  # noqa: E402
-from prep.packing import best_fit_decreasing  # noqa: E402
+from prep.packing import pack  # noqa: E402
 from prep.tokenizer import load_tokenizer  # noqa: E402
 
 PLAIN = [sys.executable, str(ROOT / "bench/plain_build.py")]
@@ -211,14 +211,14 @@ def compare_warm(bench: Bench) -> None:
         bench.add(f"warm over cold: {name}", f"{median(results)['seconds'] / cold['seconds']:.3f}x", "at most 0.1x")
 
 
-def pack(bench: Bench, sizes: list[int]) -> None:
-    """Best-fit decreasing of lengths like those of chats"""
+def measure_packing(bench: Bench, sizes: list[int]) -> None:
+    """Lengths like those of chats into rows"""
     rng = np.random.default_rng(0)
     for num in sizes:
         for width in (2049, 513):
             lengths = np.clip(rng.lognormal(5.5, 1.1, num).astype(np.int64), 8, width - 1)
             start = time.process_time()
-            _, rows = best_fit_decreasing(lengths, width)
+            _, rows = pack(lengths, width)
             seconds, bound = time.process_time() - start, -(-int(lengths.sum()) // width)
             fill = lengths.sum() / (rows * width)
             bench.add(
@@ -274,7 +274,7 @@ def main() -> None:
             "speed": lambda: compare_speed(bench),
             "tasks": lambda: compare_tasks(bench),
             "warm": lambda: compare_warm(bench),
-            "pack": lambda: pack(bench, [850_000] if args.quick else [850_000, 10_000_000]),
+            "pack": lambda: measure_packing(bench, [850_000] if args.quick else [850_000, 10_000_000]),
             "scale": lambda: scale(bench, (20_000, 100_000) if args.quick else (100_000, 1_000_000)),
         }
         for name in args.only.split(","):

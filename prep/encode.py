@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from prep import encode_gigatoken
 from prep.tokenizer import Tokenizer
+from prep.tokenizer_files import tiktoken_bytes
 
 ENGINES: Final = ("gigatoken", "fastokens", "tiktoken")  # the fastest first: what `auto` prefers
 SAMPLE: Final = 256  # one text in so many is encoded by tiktoken too
@@ -194,9 +195,10 @@ def _fastokens(tokenizer: Tokenizer) -> Engine:
     from fastokens import Tokenizer as Fastokens
 
     with tempfile.TemporaryDirectory() as folder:
-        tokenizer.write(Path(folder))
+        path = Path(folder) / "tokenizer.tiktoken"
+        path.write_bytes(tiktoken_bytes(tokenizer.ranks))
         # without special tokens: with them, text that spells one would become the control id
-        fast = Fastokens.from_tiktoken(str(Path(folder) / "tokenizer.tiktoken"), pattern=spell_out(tokenizer.pattern))
+        fast = Fastokens.from_tiktoken(str(path), pattern=spell_out(tokenizer.pattern))
 
     def encode(texts: list[str]) -> tuple[Array, Array]:
         ids, ends = fast.encode_batch_flat(texts)

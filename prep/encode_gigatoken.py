@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prep.tokenizer import PATTERN, Tokenizer
+from prep.tokenizer_files import tiktoken_bytes
 
 Array = npt.NDArray[Any]
 
@@ -149,8 +150,8 @@ class Gigatoken:
 
         self.backend: Any = None  # first let go of the old one
         with tempfile.TemporaryDirectory() as folder:
-            self.tokenizer.write(Path(folder))
-            path = str(Path(folder) / "tokenizer.tiktoken")
+            path = Path(folder) / "tokenizer.tiktoken"
+            path.write_bytes(tiktoken_bytes(self.tokenizer.ranks))
             self.backend = BPETokenizer.from_tiktoken(path, self.scheme.name, {SEPARATOR: self.separator})
         self.new_text, self.resident = 0, resident_bytes() or 0
 
