@@ -100,41 +100,47 @@ def micro_batches(rows: Array, device_batch: int, rank: int, world_size: int) ->
 # ---- rows to arrays ----
 
 
-def read_batch(split: Split, row_ids: Array, mode: str, isolated: bool) -> tuple[Array, Array, Array]:
-    """(B,) rows -> inputs (B, T) int32, targets (B, T) int64 with -1 where nothing trains, docs (B, T + 1) int32"""
-    real = row_ids != FILLER
-    tokens = np.full((len(row_ids), split.max_seq_len + 1), split.manifest["pad_id"], dtype=np.int64)
-    trains = np.zeros(tokens.shape, dtype=bool)
-    tokens[real] = split.read_tokens(row_ids[real])
-    docs = doc_numbers(split, row_ids)
+def read_batch(split: Split, row_ids: Array, mode: str) -> tuple[Array, Array]:
+    """(B,) rows -> inputs and targets (B, T) int32, -1 where nothing trains; they may share memory: not to be written"""
+    if (row_ids == FILLER).any():
+        return read_with_fillers(split, row_ids, mode)
+    tokens = split.read_tokens(row_ids).astype(np.int32)
+    inputs, targets = tokens[:, :-1], tokens[:, 1:]
     if mode == "sft":
-        trains[real] = split.read_mask(row_ids[real])
-    else:
-        filled = np.where(real, split.rows["num_tokens"][np.maximum(row_ids, 0)], 0)
-        trains[:] = np.arange(split.max_seq_len + 1) < filled[:, None]
-        if isolated:
-            trains[:, 1:] &= docs[:, 1:] == docs[:, :-1]
-    targets = np.where(trains[:, 1:], tokens[:, 1:], -1)
-    return tokens[:, :-1].astype(np.int32), targets, docs
+        return inputs, np.where(split.read_mask(row_ids)[:, 1:].view(bool), targets, np.int32(-1))
+    num_targets = split.rows["num_targets"][row_ids]
+    unfilled = np.flatnonzero(num_targets < split.max_seq_len)
+    if len(unfilled):
+        targets = targets.copy()
+        for row in unfilled:
+            targets[row, num_targets[row] :] = -1
+    return inputs, targets
 
 
-def doc_numbers(split: Split, row_ids: Array) -> Array:
-    """(B,) rows -> (B, T + 1) int32: the number within its row of the document of each position, then of the padding"""
-    out = np.zeros((len(row_ids), split.max_seq_len + 1), dtype=np.int32)
-    for number, row in enumerate(row_ids):
-        if row != FILLER:
-            first, end = split.doc_range(int(row))
-            ends = np.cumsum(split.docs["length"][first:end])
-            out[number] = np.searchsorted(ends, np.arange(out.shape[1]), side="right")
-    return out
+def read_with_fillers(split: Split, row_ids: Array, mode: str) -> tuple[Array, Array]:
+    real, shape = row_ids != FILLER, (len(row_ids), split.max_seq_len)
+    inputs, targets = np.full(shape, split.manifest["pad_id"], np.int32), np.full(shape, -1, np.int32)
+    if real.any():
+        inputs[real], targets[real] = read_batch(split, row_ids[real], mode)
+    return inputs, targets
 
 
-def source_numbers(split: Split, row_ids: Array, docs: Array) -> Array:
-    """(B,) rows, docs (B, T + 1) -> (B, T + 1) int64: the source of each position; of padding, the last document's"""
-    last = np.array([split.doc_range(int(row))[1] - 1 if row != FILLER else 0 for row in row_ids])
-    first = np.array([split.doc_range(int(row))[0] if row != FILLER else 0 for row in row_ids])
-    sources: Array = split.docs["source"][np.minimum(first[:, None] + docs, last[:, None])].astype(np.int64)
-    return sources
+def read_documents(split: Split, row_ids: Array) -> tuple[Array, Array, Array]:
+    """
+    (B,) rows -> length, source and number within its row of each document, flat; padding is one more, of source 0.
+
+    `np.repeat(sources, lengths).reshape(B, T + 1)` is the source of each position. No token is looked at.
+    """
+    lengths: list[Any] = []
+    sources: list[Any] = []
+    numbers: list[Array] = []
+    for row in row_ids:
+        first, end = split.doc_range(int(row)) if row != FILLER else (0, 0)
+        docs = split.docs[first:end]
+        lengths += [docs["length"], [split.max_seq_len + 1 - int(docs["length"].sum())]]
+        sources += [docs["source"], [0]]
+        numbers.append(np.arange(end - first + 1))
+    return np.concatenate(lengths), np.concatenate(sources).astype(np.int32), np.concatenate(numbers).astype(np.int32)
 
 
 @dataclass(frozen=True)
@@ -150,7 +156,7 @@ class Batch:
     positions: Tensor
     labels: Tensor
     sources: Tensor
-    docs: Tensor | None
+    docs: Tensor | None = None
 
     def to(self, device: torch.device) -> "Batch":
         """Copies do not wait for the device where the batch is pinned."""
@@ -163,25 +169,29 @@ class Batch:
 
 
 def pack_targets(targets: Array) -> tuple[Array, Array]:
-    """targets (B, T) -> flat positions that train and their labels (K,) int64, filled up with label -1"""
+    """targets (B, T) -> flat positions that train and their labels (K,) int32, filled up with label -1"""
     flat = targets.reshape(-1)
     positions = np.flatnonzero(flat >= 0)
     num_padded = max(1, -(-len(positions) // ROUND_TO)) * ROUND_TO
-    where, labels = np.zeros(num_padded, dtype=np.int64), np.full(num_padded, -1, dtype=np.int64)
+    where, labels = np.zeros(num_padded, dtype=np.int32), np.full(num_padded, -1, dtype=np.int32)
     where[: len(positions)] = positions
-    labels[: len(positions)] = flat[positions]
+    labels[: len(positions)] = flat if len(positions) == len(flat) else flat[positions]
     return where, labels
 
 
 def make_batch(split: Split, row_ids: Array, mode: str, isolated: bool, pin: bool = False) -> Batch:
-    inputs, targets, docs = read_batch(split, row_ids, mode, isolated)
-    where, labels = pack_targets(targets)
-    sources = source_numbers(split, row_ids, docs)[:, 1:].reshape(-1)[where]
-    doc_tensor = torch.from_numpy(np.ascontiguousarray(docs[:, :-1])) if isolated else None
-    arrays = [torch.from_numpy(array) for array in (inputs, where, labels, sources)]
-    if pin:
-        arrays = [array.pin_memory() for array in arrays]
-    return Batch(row_ids, arrays[0], arrays[1], arrays[2], arrays[3], doc_tensor)
+    inputs, targets = read_batch(split, row_ids, mode)
+    lengths, sources, numbers = read_documents(split, row_ids)
+    width, extra = split.max_seq_len + 1, []
+    if isolated:
+        docs = np.repeat(numbers, lengths).reshape(-1, width)
+        targets = np.where(docs[:, 1:] == docs[:, :-1], targets, np.int32(-1))
+        extra = [np.ascontiguousarray(docs[:, :-1])]
+    positions, labels = pack_targets(targets)
+    # a target at flat position p of (B, T) is at p + p // T + 1 of (B, T + 1)
+    by_target = np.repeat(sources, lengths)[positions + positions // split.max_seq_len + 1]
+    tensors = [torch.from_numpy(array) for array in (inputs, positions, labels, by_target, *extra)]
+    return Batch(row_ids, *[tensor.pin_memory() if pin else tensor for tensor in tensors])
 
 
 def prefetch(split: Split, batches: Iterator[Array], mode: str, isolated: bool, pin: bool) -> Iterator[Batch]:

@@ -113,7 +113,7 @@ class BatchLoss(nn.Module):
 
     def forward(self, inputs: Tensor, positions: Tensor, labels: Tensor, docs: Tensor | None) -> tuple[Tensor, Tensor]:
         x = self.hidden(inputs, docs).flatten(0, 1).index_select(0, positions)  # (K, d)
-        weight, num_vocab = self.model.lm_head.weight, self.model.config.vocab_size
+        labels, weight, num_vocab = labels.long(), self.model.lm_head.weight, self.model.config.vocab_size
         if len(weight) > num_vocab:  # 2026-07 pads it
             weight = weight[:num_vocab]
         if not torch.is_grad_enabled():

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis.strategies import floats, integers, lists, sampled_from
 from shards_factory import Doc, write_build
 
 from prep.shard import Array, open_shards
-from train.loader import FILLER, doc_numbers, make_batch, make_plan, micro_batches, prefetch, read_batch, row_targets
+from train.loader import FILLER, make_batch, make_plan, micro_batches, prefetch, read_batch, read_documents, row_targets
 
 counts = lists(integers(0, 9), min_size=1, max_size=40).filter(any)
 
@@ -67,8 +68,11 @@ def split(tmp_path: Path) -> object:
 
 
 def read(split: object, mode: str, isolated: bool = False, rows: tuple[int, ...] = (0,)) -> tuple[list, list]:
-    inputs, targets, _ = read_batch(split, np.array(rows), mode, isolated)
-    return inputs.tolist(), targets.tolist()
+    batch = make_batch(split, np.array(rows), mode, isolated)
+    targets, used = torch.full((len(rows) * 8,), -1), batch.labels >= 0
+    targets[batch.positions[used].long()] = batch.labels[used].long()
+    assert isolated or (read_batch(split, np.array(rows), mode)[1].ravel() == targets.numpy()).all()
+    return batch.inputs.tolist(), targets.view(-1, 8).tolist()
 
 
 def test_mid_targets_are_the_filled_positions(split: object) -> None:
@@ -92,12 +96,16 @@ def test_a_filler_row_is_padding_without_targets(split: object) -> None:
 @pytest.mark.parametrize(("mode", "isolated"), [("mid", False), ("mid", True), ("sft", False), ("sft", True)])
 def test_counts_known_before_a_step_are_the_targets_that_are_read(build: Path, mode: str, isolated: bool) -> None:
     train = open_shards(build).split("train")
-    _, targets, _ = read_batch(train, np.arange(train.num_rows), mode, isolated)
-    assert ((targets >= 0).sum(1) == row_targets(train, mode, isolated)).all()
+    batch = make_batch(train, np.arange(train.num_rows), mode, isolated)
+    found = torch.bincount(batch.positions[batch.labels >= 0] // 16, minlength=train.num_rows)
+    assert (found.numpy() == row_targets(train, mode, isolated)).all()
 
 
-def test_documents_are_numbered_from_docs(split: object) -> None:
-    assert doc_numbers(split, np.array([0, FILLER])).tolist() == [[0, 0, 0, 0, 1, 1, 1, 2, 2], [0] * 9]
+def test_documents_and_sources_of_positions_are_those_of_docs(split: object) -> None:
+    lengths, sources, numbers = read_documents(split, np.array([0, FILLER, 1]))
+    at = [np.repeat(each, lengths).reshape(3, 9).tolist() for each in (numbers, sources)]
+    assert at[0] == [[0, 0, 0, 0, 1, 1, 1, 2, 2], [0] * 9, [0] * 9]
+    assert at[1] == [[2, 2, 2, 2, 1, 1, 1, 0, 0], [0] * 9, [0] * 9]
 
 
 def test_a_batch_names_position_label_and_source_of_each_target(split: object) -> None:

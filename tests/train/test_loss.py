@@ -97,10 +97,10 @@ def plain_gradients(model: GPT, build: Path, mode: str) -> dict[str, Tensor]:
     """The mean over all targets of one batch, through the full logits and PyTorch's own cross entropy"""
     split = open_shards(build).split("train")
     rows = np.flatnonzero(row_targets(split, mode, False)[:7])
-    inputs, targets, _ = read_batch(split, rows, mode, False)
+    inputs, targets = read_batch(split, rows, mode)
     model.zero_grad()
     logits = SOFTCAP * torch.tanh(model.lm_head(model.hidden(torch.from_numpy(inputs))) / SOFTCAP)
-    F.cross_entropy(logits.flatten(0, 1), torch.from_numpy(targets).flatten(), ignore_index=-1).backward()
+    F.cross_entropy(logits.flatten(0, 1), torch.from_numpy(targets).flatten().long(), ignore_index=-1).backward()
     return {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}
 
 
