@@ -1,0 +1,67 @@
+"""What the build is compared with does the same work: equal tokens, equal mask."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from bench.plain_build import MAX_SEQ_LEN, batches_of, plain_loop, to_messages
+from prep.encode import Encoder
+from prep.render import render
+from prep.tokenizer import load_tokenizer
+
+ROOT = Path(__file__).parents[1]
+MIXTURE = """
+name = "small"
+seed = 42
+[[train]]
+task = "spelling_bee"
+size = 40
+[[train]]
+task = "arithmetic"
+size = 40
+[[train]]
+task = "chat"
+path = "chat.jsonl"
+"""
+CHAT = [
+    [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "2+2?"},
+        {"role": "assistant", "content": "4"},
+    ],
+    [{"role": "user", "content": "½ of <|bos|>?"}, {"role": "assistant", "content": "no"}],
+    [{"role": "user", "content": "Again. " * 2 * MAX_SEQ_LEN}, {"role": "assistant", "content": "Cut off."}],
+    [{"role": "assistant", "content": "out of turn"}],
+]
+
+
+def test_the_plain_loop_gives_the_tokens_and_the_mask_of_midprep(tmp_path):
+    (tmp_path / "chat.jsonl").write_text(
+        "".join(json.dumps({"messages": one}) + "\n" for one in CHAT), encoding="utf-8"
+    )
+    mixture = tmp_path / "small.toml"
+    mixture.write_text(MIXTURE, encoding="utf-8")
+    tokenizer = load_tokenizer()
+    batches = list(batches_of(str(mixture), None, None))
+    plain_tokens, plain_mask = plain_loop([one for batch in batches for one in to_messages(batch)], tokenizer)
+    tokens, masks = [], []
+    for batch in batches:
+        ours = render(batch, Encoder(tokenizer), tokenizer)
+        ends = np.cumsum(ours.lengths, dtype=np.int64)
+        for start, end in zip(ends - ours.lengths, ends, strict=True):
+            tokens.append(ours.tokens[start:end][:MAX_SEQ_LEN])
+            masks.append(ours.mask[start:end][:MAX_SEQ_LEN])
+    assert sum(len(one) > 0 for one in tokens) == 83
+    assert np.array_equal(np.concatenate(tokens), plain_tokens)
+    assert np.array_equal(np.concatenate(masks), plain_mask)
+
+
+def test_the_measurements_run_and_say_what_they_found(tmp_path):
+    command = [sys.executable, str(ROOT / "bench/plain_build.py"), "encode", "sample", "--encoder", "tiktoken"]
+    done = subprocess.run([*command, "--part", "1", "--of", "3"], capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout)
+    assert found["tokens"] > 10_000
+    assert found["seconds"] > 0
