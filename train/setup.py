@@ -1,0 +1,168 @@
+"""
+Everything before the first step: shards opened, steps planned, model loaded, guards passed.
+
+    --shards --mode --total-batch-size ...  ->  Run(plan, model, optimizers, first_step, ...)  ->  the loop in mid.py
+
+What can be refused is refused here, in one line: a mask that is not there, a batch that does not come out even, another
+tokenizer than the model's, another run in the same place, ranks that see different shards.
+"""
+
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.optim import Optimizer
+
+from prep.shard import Array, Manifest, Shards, Split, check_files, open_shards
+from train.checkpoint import STAGES, Meta, find_base, load_model, load_optimizers, read_meta, steps_in
+from train.config import IDENTITY, Config
+from train.distributed import Ranks
+from train.loader import Plan, make_plan, row_targets
+from train.model import GPT, config_of_depth
+from train.optimizer import build_optimizers
+from train.schedule import REFERENCE_BATCH, choose_device_batch, default_rows_per_step
+
+EVAL_TOKENS = 20 * REFERENCE_BATCH  # nanochat's
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that is set up. `root` is where its checkpoints are, `identity` what makes another run of it."""
+
+    config: Config
+    shards: Shards
+    split: Split
+    plan: Plan
+    device_batch: int
+    eval_rows: Array
+    root: Path
+    identity: dict[str, Any]
+    first_step: int
+    model: GPT
+    optimizers: tuple[Optimizer, ...]
+    compiled: bool
+
+
+def set_up(config: Config, ranks: Ranks) -> Run:
+    shards, split = open_build(config)
+    manifest, on_gpu = shards.manifest, ranks.device.type == "cuda"
+    plan, device_batch = plan_run(config, split, ranks)
+    base = find_base(config.base, config.base_step, config.mode) if config.base is not None else None
+    depth = int(read_meta(*base)["model_config"]["n_layer"]) if base else config.depth or (12 if on_gpu else 4)
+    root = Path(config.out or f"runs/{shards.root.resolve().name}") / STAGES[config.mode] / f"d{depth}"
+    identity = {name: getattr(config, name) for name in IDENTITY} | {"depth": depth, "shards": manifest["fingerprint"]}
+    identity |= {"rows_per_step": plan.rows_per_step, "num_steps": plan.num_steps}
+    first_step = find_run(root, identity, config.resume)
+    flags = json.dumps([identity, first_step, device_batch, config.eval_every, config.save_every])
+    ranks.check_same(flags=flags, shards=json.dumps(manifest, sort_keys=True))
+
+    source = (root, first_step) if first_step else base
+    if source:
+        model, meta = load_model(*source, device=ranks.device)
+        check_model(model, meta, manifest, source[0])
+        ranks.say(f"model: depth {depth} of {source[0]}, step {source[1]}")
+    else:
+        model = GPT(config_of_depth(depth, split.max_seq_len, manifest["vocab_size"]))
+        model.init_weights(config.seed)
+        model.to(ranks.device)
+        ranks.say(f"model: depth {depth} from scratch (--depth, --base)")
+    auto = "bfloat16" if on_gpu else "float32"
+    model.set_dtype(getattr(torch, auto if config.dtype == "auto" else config.dtype))
+    rates = (config.embedding_lr, config.unembedding_lr, config.matrix_lr, config.weight_decay)
+    optimizers = build_optimizers(model, *rates)
+    if source and (first_step or config.base_optimizer):
+        load_optimizers(*source, optimizers)
+    return Run(
+        config=config, shards=shards, split=split, plan=plan, device_batch=device_batch, root=root, identity=identity,
+        eval_rows=plan_evaluation(config, shards, plan, ranks), first_step=first_step, model=model,
+        optimizers=optimizers, compiled=can_compile(config, ranks),
+    )  # fmt: skip
+
+
+def open_build(config: Config) -> tuple[Shards, Split]:
+    shards = open_shards(config.shards)
+    split = shards.split(config.split)
+    if config.mode == "sft":
+        _ = split.masks  # refused here where it is not there, and not in the middle of a run
+    if config.verify:
+        for problem in check_files(shards.root, shards.manifest):
+            raise ValueError(f"{problem}: build {shards.root} again, or go on without --verify")
+    return shards, split
+
+
+def plan_run(config: Config, split: Split, ranks: Ranks) -> tuple[Plan, int]:
+    """(plan, rows a micro-batch)"""
+    T, counts, total = split.max_seq_len, row_targets(split, config.mode, config.isolated), config.total_batch_size
+    num_rows = int(np.count_nonzero(counts))
+    if num_rows < len(counts):
+        ranks.say(f"{len(counts) - num_rows:,} of {len(counts):,} rows have no target in {config.mode}: skipped")
+    if total is None:
+        rows_per_step = default_rows_per_step(num_rows * config.num_epochs, T)
+        if rows_per_step * T * 2 <= REFERENCE_BATCH:
+            ranks.say(f"few rows: {rows_per_step * T:,} tokens a step, not {REFERENCE_BATCH:,} (--total-batch-size)")
+    else:
+        rows_per_step = total // T
+        if rows_per_step == 0 or total % T:
+            near = sorted({max(rows_per_step, 1) * T, (rows_per_step + 1) * T})
+            sizes = " or ".join(map(str, near))
+            raise ValueError(f"--total-batch-size {total} is no multiple of rows of {T} tokens: give {sizes}")
+    limit = 32 if ranks.device.type == "cuda" else 8
+    device_batch = choose_device_batch(rows_per_step, ranks.world_size, T, config.device_batch_size, limit)
+    plan = make_plan(counts, rows_per_step, config.num_iterations, config.num_epochs, config.seed)
+    ranks.say(f"{num_rows:,} rows x {T}, {rows_per_step * T:,} tokens a step: {plan.num_steps} steps")
+    return plan, device_batch
+
+
+def plan_evaluation(config: Config, shards: Shards, plan: Plan, ranks: Ranks) -> Array:
+    """Rows of the val split that an evaluation reads; none where there is nothing to evaluate on."""
+    if config.eval_every == 0 or config.val_split not in shards.splits:
+        ranks.say("no evaluation" + (f": {shards.root} has no {config.val_split}" if config.eval_every else ""))
+        return np.empty(0, dtype=np.int64)
+    val = shards.split(config.val_split)
+    T = val.max_seq_len
+    tokens = config.eval_tokens or min(EVAL_TOKENS, plan.num_steps * plan.rows_per_step * T // 10)
+    return np.flatnonzero(row_targets(val, config.mode, config.isolated))[: max(1, -(-tokens // T))]
+
+
+def find_run(root: Path, identity: dict[str, Any], resume: str) -> int:
+    """The step to go on from: that of the last whole checkpoint of the same run, or 0."""
+    steps = steps_in(root)
+    if not steps:
+        return 0
+    ours = read_meta(root, steps[-1]).get("midprep")
+    if ours is None:
+        raise ValueError(f"{root} holds checkpoints that midprep did not write: give another --out")
+    for name, value in identity.items():
+        theirs = ours["identity"].get(name)
+        if theirs != value and resume == "auto":
+            raise ValueError(
+                f"{root} holds a run with {name} {theirs}, this one has {value}: give another --out, or "
+                f"--resume never to replace it"
+            )
+    return steps[-1] if resume == "auto" else 0
+
+
+def check_model(model: GPT, meta: Meta, manifest: Manifest, where: Path) -> None:
+    """A model is trained on the tokenizer it knows, or not at all."""
+    theirs, ours = meta.get("midprep", {}).get("tokenizer_sha256"), manifest["tokenizer"]
+    found = ""
+    if theirs not in (None, ours["sha256"]):
+        found = f"was trained with tokenizer {theirs[:12]}, the shards hold {ours['sha256'][:12]} ({ours['name']})"
+    elif model.config.vocab_size != manifest["vocab_size"]:
+        found = f"has a vocabulary of {model.config.vocab_size:,}, the shards {manifest['vocab_size']:,}"
+    if found:
+        raise ValueError(f"{where} {found}: build the shards with the model's tokenizer")
+
+
+def can_compile(config: Config, ranks: Ranks) -> bool:
+    """On a GPU; on a CPU only if asked, as compiling takes longer there than most runs gain by it."""
+    wanted = config.compile if config.compile is not None else ranks.device.type == "cuda"
+    if wanted and not any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "c++", "clang++")):
+        ranks.say("no C++ compiler was found: running without torch.compile")
+        return False
+    return wanted
