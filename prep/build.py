@@ -20,7 +20,6 @@ import numpy as np
 
 from prep import plan, render
 from prep.encode import choose_engine
-from prep.engines import run
 from prep.mixture import Mixture
 from prep.options import Options
 from prep.output import Output, state
@@ -126,13 +125,26 @@ def build(job: Job, root: Path, say: Callable[[str], None] = lambda line: None) 
             raise ValueError(f"{words}: {advice}.")
         staging = output.prepare()
         record = Record()
-        render_all(job, record, say)
-        splits = {name: build_split(job.split(name), staging, record) for name in job.inputs}
+        splits = render_and_write(job, staging, record, say)
         manifest = make_manifest(job, splits, staging)
-        record.write(staging, root, job.options.workers, choose_engine(job.tokenizer, job.options.encoder))
+        record.write(staging, root, job.options, choose_engine(job.tokenizer, job.options.encoder))
         write_manifest(staging, manifest)
         output.publish()
     return manifest, True
+
+
+def render_and_write(
+    job: Job, staging: Path, record: Record, say: Callable[[str], None]
+) -> dict[str, tuple[Manifest, list[RejectedRows]]]:
+    """The three passes. A cache can be deleted at any time: what it lost since it was rendered is rendered again."""
+    while True:
+        render_all(job, record, say)
+        try:
+            return {name: build_split(job.split(name), staging, record) for name in job.inputs}
+        except FileNotFoundError as error:
+            if not str(error.filename).startswith(str(job.options.cache_dir)):
+                raise
+            say(f"{error.filename} went from the cache while the build ran: rendering what is missing again.")
 
 
 def render_all(job: Job, record: Record, say: Callable[[str], None]) -> None:
@@ -140,9 +152,8 @@ def render_all(job: Job, record: Record, say: Callable[[str], None]) -> None:
     units = job.units()
     total = sum(unit.bounds[-1] - unit.bounds[0] for unit in units)
     context = RenderContext(job.tokenizer, job.options.encoder)
-    workers = min(job.options.workers, len(units))
     with Progress("render", total, job.options.quiet) as progress, record.measure("render") as measured:
-        for _, blocks in run(render_unit, context, units, workers):
+        for _, blocks in job.options.run(render_unit, context, units):
             for block in blocks:
                 progress.add(block.conversations, block.tokens)
                 measured.add(block.conversations, block.tokens, block.state)

@@ -5,6 +5,7 @@ Exit codes: 0; 1 for an error of the user's, in one line; 2 for wrong usage; 130
 a command is a bug and keeps its traceback.
 """
 
+import errno
 import os
 import signal
 import sys
@@ -74,6 +75,12 @@ def build(
         Path | None, typer.Option(help="Cache of rendered runs; $XDG_CACHE_HOME/midprep. Can be deleted at any time.")
     ] = None,
     workers: Annotated[int | None, typer.Option(help="Processes; by default one a core.")] = None,
+    engine: Annotated[
+        str, typer.Option(help="local, or ray: tasks on a Ray cluster that shares sources, cache and output as files.")
+    ] = "local",
+    address: Annotated[
+        str | None, typer.Option(help="With --engine ray: HOST:PORT or auto; without, Ray starts on this machine.")
+    ] = None,
     encoder: Annotated[str, typer.Option(help="auto, tiktoken or fastokens; the bytes are the same.")] = "auto",
     max_rejected: Annotated[float, typer.Option(help="Largest share of a source's rows that may be rejected.")] = 0.05,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an output that holds another build.")] = False,
@@ -94,7 +101,9 @@ def build(
         excess_length_strategy=excess_length_strategy,
         max_tokens=max_tokens,
         cache_dir=cache_dir or default_cache_dir(),
-        workers=_cores() if workers is None else workers,
+        workers=(0 if engine == "ray" else _cores()) if workers is None else workers,
+        engine=engine,
+        address=address,
         encoder=encoder,
         max_rejected=max_rejected,
         overwrite=overwrite,
@@ -194,16 +203,36 @@ def fail(message: str) -> NoReturn:
     sys.exit(1)
 
 
+def _in_words(error: Exception) -> str:
+    """An error as one line; the system's own say what it found, and not what to do"""
+    if not isinstance(error, OSError) or error.strerror is None or error.filename is None:
+        return str(error)
+    advice = {
+        errno.ENOSPC: "free some space, or give another -o or --cache-dir",
+        errno.EDQUOT: "free some space, or give another -o or --cache-dir",
+        errno.EFBIG: "raise the limit on file sizes (ulimit -f)",
+        errno.EROFS: "give another -o or --cache-dir",
+        errno.EACCES: "give another -o or --cache-dir, or mend its permissions",
+        errno.EPERM: "give another -o or --cache-dir, or mend its permissions",
+    }.get(error.errno or 0, "")
+    return f"{error.filename}: {error.strerror}" + (f": {advice}." if advice else ".")
+
+
+class _Interrupted(BaseException):
+    """Ctrl-C or SIGTERM; not KeyboardInterrupt, which typer would end without a word"""
+
+
 def _interrupt(number: int, frame: object) -> NoReturn:
-    raise KeyboardInterrupt
+    raise _Interrupted
 
 
 def main() -> None:
     """Entry point of the `midprep` command."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _interrupt)
     try:
         app()
-    except KeyboardInterrupt:
+    except _Interrupted:
         print("midprep: interrupted; nothing half-written is left, what was rendered is kept.", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
@@ -212,7 +241,7 @@ def main() -> None:
     except (ValueError, OSError, RuntimeError) as error:
         if os.environ.get("MIDPREP_TRACEBACK"):
             raise
-        fail(str(error))
+        fail(_in_words(error))
 
 
 if __name__ == "__main__":

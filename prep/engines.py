@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from itertools import islice
 from multiprocessing.connection import wait as wait_for_end
 from typing import Any
@@ -36,7 +37,8 @@ def run(function: Callable[..., Any], context: Any, jobs: Iterable[Any], workers
     try:
         while True:
             for job in islice(waiting, workers * WINDOW - len(running)):
-                running[pool.submit(_call, function, job)] = job
+                with _signals_wait():
+                    running[pool.submit(_call, function, job)] = job
             if not running:
                 return
             for future in wait(running, return_when=FIRST_COMPLETED).done:
@@ -55,11 +57,33 @@ def run(function: Callable[..., Any], context: Any, jobs: Iterable[Any], workers
             process.join()
 
 
+@contextmanager
+def _signals_wait() -> Iterator[None]:
+    """
+    Ctrl-C and SIGTERM take effect when the block is left: a worker that is being started when its parent is interrupted
+    would end with a traceback. Workers keep Ctrl-C blocked, it is the parent's.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    stops = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, lambda number, frame: came.append(number)) for number in stops}
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in came:
+            signal.raise_signal(number)
+
+
 def _start(context: Any) -> None:
-    """First thing in a worker: keep the context, leave Ctrl-C to the parent, and end when the parent ends."""
+    """First thing in a worker: keep the context, and end when the parent ends."""
     global _context
     _context = context
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
