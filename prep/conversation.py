@@ -17,7 +17,7 @@ C conversations. Legend: C conversations, M messages, P parts.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -46,6 +46,9 @@ REASONS = [
     "answer out of range",
     "text that the tokenizer cannot encode",
     "too long",
+    "tool calls",
+    "trained in part of a turn",
+    "train is not true or false",
 ]
 REASON = {reason: code for code, reason in enumerate(REASONS)}
 
@@ -54,7 +57,10 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Conversations:
-    """C conversations, columnar. `reasons` is 0 where the conversation is fine."""
+    """
+    C conversations, columnar. `reasons` is 0 where the conversation is fine. `trained` says which messages of the
+    assistant's train; None: all of them.
+    """
 
     texts: pa.LargeStringArray  # (P,)
     kinds: Array  # (P,) uint8: TEXT, PYTHON, OUTPUT
@@ -62,6 +68,7 @@ class Conversations:
     roles: Array  # (M,) uint8: SYSTEM, USER, ASSISTANT
     messages: Array  # (C + 1,) int64 offsets into roles
     reasons: Array  # (C,) uint8: place in REASONS
+    trained: Array | None = None  # (M,) bool
 
     def __len__(self) -> int:
         return len(self.reasons)
@@ -133,8 +140,8 @@ def check(batch: Conversations) -> Conversations:
     _set(reasons, _flag(len(batch), conversation[several]), "content is not text")
     good = reasons[conversation] == 0
     if good.all() and not system.any():
-        return Conversations(batch.texts, batch.kinds, batch.parts, batch.roles, batch.messages, reasons)
-    return _merge_systems(_replace(batch, reasons=reasons), good, system & good, conversation)
+        return replace(batch, reasons=reasons)
+    return _merge_systems(replace(batch, reasons=reasons), good, system & good, conversation)
 
 
 def _merge_systems(batch: Conversations, good: Array, system: Array, conversation: Array) -> Conversations:
@@ -156,6 +163,7 @@ def _merge_systems(batch: Conversations, good: Array, system: Array, conversatio
         roles=batch.roles[kept],
         messages=offsets(np.bincount(conversation[kept], minlength=len(batch))),
         reasons=batch.reasons,
+        trained=None if batch.trained is None else batch.trained[kept],
     )
 
 
@@ -163,7 +171,7 @@ def reject(batch: Conversations, where: Array, reason: str) -> Conversations:
     """The batch with the conversations of `where` (C,) bool rejected, unless they are already."""
     reasons = batch.reasons.copy()
     _set(reasons, where, reason)
-    return _replace(batch, reasons=reasons)
+    return replace(batch, reasons=reasons)
 
 
 def slices(batch: Conversations, max_bytes: int) -> Iterator[tuple[int, int]]:
@@ -189,6 +197,7 @@ def part_of(batch: Conversations, start: int, stop: int) -> Conversations:
         roles=batch.roles[m0:m1],
         messages=batch.messages[start : stop + 1] - m0,
         reasons=batch.reasons[start:stop],
+        trained=None if batch.trained is None else batch.trained[m0:m1],
     )
 
 
@@ -198,10 +207,6 @@ def empty(reasons: Array) -> Conversations:
     no_text = text_array([])
     codes = np.zeros(0, dtype=np.uint8)
     return Conversations(no_text, codes, none, codes, np.zeros(len(reasons) + 1, dtype=np.int64), reasons)
-
-
-def _replace(batch: Conversations, reasons: Array) -> Conversations:
-    return Conversations(batch.texts, batch.kinds, batch.parts, batch.roles, batch.messages, reasons)
 
 
 def _set(reasons: Array, where: Array, reason: str) -> None:

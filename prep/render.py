@@ -65,8 +65,9 @@ def place(batch: Conversations, ids: Array, lengths: Array, tokenizer: Tokenizer
     part_starts = before[:-1] + (num_bos + 1 + 2 * np.arange(num_messages))[message]  # (P,)
     bos = starts[batch.messages[:-1][there]] - 1
     total = int(before[-1]) + len(bos) + 2 * num_messages
-    assistant = batch.roles == ASSISTANT
-    trained = assistant[message] & (batch.kinds != OUTPUT)  # (P,)
+    # (M,) turns that train: the assistant's, but those that the data keeps as context
+    says = batch.roles == ASSISTANT if batch.trained is None else (batch.roles == ASSISTANT) & batch.trained
+    trained = says[message] & (batch.kinds != OUTPUT)  # (P,)
 
     tokens = np.empty(total, dtype=np.uint32)
     mask = np.zeros(total, dtype=np.uint8)
@@ -81,7 +82,7 @@ def place(batch: Conversations, ids: Array, lengths: Array, tokenizer: Tokenizer
     user = batch.roles == USER
     put(bos, np.full(len(bos), special["<|bos|>"]), 0)
     put(starts, either(user, "<|user_start|>", "<|assistant_start|>"), 0)
-    put(ends, either(user, "<|user_end|>", "<|assistant_end|>"), assistant)
+    put(ends, either(user, "<|user_end|>", "<|assistant_end|>"), says)
     python, opens = batch.kinds[fenced] == PYTHON, part_starts[fenced]
     put(opens, either(python, "<|python_start|>", "<|output_start|>"), trained[fenced])
     put(opens + 1 + lengths[fenced], either(python, "<|python_end|>", "<|output_end|>"), trained[fenced])
@@ -90,7 +91,7 @@ def place(batch: Conversations, ids: Array, lengths: Array, tokenizer: Tokenizer
 
     conv_lengths = offsets(np.diff(before[batch.parts]) + 2)[batch.messages]  # (C + 1,) without bos
     per_part = offsets(np.where(trained, lengths + 2 * fenced, 0))[batch.parts]
-    per_message = offsets(np.diff(per_part) + assistant)[batch.messages]
+    per_message = offsets(np.diff(per_part) + says)[batch.messages]
     return Rendered(
         tokens=to_tokens(tokens, tokenizer.vocab_size),
         mask=mask,

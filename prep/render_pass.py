@@ -15,10 +15,11 @@ import pyarrow as pa
 
 from prep.conversation import Conversations, part_of, slices
 from prep.encode import Encoder
+from prep.lines import BATCH_BYTES
 from prep.mixture import GENERATED
 from prep.render import Rendered, render
 from prep.runs import read_run, write_run
-from prep.sources import BATCH_BYTES, Source, read_rows
+from prep.sources import Source, read_rows
 from prep.tasks import TASKS
 from prep.tokenizer import Tokenizer
 

@@ -4,7 +4,7 @@ of one's own.
 
     openai/gsm8k main train  ->  [main/train-00000-of-00001.parquet]  ->  rows 0 .. 7472  ->  tables of at most 2,048 rows
 
-Every source ends up as a list of files whose rows are numbered through: parquet, or JSON lines (which travel as a
+Every source ends up as a list of files whose rows are numbered through: parquet, Arrow, or JSON lines (which travel as a
 column `line` of bytes and are parsed by the task). Its identity is the sha256 of the files' contents, wherever they lie;
 the Hub and a local copy of it are the same source. A source that is missing is an error, never 0 rows.
 """
@@ -17,13 +17,18 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from prep.arrow_files import arrow_batches, read_arrow
+from prep.formats import kind_of
+from prep.lines import BATCH_BYTES, COMPRESSED, decompressed, index_lines, read_lines, sha256_of
+from prep.lines import one_line as _one_line
+from prep.runs import default_cache_dir
+
 BLOCK_ROWS = 8192  # rows rendered and cached together; parquet's row groups round it up
 UNIT_BLOCKS = 16  # most blocks read in one go, where one row group spans many
-BATCH_ROWS, BATCH_BYTES = 2048, 32 << 20  # what is in memory at once
+BATCH_ROWS = 2048  # in memory at once, or fewer that have BATCH_BYTES
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,7 @@ class Source:
     columns: tuple[str, ...] = ()  # columns to read; () for JSON lines
     file_starts: tuple[int, ...] = ()  # first row of each file
     unit_offsets: tuple[int, ...] = ()  # of JSON lines: byte of its file at which each unit begins
+    kind: str = "parquet"  # or arrow, or lines
 
 
 # ---- finding ----
@@ -75,32 +81,43 @@ def local_files(root: Path, repo: str, subset: str, split: str) -> list[Path]:
     folder = root / repo
     patterns = [f"{subset}/{split}-*.parquet", f"{subset}/{split}/*.parquet", f"{subset}/{split}.parquet"]
     if subset == "default":
-        patterns += [f"data/{split}-*.parquet", f"data/{split}.parquet", f"{split}-*.parquet"]
-    for pattern in patterns:
-        if files := sorted(folder.glob(pattern)):
-            return files
+        patterns += [f"data/{split}-*.parquet", f"data/{split}.parquet", f"{split}-*.parquet", f"{split}.parquet"]
+    for kind in ("parquet", "jsonl", "jsonl.gz", "jsonl.zst", "arrow"):
+        for pattern in patterns:
+            if files := sorted(folder.glob(pattern.removesuffix("parquet") + kind)):
+                return files
     return []
 
 
 # ---- opening ----
 
 
-def open_files(files: list[Path], columns: list[str], revision: str | None = None) -> Source:
-    """A source over parquet or JSON lines files (all of one kind), hashed and counted."""
+def open_files(
+    files: list[Path], columns: list[str], revision: str | None = None, cache_dir: Path | None = None
+) -> Source:
+    """A source over files of one kind, hashed and counted; `columns` [] are all. Compressed lines go to the cache."""
     for path in files:
         if not path.is_file():
             raise FileNotFoundError(f"{path} not found: give a file that is there.")
     with ThreadPoolExecutor() as pool:  # hashing and reading release the interpreter
-        digests = list(pool.map(_sha256, files))
+        digests = list(pool.map(sha256_of, files))
     sha256 = hashlib.sha256("\n".join(digests).encode()).hexdigest()
-    if all(is_parquet(path) for path in files):
+    kinds = [kind_of(path) for path in files]
+    plain = {"gzip": "lines", "zstd": "lines", "arrow stream": "arrow"}
+    for path, kind in zip(files, kinds, strict=True):
+        if plain.get(kind, kind) != plain.get(kinds[0], kinds[0]):
+            raise ValueError(
+                f"{files[0]} is {kinds[0]}, {path} is {kind}: wanted files of one kind. Make an entry for each."
+            )
+    if kinds[0] == "parquet":
         return _open_parquet(files, columns, sha256, revision)
-    return _open_lines(files, sha256, revision)
-
-
-def is_parquet(path: Path) -> bool:
-    with open(path, "rb") as file:
-        return file.read(4) == b"PAR1"
+    if kinds[0].startswith("arrow"):
+        return _open_arrow(files, columns, sha256, revision)
+    readable = [
+        decompressed(path, digest, kind, cache_dir or default_cache_dir()) if kind in COMPRESSED else path
+        for path, digest, kind in zip(files, digests, kinds, strict=True)
+    ]
+    return _open_lines(readable, sha256, revision)
 
 
 def generated(num_rows: int, start: int, identity: str) -> Source:
@@ -117,6 +134,10 @@ def _open_parquet(files: list[Path], columns: list[str], sha256: str, revision: 
     for path in files:
         meta = _parquet(path).metadata
         names = set(_parquet(path).schema_arrow.names)
+        if found and any(name in found and name not in names for name in columns):
+            raise ValueError(
+                f"{path} has the columns {sorted(names)}, {files[0]} has {sorted(found)}: wanted the same."
+            )
         found |= names
         file_starts.append(num_rows)
         first = num_rows
@@ -144,10 +165,27 @@ def _cut(first: int, stop: int) -> list[tuple[int, ...]]:
     return [tuple(bounds[i : i + UNIT_BLOCKS + 1]) for i in range(0, len(bounds) - 1, UNIT_BLOCKS)]
 
 
+def _open_arrow(files: list[Path], columns: list[str], sha256: str, revision: str | None) -> Source:
+    file_starts, units, num_rows = list[int](), list[tuple[int, ...]](), 0
+    wanted = columns or sorted(arrow_batches(files[0])[1])
+    for path in files:
+        starts, names = arrow_batches(path)
+        if missing := [name for name in wanted if name not in names]:
+            raise ValueError(f"{path} has the columns {sorted(names)}, wanted {missing} too: is it the right data set?")
+        file_starts.append(num_rows)
+        units += _cut(num_rows, num_rows + starts[-1]) if starts[-1] else []
+        num_rows += starts[-1]
+    if not num_rows:
+        raise ValueError(f"{files[0]} has no rows: give a file with rows.")
+    return Source(
+        tuple(files), num_rows, tuple(units), sha256, revision, tuple(wanted), tuple(file_starts), kind="arrow"
+    )
+
+
 def _open_lines(files: list[Path], sha256: str, revision: str | None) -> Source:
     file_starts, unit_offsets, units, num_rows = list[int](), list[int](), list[tuple[int, ...]](), 0
     for path in files:
-        starts, num_lines = _index_lines(path)
+        starts, num_lines = index_lines(path, BLOCK_ROWS)
         file_starts.append(num_rows)
         unit_offsets += starts
         units += [(num_rows + a, num_rows + b) for a, b in pairwise([*range(0, num_lines, BLOCK_ROWS), num_lines])]
@@ -155,24 +193,8 @@ def _open_lines(files: list[Path], sha256: str, revision: str | None) -> Source:
     if not num_rows:
         raise ValueError(f"{files[0]} has no rows: give a file with one JSON value a line.")
     return Source(
-        tuple(files), num_rows, tuple(units), sha256, revision, (), tuple(file_starts), tuple(unit_offsets)
+        tuple(files), num_rows, tuple(units), sha256, revision, (), tuple(file_starts), tuple(unit_offsets), "lines"
     )  # fmt: skip
-
-
-def _index_lines(path: Path) -> tuple[list[int], int]:
-    """Byte offset of every BLOCK_ROWS-th row of a JSON lines file, and its number of rows; blank lines are no rows."""
-    with open(path, "rb") as file:
-        if file.read(2) == b"\x1f\x8b":
-            raise ValueError(f"{path} is compressed with gzip, wanted JSON lines or parquet: decompress it first.")
-        file.seek(0)
-        starts, num_rows, place = [], 0, 0
-        for line in file:
-            if not line.isspace():
-                if num_rows % BLOCK_ROWS == 0:
-                    starts.append(place)
-                num_rows += 1
-            place += len(line)
-    return starts, num_rows
 
 
 # ---- reading ----
@@ -185,11 +207,13 @@ def read_rows(source: Source, start: int, stop: int) -> Iterator[pa.Table]:
         last = source.file_starts[number + 1] if number + 1 < len(source.files) else source.num_rows
         if first < stop and start < last:
             a, b = max(start, first) - first, min(stop, last) - first
-            if source.columns:
+            if source.kind == "arrow":
+                yield from read_arrow(path, list(source.columns), a, b, BATCH_ROWS)
+            elif source.columns:
                 yield from _read_parquet(path, list(source.columns), a, b)
             else:
                 unit = bisect_right(source.units, (first + a, source.num_rows + 1)) - 1
-                yield from _read_lines(path, source.unit_offsets[unit], b - a)
+                yield from read_lines(path, source.unit_offsets[unit], b - a, BATCH_ROWS)
 
 
 def _read_parquet(path: Path, columns: list[str], start: int, stop: int) -> Iterator[pa.Table]:
@@ -217,43 +241,8 @@ def _read_parquet(path: Path, columns: list[str], start: int, stop: int) -> Iter
         raise ValueError(f"{path} cannot be read: {_one_line(error)} Is the file whole?") from None
 
 
-def _read_lines(path: Path, place: int, num_rows: int) -> Iterator[pa.Table]:
-    lines: list[bytes] = []
-    num_bytes = 0
-    with open(path, "rb") as file:
-        file.seek(place)
-        for line in file:
-            if line.isspace():
-                continue
-            lines.append(line)
-            num_bytes += len(line)
-            num_rows -= 1
-            if not num_rows or len(lines) == BATCH_ROWS or num_bytes > BATCH_BYTES:
-                yield _table_of_lines(lines)
-                lines, num_bytes = [], 0
-            if not num_rows:
-                return
-
-
-def _table_of_lines(lines: list[bytes]) -> pa.Table:
-    bounds = np.zeros(len(lines) + 1, dtype=np.int64)
-    np.cumsum([len(line) for line in lines], out=bounds[1:])
-    buffers = [None, pa.py_buffer(bounds), pa.py_buffer(b"".join(lines))]
-    return pa.table({"line": pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(lines), buffers)})
-
-
 def _parquet(path: Path) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(path, memory_map=True)
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{path} is no readable parquet file: {_one_line(error)} Is the file whole?") from None
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if text.endswith(".") else text + "."
