@@ -169,6 +169,19 @@ def verify(
         raise typer.Exit(1)
 
 
+@app.command(hidden=True)
+def selftest() -> None:
+    """Check that this installation is exact: encoders, renderer, shards, loss."""
+    from prep import selftest as checks
+
+    failed = False
+    for name, wrong, seconds in checks.run():
+        print(f"{name:<10} {f'FAILED: {wrong}' if wrong else 'exact':<8} {seconds:6.1f} s")
+        failed = failed or bool(wrong)
+    if failed:
+        raise typer.Exit(1)
+
+
 @app.command()
 def tasks() -> None:
     """List the tasks, each with what it is made of."""
