@@ -2,10 +2,14 @@
 What a build is asked for, in one flat record.
 """
 
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from prep.plan import EXCESS, PACKINGS
+
+ENGINES = ("local", "ray")
 
 NANOCHAT_MAX_TOKENS = 2048
 
@@ -20,7 +24,9 @@ class Options:
     max_tokens: int | None = None  # of a conversation, before anything else; see `token_limit`
 
     cache_dir: Path = field(default_factory=Path)
-    workers: int = 1
+    workers: int = 1  # 0 with ray: all cores of the cluster
+    engine: str = "local"
+    address: str | None = None  # of a Ray cluster
     encoder: str = "auto"
     max_rejected: float = 0.05
     overwrite: bool = False
@@ -37,7 +43,13 @@ class Options:
             )
         if self.max_tokens is not None and self.max_tokens < 1:
             raise ValueError(f"--max-tokens {self.max_tokens} found, wanted 1 or more.")
-        if self.workers < 1:
+        if self.engine not in ENGINES:
+            raise ValueError(f"--engine {self.engine!r} found, wanted {' or '.join(ENGINES)}.")
+        if self.address is not None and self.engine != "ray":
+            raise ValueError(
+                f"--address {self.address} found, which is for --engine ray: give that too, or leave it out."
+            )
+        if self.workers < (0 if self.engine == "ray" else 1):
             raise ValueError(f"--workers {self.workers} found, wanted 1 or more.")
         if not 0 <= self.max_rejected <= 1:
             raise ValueError(f"--max-rejected {self.max_rejected} found, wanted a share from 0 to 1.")
@@ -51,3 +63,13 @@ class Options:
         if self.max_tokens is not None or self.packing == "bfd":
             return self.max_tokens
         return max(NANOCHAT_MAX_TOKENS, self.max_seq_len)
+
+    def run(self, function: Callable[..., Any], context: Any, jobs: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
+        """(job, function(context, job)) of every job, as they finish, on the engine chosen; the other is not imported."""
+        if self.engine == "ray":
+            from prep import engines_ray
+
+            return engines_ray.run(function, context, jobs, self.workers, self.address, self.cache_dir)
+        from prep import engines
+
+        return engines.run(function, context, jobs, min(self.workers, len(jobs)))

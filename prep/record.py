@@ -15,7 +15,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("midprep", "numpy", "pyarrow", "tiktoken", "fastokens", "gigatoken", "datasets")
+from prep.options import Options
+
+PACKAGES = ("midprep", "numpy", "pyarrow", "tiktoken", "fastokens", "gigatoken", "datasets", "ray")
 
 
 @dataclass
@@ -61,7 +63,7 @@ class Record:
         finally:
             one.seconds += time.monotonic() - start
 
-    def write(self, staging: Path, root: Path, workers: int, encoder: str) -> None:
+    def write(self, staging: Path, root: Path, options: Options, encoder: str) -> None:
         sizes = {path.name: path.stat().st_size for path in staging.iterdir()}
         about = {
             "command": sys.argv,
@@ -71,7 +73,7 @@ class Record:
             "seconds": round(time.monotonic() - self.start, 3),
             "passes": {name: one.describe() for name, one in self.passes.items()},
             "bytes": sum(sizes.values()),
-            "workers": workers,
+            **_engine(options),
             "encoder": encoder,
             "cores": os.cpu_count(),
             "platform": platform.platform(),
@@ -79,6 +81,14 @@ class Record:
             "versions": {name: found for name in PACKAGES if (found := _version(name))},
         }
         (staging / "build.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+
+
+def _engine(options: Options) -> dict[str, Any]:
+    if options.engine == "local":
+        return {"engine": "local", "workers": options.workers}
+    from prep.engines_ray import cluster
+
+    return {"engine": "ray", "workers": options.workers or None, "cluster": cluster(options.address, options.workers)}
 
 
 def _version(package: str) -> str | None:

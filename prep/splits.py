@@ -17,7 +17,6 @@ import numpy as np
 import numpy.typing as npt
 
 from prep.conversation import offsets
-from prep.engines import run
 from prep.excess import cut_conversations, handle_excess, trained_tokens
 from prep.options import Options
 from prep.order import mixture_order, select_rows
@@ -157,9 +156,8 @@ def write_all(
     )
     written: dict[int, WrittenShard] = {}
     total = sum(len(plan.pieces) for plan in plans)
-    workers = min(split.options.workers, len(plans))
     with Progress("write", total, split.options.quiet) as progress, record.measure("write") as measured:
-        for plan, shard in run(write_shard, writer, plans, workers):
+        for plan, shard in split.options.run(write_shard, writer, plans):
             written[plan.number] = shard
             num_tokens = int(shard.rows["num_tokens"].sum(dtype=np.int64))
             progress.add(len(shard.docs), num_tokens)

@@ -1,0 +1,151 @@
+"""
+The engine of a cluster: the same function over the same jobs as prep.engines, as Ray tasks.
+
+    this process   jobs, results in any order       plans, and writes the manifest
+    nodes          function(context, job)           read sources, read and write the cache, write shards
+
+The context goes into Ray's object store once; a worker process unpacks it once. A task may run twice, as the functions
+give the same files with the same bytes: so a worker or a node that dies costs its tasks only, Ray runs them elsewhere.
+Sources, cache and output lie on a file system that every node sees at the same path; that is checked, for the cache,
+where a task runs. Imported only where it is chosen; ray is the extra midprep[ray].
+"""
+
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import Any
+
+MAX_RETRIES = 5  # of a task whose worker or node died; errors of a task are raised at once
+WINDOW = 3  # tasks in flight for each core: plans of shards are not all copied at once
+SHARED_SECONDS = 15.0  # network file systems show a new file to other nodes a little later
+
+_contexts: dict[str, Any] = {}  # of this worker process: one, the last
+
+
+def run(
+    function: Callable[..., Any], context: Any, jobs: Sequence[Any], workers: int, address: str | None, cache_dir: Path
+) -> Iterator[tuple[Any, Any]]:
+    """
+    Yield (job, function(context, job)) as jobs finish. `workers`: most tasks at once, 0 for all cores of the cluster.
+    Errors of a job are raised here as they were raised there; RuntimeError if a task's workers died again and again.
+    """
+    ray = connect(address, workers)
+    task = ray.remote(_call).options(max_retries=MAX_RETRIES, num_cpus=1, retry_exceptions=False)
+    running: dict[Any, Any] = {}
+    waiting = iter(jobs)
+    with _shared(cache_dir) as probe:
+        kept = ray.put(context)
+        try:
+            while True:
+                for job in islice(waiting, _room(ray, workers) - len(running)):
+                    running[task.remote(function, [kept], job, os.getcwd(), probe)] = job
+                if not running:
+                    return
+                for one in ray.wait(list(running), num_returns=1)[0]:
+                    yield running.pop(one), _result(ray, one)
+        finally:
+            for one in running:  # left early: what is running is of no use
+                ray.cancel(one, force=True)
+
+
+def connect(address: str | None, workers: int) -> Any:
+    """
+    Ray, connected: to the cluster at `address` ("auto": the one of this node), else to one that is started on this machine
+    and ends with this process. ValueError or ConnectionError, in one line, where there is no Ray or no cluster.
+    """
+    try:
+        import ray
+    except ImportError:
+        raise ValueError("--engine ray needs Ray, which is not installed: pip install 'midprep[ray]'.") from None
+    if ray.is_initialized():
+        return ray
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else Ray warns that it will be
+    alone = address is None and "RAY_ADDRESS" not in os.environ
+    started = {"num_cpus": workers or None, "include_dashboard": False} if alone else {}
+    try:
+        _check_reachable(address or os.environ.get("RAY_ADDRESS", ""))
+        ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL, **started)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ConnectionError(
+            f"no Ray cluster at {address or os.environ.get('RAY_ADDRESS') or 'this machine'}: "
+            f"{' '.join(str(error).split())[:200]} Start one with `ray start --head`, or give its --address."
+        ) from None
+    return ray
+
+
+def _check_reachable(address: str) -> None:
+    """OSError if nothing listens at HOST:PORT; Ray itself would take minutes, and many lines, to find out"""
+    host, _, port = address.rpartition(":")
+    if host and "/" not in host and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+
+
+def cluster(address: str | None, workers: int) -> str:
+    """What build.json says of where a build ran: '3 nodes, 24 cores'"""
+    ray = connect(address, workers)
+    alive = sum(node["Alive"] for node in ray.nodes())
+    return f"{alive} node{'s' if alive != 1 else ''}, {_cores(ray)} cores"
+
+
+def _cores(ray: Any) -> int:
+    return int(ray.cluster_resources().get("CPU", 1))
+
+
+def _room(ray: Any, workers: int) -> int:
+    """Most tasks in flight; asked again each time, as nodes come and go"""
+    return workers or max(1, _cores(ray)) * WINDOW
+
+
+def _result(ray: Any, one: Any) -> Any:
+    from ray.exceptions import RayError, RayTaskError
+
+    try:
+        return ray.get(one)
+    except (
+        RayTaskError
+    ) as error:  # what the function raised, with its attributes; its traceback there is of no use here
+        raise error.cause from None
+    except RayError as error:
+        raise RuntimeError(
+            f"a task's workers died {MAX_RETRIES + 1} times ({type(error).__name__}), most likely killed for want of memory: "
+            "build again with fewer --workers; what was rendered so far is kept."
+        ) from None
+
+
+@contextmanager
+def _shared(cache_dir: Path) -> Iterator[str]:
+    """A file in the cache, for as long as the block runs: tasks look for it, to see that they share the cache"""
+    cache_dir.mkdir(parents=True, exist_ok=True)
+    with NamedTemporaryFile(prefix="shared-", suffix=".tmp", dir=cache_dir.absolute()) as file:
+        yield file.name
+
+
+def _call(function: Callable[..., Any], kept: list[Any], job: Any, folder: str, probe: str) -> Any:
+    """One task, on a node: in the directory of the process that builds, so that relative paths mean the same"""
+    import ray
+
+    key = kept[0].hex()
+    if key not in _contexts:
+        _check_shared(folder, probe)
+        _contexts.clear()
+        _contexts[key] = ray.get(kept[0])
+    return function(_contexts[key], job)
+
+
+def _check_shared(folder: str, probe: str) -> None:
+    deadline = time.monotonic() + SHARED_SECONDS
+    while not (os.path.isdir(folder) and os.path.exists(probe)):
+        if time.monotonic() > deadline:
+            raise ValueError(
+                f"node {socket.gethostname()} does not see {os.path.dirname(probe)}: sources, cache and output must lie "
+                "on a file system that all nodes share, at the same path. Give --cache-dir and -o there."
+            )
+        time.sleep(0.2)
+    os.chdir(folder)

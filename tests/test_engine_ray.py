@@ -1,0 +1,120 @@
+"""The Ray engine: the bytes of the local one, whatever dies; not imported, and not needed, unless it is chosen."""
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from prep import plan, sources
+from prep.engines_ray import cluster as cluster_of
+from prep.options import Options
+from prep.tokenizer import Tokenizer
+from tests.conftest import build_mixture, chat, toy_tokenizer, write_lines
+from tests.test_build import MIXTURE, some_chats, tree, write_sources
+
+
+def test_a_build_on_one_engine_does_not_import_the_other(tmp_path: Path) -> None:
+    script = (
+        "import sys; from prep.options import Options; import prep.build\n"
+        "list(Options().run(max, 0, [1, 2])); print('ray' in sys.modules, 'prep.engines' in sys.modules)\n"
+        "del sys.modules['prep.engines']; sys.modules['ray'] = None\n"
+        "try: list(Options(engine='ray', workers=0).run(max, 0, [1, 2]))\n"
+        "except ValueError as error: print(error, 'prep.engines' in sys.modules)"
+    )
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert found.stdout.splitlines() == [
+        "False True",
+        "--engine ray needs Ray, which is not installed: pip install 'midprep[ray]'. False",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"engine": "spark"}, "--engine 'spark' found, wanted local or ray"),
+        ({"address": "auto"}, "--address auto found, which is for --engine ray"),
+        ({"workers": 0}, "--workers 0 found, wanted 1 or more"),
+    ],
+)
+def test_options_of_engines_are_checked(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        Options(**options)
+
+
+def test_a_cluster_that_is_not_there_is_one_line_at_once(tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    mixture = write_lines(tmp_path / "m.toml", ['[[train]]\ntask = "chat"\npath = "a.jsonl"'])
+    write_lines(tmp_path / "a.jsonl", [chat("a", "b")])
+    command = [sys.executable, "-m", "prep.cli", "build", "--mixture", str(mixture), "-o", str(tmp_path / "out")]
+    command += ["--engine", "ray", "--address", "127.0.0.1:1", "--cache-dir", str(tmp_path / "cache")]
+    begin = time.monotonic()
+    found = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (found.returncode, found.stderr.count("\n")) == (1, 1), found.stderr
+    assert "no Ray cluster at 127.0.0.1:1" in found.stderr
+    assert time.monotonic() - begin < 20
+    assert not (tmp_path / "out").exists()
+
+
+# ---- on a real cluster ----
+
+
+@pytest.fixture
+def cluster() -> Iterator[Any]:
+    """Three nodes of one core on this machine"""
+    ray = pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 100 << 20})
+    for _ in range(2):
+        nodes.add_node(num_cpus=1, object_store_memory=100 << 20)
+    nodes.wait_for_nodes()
+    yield nodes
+    ray.shutdown()
+    nodes.shutdown()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_a_cluster_that_loses_a_node_gives_the_bytes_of_one_machine(
+    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "BLOCK_ROWS", 4)
+    monkeypatch.setattr(plan, "SHARD_TOKENS", 3000)
+    toy: Tokenizer = toy_tokenizer()
+    write_sources(tmp_path, long_every=11)
+    write_lines(tmp_path / "c.jsonl", some_chats(1200))
+    mixture = {**MIXTURE, "train": [*MIXTURE["train"], {"task": "chat", "path": "c.jsonl"}]}
+    local = tree(build_mixture(tmp_path, mixture, toy, "local", max_seq_len=128, cache_dir=tmp_path / "other")[0])
+    runs_at_death = []
+
+    def lose_a_node() -> None:
+        while (num_runs := len(list((tmp_path / "cache" / "runs").glob("*/*.run")))) < 40:
+            time.sleep(0.01)
+        runs_at_death.append(num_runs)
+        cluster.remove_node(cluster.worker_nodes.copy().pop(), allow_graceful=False)
+
+    killer = threading.Thread(target=lose_a_node)
+    killer.start()
+    options = {"max_seq_len": 128, "engine": "ray", "address": cluster.address, "workers": 0}
+    monkeypatch.chdir(tmp_path)  # relative paths mean the same on the nodes
+    root, _, _ = build_mixture(Path(), mixture, toy, "out", **options)
+    killer.join()
+    assert tree(root) == local
+    assert 40 <= runs_at_death[0] < 300
+    assert json.loads((root / "build.json").read_text())["engine"] == "ray"
+    deadline = time.monotonic() + 60
+    while cluster_of(cluster.address, 0) != "2 nodes, 2 cores":  # it takes Ray a while to be sure of a death
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    assert list((tmp_path / "cache").glob("*.tmp")) == []
+    for bad, words in (({"excess_length_strategy": "raise"}, "tokens, max_seq_len is 128"), ({}, None)):
+        (tmp_path / "c.jsonl").write_text("[]\n" if words is None else (tmp_path / "c.jsonl").read_text())
+        with pytest.raises(ValueError, match=words or "rows of chat") as error:
+            build_mixture(Path(), mixture, toy, "bad", **options, **bad)
+        assert "\n" not in str(error.value)
