@@ -247,6 +247,12 @@ def scale(bench: Bench, sizes: tuple[int, int]) -> None:
     for num, one in zip(sizes, found, strict=True):
         bench.add(f"{num:,} generated conversations, µs of processor each", f"{one['cpu'] / num * 1e6:.1f}")
         bench.add(f"{num:,} generated conversations, peak MB of the largest process", f"{one['peak_mb']:.0f}")
+    alone = bench.build(bench.generated(sizes[1]), "--workers", "1")
+    bench.add(
+        f"two workers over one, {sizes[1]:,} generated conversations",
+        f"{alone['seconds'] / found[1]['seconds']:.2f}x",
+        "at least 1.85x",
+    )
     cost = found[1]["cpu"] / sizes[1] / (found[0]["cpu"] / sizes[0])
     growth = (found[1]["peak_mb"] - found[0]["peak_mb"]) * 1e6 / (sizes[1] - sizes[0])
     bench.add("cost of a conversation, many over few", f"{cost:.2f}x", "at most 1.1x")

@@ -115,7 +115,7 @@ class Gigatoken:
         if self.new_text > FRESH_TEXT:
             self._look()
         ids = np.array(self.backend.encode(joined), copy=None)  # ours alone, written to below
-        kind = self.kind[ids]
+        kind = self.kind.take(ids)
         keep, cuts, seconds = kind != CUT, np.flatnonzero(kind == CUT), self._pair_digits(ids, kind)
         keep[seconds] = False
         ends = np.append(cuts, len(ids)) - np.searchsorted(seconds, np.append(cuts, len(ids)))
