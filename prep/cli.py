@@ -17,6 +17,9 @@ import typer
 from prep import __version__, cli_see, cli_tokenizer
 from prep.cli_tokenizer import Json, Pattern, TokenizerName
 
+# of the click that typer brings along
+UsageError: type[typer.BadParameter] = typer.BadParameter.__mro__[1]  # type: ignore[assignment]
+
 if TYPE_CHECKING:
     pass
 
@@ -27,6 +30,7 @@ app = typer.Typer(
     add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    epilog="Start with: midprep build --mixture sample, then midprep show shards/sample",
 )
 app.add_typer(cli_tokenizer.app, name="tokenizer")
 app.command("show")(cli_see.show)
@@ -169,6 +173,15 @@ def verify(
         raise typer.Exit(1)
 
 
+@app.command()
+def doctor() -> None:
+    """Look at this machine: versions, encoder, compiler, cores, disk, caches; what will be fast and what not."""
+    from prep.doctor import findings
+
+    for what, found, advice in findings(_cores()):
+        print(f"{what:<12} {found}" + (f"\n{'':<12} -> {advice}" if advice else ""))
+
+
 @app.command(hidden=True)
 def selftest() -> None:
     """Check that this installation is exact: encoders, renderer, shards, loss."""
@@ -244,7 +257,13 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _interrupt)
     try:
-        app()
+        sys.exit(app(sys.argv[1:] or ["--help"], standalone_mode=False))
+    except UsageError as error:
+        message = error.format_message()
+        if not message.startswith("Usage:"):  # which is what a group of commands says when none is named
+            message = f"midprep: {message} See {error.ctx.command_path if error.ctx else 'midprep'} --help"
+        print(message, file=sys.stderr)
+        sys.exit(2)
     except _Interrupted:
         print("midprep: interrupted; nothing half-written is left, what was rendered is kept.", file=sys.stderr)
         sys.exit(130)

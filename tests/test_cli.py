@@ -109,9 +109,34 @@ def test_errors_of_the_user_are_one_line_and_exit_code_1(tmp_path: Path, sample:
     assert "--overwrite" in error_of(changed)
 
 
-def test_wrong_usage_is_exit_code_2() -> None:
-    assert midprep("build", "--no-such-flag").returncode == 2
-    assert midprep("nonsense").returncode == 2
+def test_wrong_usage_is_one_line_and_exit_code_2() -> None:
+    for arguments, words in (
+        (["build", "--mixure", "x"], "No such option: --mixure (Possible options: --mixture) See midprep build --help"),
+        (["biuld"], "No such command 'biuld'. Did you mean 'build'? See midprep --help"),
+        (["stats"], "Missing argument"),
+        (["build", "--max-seq-len", "many"], "Invalid value for '--max-seq-len'"),
+    ):
+        done = midprep(*arguments)
+        assert done.returncode == 2
+        assert len(done.stderr.splitlines()) == 1
+        assert done.stderr.startswith("midprep: ")
+        assert words in done.stderr
+
+
+def test_midprep_alone_helps_a_newcomer_on() -> None:
+    done = midprep()
+    assert done.returncode == 0
+    assert "Start with: midprep build --mixture sample" in done.stdout
+    assert "Usage: midprep tokenizer" in midprep("tokenizer").stderr
+
+
+def test_doctor_says_what_is_there_and_what_follows() -> None:
+    done = midprep("doctor", HF_HUB_OFFLINE="1")
+    assert done.returncode == 0, done.stderr
+    found = {line.split()[0]: line for line in done.stdout.splitlines() if not line.startswith(" ")}
+    assert {"midprep", "packages", "encoder", "cores", "compiler", "cache", "disk", "hub"} <= set(found)
+    assert "offline" in found["hub"]
+    assert "numpy" in found["packages"]
 
 
 @needs_shared
