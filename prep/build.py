@@ -51,6 +51,7 @@ class Job:
             "mixture": {
                 "name": self.mixture.name,
                 "without": sorted(self.without),
+                **({"mix": mix} if (mix := self.mixture.mix.describe()) else {}),
                 **{split: [one.describe() for one in inputs] for split, inputs in self.inputs.items()},
             },
             "seed": self.mixture.seed,
@@ -77,7 +78,7 @@ class Job:
     def split(self, name: str) -> SplitJob:
         inputs = self.inputs[name]
         runs = [self.run_files(one) for one in inputs]
-        return SplitJob(name, inputs, runs, self.tokenizer, self.mixture.seed, self.options)
+        return SplitJob(name, inputs, runs, self.tokenizer, self.mixture.seed, self.options, self.mixture.mix)
 
     def units(self) -> list[Unit]:
         """The units of rows to render, each block once, however many entries use it"""

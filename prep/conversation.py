@@ -49,6 +49,12 @@ REASONS = [
     "tool calls",
     "trained in part of a turn",
     "train is not true or false",
+    "too few tokens",
+    "too many tokens",
+    "too few trained tokens",
+    "too many trained tokens",
+    "asked in val",
+    "duplicate",
 ]
 REASON = {reason: code for code, reason in enumerate(REASONS)}
 

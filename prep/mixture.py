@@ -13,16 +13,18 @@ A mixture is data, so a key or name that is not known is an error that names the
 import difflib
 import tomllib
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
+
+from prep.mix import FILTERS, SHARES, Mix, check_proportions, check_share, parse_mix
 
 MIXTURES = Path(__file__).parent / "mixtures"
 SPLITS = ("train", "val")
 TASKS = ("smoltalk", "mmlu", "gsm8k", "identity", "simple_spelling", "spelling_bee", "arithmetic", "chat")
 GENERATED = ("simple_spelling", "spelling_bee", "arithmetic")
 HUB = ("smoltalk", "mmlu", "gsm8k")
-COMMON = {"name", "start", "stop", "repeat"}  # keys that every task takes
+COMMON = {"name", "start", "stop", "repeat", *SHARES}  # keys that every task takes
 
 
 @dataclass(frozen=True)
@@ -39,11 +41,23 @@ class Entry:
     stop: int | None = None  # one past the last
     size: int | None = None  # number of rows of a generated task
     seed: int = 42  # of a generated task
-    repeat: int = 1
+    repeat: float = 1  # whole copies, and a part of one
+    proportion: float | None = None  # of the split; see prep.mix for this and what follows
+    choose: int | None = None  # conversations
+    max_repeats: int | None = None
+    min_tokens: int | None = None
+    max_tokens: int | None = None
+    min_trained_tokens: int | None = None
+    max_trained_tokens: int | None = None
 
     @property
     def label(self) -> str:
         return self.name or self.task
+
+    @property
+    def takes_part(self) -> bool:
+        """Whether it asks for more or less than whole copies"""
+        return self.proportion is not None or self.choose is not None or self.repeat != int(self.repeat)
 
 
 @dataclass(frozen=True)
@@ -54,6 +68,7 @@ class Mixture:
     seed: int
     splits: dict[str, tuple[Entry, ...]]
     folder: Path  # where the mixture's file lies; paths in it are tried from here first
+    mix: Mix = field(default_factory=Mix)
 
     def without(self, tasks: Iterable[str]) -> "Mixture":
         """The mixture without the entries of some tasks. ValueError for a task that it has not."""
@@ -70,7 +85,9 @@ class Mixture:
         }
         if not splits.get("train"):
             raise ValueError(f"--without {', '.join(sorted(tasks))} leaves nothing to train on.")
-        return Mixture(self.name, self.seed, splits, self.folder)
+        for split, entries in splits.items():
+            check_proportions([e.proportion for e in entries], f"--without {', '.join(sorted(tasks))}, {split}")
+        return replace(self, splits=splits)
 
 
 def mixture_names() -> list[str]:
@@ -95,7 +112,7 @@ def load_mixture(name: str) -> Mixture:
 
 def parse_mixture(data: dict[str, Any], where: str, folder: Path, default_name: str) -> Mixture:
     """The parsed TOML of a mixture -> a Mixture"""
-    _check_keys(data, {"name": str, "seed": int, "train": list, "val": list}, where)
+    _check_keys(data, {"name": str, "seed": int, "mix": dict, "train": list, "val": list}, where)
     name = data.get("name", default_name)
     if not name or "/" in name or name.startswith("."):
         raise ValueError(
@@ -113,14 +130,18 @@ def parse_mixture(data: dict[str, Any], where: str, folder: Path, default_name: 
     }
     if "train" not in splits:
         raise ValueError(f'{where} has no [[train]] entry: add one, as [[train]] and task = "smoltalk".')
-    return Mixture(name, seed, splits, folder)
+    for split, entries in splits.items():
+        check_proportions([entry.proportion for entry in entries], f"{where}, {split}")
+    _check_keys(data.get("mix", {}), {f.name: str for f in fields(Mix)}, f"{where}, [mix]")
+    return Mixture(name, seed, splits, folder, parse_mix(data.get("mix", {}), where))
 
 
 def _parse_entry(data: Any, where: str) -> Entry:
     if not isinstance(data, dict):
         raise ValueError(f"{where} is {data!r}, wanted a table: write [[train]].")
-    integers = {"start", "stop", "size", "seed", "repeat"}
-    _check_keys(data, {f.name: int if f.name in integers else str for f in fields(Entry)}, where)
+    integers = {"start", "stop", "size", "seed", "choose", "max_repeats", *FILTERS}
+    known = {f.name: int if f.name in integers else str for f in fields(Entry)}
+    _check_keys(data, known | dict.fromkeys(("repeat", "proportion"), float), where)
     if data.get("task") not in TASKS:
         found = data.get("task")
         raise ValueError(
@@ -136,8 +157,7 @@ def _parse_entry(data: Any, where: str) -> Entry:
         )
     if entry.task == "chat" and not entry.path:
         raise ValueError(f'{where}: task "chat" needs a path, as path = "mine.jsonl".')
-    if entry.repeat < 1 or entry.repeat >= 1 << 16:
-        raise ValueError(f"{where}: repeat = {entry.repeat} found, wanted 1 to 65,535.")
+    check_share(data, where)
     if entry.start < 0 or (entry.stop is not None and entry.stop <= entry.start):
         raise ValueError(
             f"{where}: start = {entry.start} and stop = {entry.stop} select nothing: wanted 0 <= start < stop."
@@ -167,8 +187,10 @@ def _check_keys(data: dict[str, Any], known: dict[str, type], where: str) -> Non
             raise ValueError(
                 f"{where}: key {key!r} is not known, wanted one of {', '.join(known)}.{nearest(key, known)}"
             )
-        if not isinstance(value, known[key]) or isinstance(value, bool):
+        wanted = (int, float) if known[key] is float else known[key]
+        if not isinstance(value, wanted) or isinstance(value, bool):
             kinds = {int: "a whole number", str: "a string", list: "tables, as in [[train]]"}
+            kinds |= {float: "a whole number or a fraction", dict: "a table, as [mix]"}
             raise ValueError(f"{where}: {key} = {value!r} found, wanted {kinds[known[key]]}.")
 
 

@@ -5,6 +5,9 @@ The order of a mixture: which conversation comes when, as positions and nothing 
     list      a0 a1 a2  b0 b1  b0 b1             every entry, as often as it is repeated
     shuffled  b1 a2 b0 a0 b1 b0 a1               random.Random(seed).shuffle
 
+A part of an entry (`repeat = 1.5`, `choose`, `proportion`: prep.shares says which rows) is one more copy of fewer rows: it
+stands after the entry's whole copies, in the entry's order.
+
 It is the order of nanochat's TaskMixture (see random.shuffle and numpy.random.Generator.permutation, whose algorithms
 are fixed), so a build has the same conversations in the same order. Shuffled are 4-byte numbers: 0.5 us a conversation.
 """
@@ -42,10 +45,17 @@ def select_rows(num_rows: int, permuted: bool, start: int, stop: int | None) -> 
     return rows[start:stop]
 
 
-def mixture_order(sizes: list[int], repeats: list[int], seed: int) -> Order:
-    """Sizes and repeats of the entries -> their conversations shuffled. At most 2**32 of them."""
-    copies = np.repeat(np.arange(len(sizes)), repeats)  # entry of each copy
+def mixture_order(sizes: list[int], repeats: list[int], seed: int, parts: list[Array] | None = None) -> Order:
+    """
+    Sizes and repeats of the entries, and parts of them (places, ascending; empty for none) -> their conversations
+    shuffled. At most 2**32 of them.
+    """
+    parts = parts or [np.zeros(0, dtype=np.int64)] * len(sizes)
+    whole = np.array(repeats, dtype=np.int64)
+    copies = np.repeat(np.arange(len(sizes)), whole + 1)  # entry of each copy; its part, mostly empty, is the last
     copy_sizes = np.array(sizes, dtype=np.int64)[copies]
+    is_part = np.cumsum(whole + 1) - 1  # (entries,) which copy
+    copy_sizes[is_part] = [len(part) for part in parts]
     ends = np.cumsum(copy_sizes)
     total = int(ends[-1]) if len(ends) else 0
     if total > 1 << 32:
@@ -56,9 +66,10 @@ def mixture_order(sizes: list[int], repeats: list[int], seed: int) -> Order:
     random.Random(seed).shuffle(numbers)
     place = np.frombuffer(numbers, dtype=np.uint32) if total else np.zeros(0, dtype=np.uint32)
     copy = np.searchsorted(ends, place, side="right")
-    first_copy = np.concatenate([[0], np.cumsum(repeats)[:-1]]).astype(np.int64)
-    return Order(
-        entry=copies[copy].astype(np.uint16),
-        repeat=(copy - first_copy[copies[copy]]).astype(np.uint16),
-        position=(place - (ends - copy_sizes)[copy]).astype(np.uint32),
-    )
+    position = (place - (ends - copy_sizes)[copy]).astype(np.uint32)
+    for number, part in enumerate(parts):
+        if len(part):
+            here = copy == is_part[number]
+            position[here] = part[position[here]]
+    entry = copies[copy]
+    return Order(entry.astype(np.uint16), (copy - (is_part - whole)[entry]).astype(np.uint16), position)

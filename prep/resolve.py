@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prep.mix import SHARES
 from prep.mixture import GENERATED, HUB, Entry, Mixture
 from prep.runs import run_key
 from prep.sources import Source, generated, hub_files, local_files, open_files
@@ -50,7 +51,8 @@ class Input:
             "stop": entry.stop,
             "size": self.source.num_rows if entry.task in GENERATED else None,
             "seed": entry.seed if entry.task in GENERATED else None,
-            "repeat": entry.repeat,
+            "repeat": int(entry.repeat) if entry.repeat == int(entry.repeat) else entry.repeat,
+            **{key: value for key in SHARES if (value := getattr(entry, key)) is not None},
             "revision": self.source.revision,
             "sha256": self.source.sha256,
             "task_version": TASKS[entry.task].VERSION,

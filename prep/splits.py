@@ -1,6 +1,7 @@
 """
 One split of a build: its conversations in the mixture's order, planned, written and counted.
 
+    table      tokens and trained tokens of every row        what is not wanted is marked, how much is taken decided
     order      (entry, position) of every conversation      shuffled
     pieces     + row in the source, tokens                   rejected rows left out, too long ones cut
     shards     rows and documents                            written by workers
@@ -9,7 +10,7 @@ One split of a build: its conversations in the mixture's order, planned, written
 Nothing here depends on what a conversation says: lengths, positions and counts are all that is moved.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +19,18 @@ import numpy.typing as npt
 
 from prep.conversation import offsets
 from prep.excess import cut_conversations, handle_excess, trained_tokens
+from prep.leave_out import drop_duplicates, filter_lengths, mark
+from prep.mix import Mix
 from prep.options import Options
-from prep.order import mixture_order, select_rows
+from prep.order import mixture_order
 from prep.plan import PIECE, ShardPlan, plan_bfd, plan_wrapped
 from prep.progress import Progress
 from prep.record import Record
 from prep.rejected import RejectedRows, check_share, count
 from prep.resolve import Input
-from prep.runs import read_run
 from prep.shard import Manifest, token_dtype, write_array
+from prep.shares import Taken, allot, describe_share
+from prep.table import Table, read_table
 from prep.tokenizer import Tokenizer
 from prep.write import RunFiles, ShardWriter, WrittenShard, write_shard
 
@@ -43,28 +47,27 @@ class SplitJob:
     tokenizer: Tokenizer
     seed: int
     options: Options
+    mix: Mix = field(default_factory=Mix)
 
     @property
     def wrapped(self) -> bool:
         return self.options.packing == "wrapped"
 
-
-@dataclass(frozen=True)
-class Table:
-    """All rows of all inputs, one after the other: row r of input i is at start[i] + r."""
-
-    start: Array  # (inputs,) int64
-    tokens: Array  # (n,) uint32, 0 where the row is rejected
-    reasons: Array  # (n,) uint8
-    selected: list[Array]  # of each input: the rows that the mixture uses, in their order
+    @property
+    def cuts(self) -> str | None:
+        """What happens to conversations longer than a row; `wrapped` has no use for it"""
+        return None if self.wrapped else self.options.excess_length_strategy
 
 
 def build_split(split: SplitJob, staging: Path, record: Record) -> tuple[Manifest, list[RejectedRows]]:
     """Plan and write a split; returns its part of the manifest, and the rows that are not in it."""
     with record.measure("plan") as measured:
-        table = read_table(split)
-        pieces = order_pieces(split, table)
-        sources, rejected = count_rows(split, table)
+        table = read_table(split.inputs, split.runs)
+        check_rejected(split, table)
+        leave_out(split, table)
+        taken = take(split, table)
+        pieces = order_pieces(split, table, taken)
+        sources, rejected = count_rows(split, table, taken)
         if not len(pieces):
             raise ValueError(
                 f"no conversation of the {split.name} split is valid: its rows say {sources[0]['rejected']}."
@@ -80,32 +83,59 @@ def build_split(split: SplitJob, staging: Path, record: Record) -> tuple[Manifes
     rows, docs, shards = write_all(split, plans, staging, record)
     for i, source in enumerate(sources):
         add_totals(source, i, split, pieces, docs)
-    return describe(split, rows, docs, shards, sources, staging), rejected
+    total = {key: sum(one[key] for one in sources) for key in ("conversations", "total_tokens", "trainable_tokens")}
+    for i, one in enumerate(split.inputs):
+        describe_share(one.entry, taken[i], len(table.usable(i)), sources[i], total, split.mix.by)
+    described = describe(split, rows, docs, shards, sources, staging)
+    if split.mix.dedup is not None:
+        described["duplicates"] = {"left out": sum(one["rejected"].get("duplicate", 0) for one in sources)}
+    return described, rejected
 
 
-def read_table(split: SplitJob) -> Table:
-    """Lengths of every rendered row, from the runs"""
-    runs = [[read_run(path) for path in files.paths] for files in split.runs]
-    sizes = [int(files.starts[-1] - files.starts[0]) for files in split.runs]
-    first = np.array([files.starts[0] for files in split.runs], dtype=np.int64)
-
-    def column(name: str) -> Array:
-        return np.concatenate([getattr(one, name) for some in runs for one in some])
-
-    return Table(
-        start=offsets(np.array(sizes))[:-1] - first,
-        tokens=column("lengths"),
-        reasons=column("reasons"),
-        selected=[
-            select_rows(one.source.num_rows, one.permuted, one.entry.start, one.entry.stop) for one in split.inputs
-        ],
-    )
+def check_rejected(split: SplitJob, table: Table) -> None:
+    """ValueError where more rows of a source are no valid conversations than allowed"""
+    for i, one in enumerate(split.inputs):
+        rows = np.sort(table.selected[i])
+        reasons = table.reasons[table.start[i] + rows]
+        bad = reasons > 0
+        check_share(RejectedRows(split.name, one, rows[bad], reasons[bad]), len(rows), split.options.max_rejected)
 
 
-def order_pieces(split: SplitJob, table: Table) -> Array:
-    """The valid conversations of a split in the mixture's order, as pieces (D,) PIECE of one whole conversation each"""
+def leave_out(split: SplitJob, table: Table) -> None:
+    """Mark in the table what the mixture does not want."""
+    filter_lengths([one.entry for one in split.inputs], table)
+    if split.mix.dedup is not None:
+        drop_duplicates(table, split.runs)
+
+
+def take(split: SplitJob, table: Table) -> list[Taken]:
+    """How much of each input is taken, measured in what would be left of each conversation after cutting"""
+    entries = [one.entry for one in split.inputs]
+    if any(entry.takes_part for entry in entries) and split.cuts == "drop":
+        for i in range(len(entries)):  # what is dropped later is not there to be chosen
+            places = table.places(i)
+            mark(table, places[table.tokens[places] > split.options.max_seq_len], "too long")
+    usable = [table.usable(i) for i in range(len(entries))]
+    weights = [np.ones(len(some), dtype=np.int64) for some in usable]
+    if split.mix.by != "conversations" and any(entry.proportion is not None for entry in entries):
+        weights = [tokens_left(split, table, i, some) for i, some in enumerate(usable)]
+    return allot(entries, usable, weights, split.mix, split.seed)
+
+
+def tokens_left(split: SplitJob, table: Table, number: int, usable: Array) -> Array:
+    """(u,) tokens, or trained tokens, that each usable row of an input has when it is cut to what fits"""
+    rows = table.selected[number][usable]
+    longest = split.options.max_seq_len if split.cuts == "truncate" else np.iinfo(np.uint32).max
+    limit = min(split.options.token_limit or longest, longest)
+    pieces = np.zeros(len(rows), dtype=PIECE)
+    pieces["index"], pieces["length"] = rows, np.minimum(table.tokens[table.start[number] + rows], limit)
+    return trained_tokens(pieces, split.runs[number]) if split.mix.by == "trained_tokens" else pieces["length"]
+
+
+def order_pieces(split: SplitJob, table: Table, taken: list[Taken]) -> Array:
+    """The conversations of a split in the mixture's order, as pieces (D,) PIECE of one whole conversation each"""
     sizes = [len(rows) for rows in table.selected]
-    order = mixture_order(sizes, [one.entry.repeat for one in split.inputs], split.seed)
+    order = mixture_order(sizes, [one.copies for one in taken], split.seed, [one.part for one in taken])
     index = np.concatenate(table.selected)[offsets(np.array(sizes))[order.entry] + order.position]
     place = table.start[order.entry] + index
     pieces = np.zeros(len(index), dtype=PIECE)
@@ -115,26 +145,24 @@ def order_pieces(split: SplitJob, table: Table) -> Array:
     return valid
 
 
-def count_rows(split: SplitJob, table: Table) -> tuple[list[dict[str, Any]], list[RejectedRows]]:
-    """By source, what goes in and what is rejected. ValueError where more is rejected than allowed."""
+def count_rows(split: SplitJob, table: Table, taken: list[Taken]) -> tuple[list[dict[str, Any]], list[RejectedRows]]:
+    """By source, what goes in and what is rejected: once for each whole copy, and once where there is none."""
     sources, rejected = [], []
     for i, one in enumerate(split.inputs):
         rows = np.sort(table.selected[i])
         reasons = table.reasons[table.start[i] + rows]
         bad = reasons > 0
-        found = RejectedRows(split.name, one, rows[bad], reasons[bad])
-        check_share(found, len(rows), split.options.max_rejected)
-        repeat = one.entry.repeat
+        copies = max(taken[i].copies, 1)
         sources.append(
             {
                 **one.describe(),
-                "rows": len(rows) * repeat,
-                "rejected": {reason: number * repeat for reason, number in count(reasons).items()},
+                "rows": taken[i].copies * int((~bad).sum()) + len(taken[i].part) + copies * int(bad.sum()),
+                "rejected": {reason: number * copies for reason, number in count(reasons).items()},
                 "truncated": 0,
                 "extra_pieces": 0,
             }
         )
-        rejected.append(found)
+        rejected.append(RejectedRows(split.name, one, rows[bad], reasons[bad]))
     return sources, rejected
 
 

@@ -1,0 +1,89 @@
+"""
+Conversations that a mixture does not want, though they are valid: counted as rejected, each with its reason.
+
+    filters        min_tokens and the like, by entry, of conversations as rendered
+    drop_overlap   their user asks what a conversation of val asks       training only, see prep.overlap
+    dedup          their tokens are those of one before them             in each split by itself, see below
+
+What was there before: entries in the order of the mixture, rows in the order of the entry (which is that of the list before
+it is shuffled). Copies that `repeat` makes are no duplicates. A conversation is told by 16 bytes of BLAKE2 over its token
+ids: two that differ have the same with a chance of one in 10**22, for 10 million of them.
+"""
+
+import hashlib
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from prep.conversation import REASON, offsets
+from prep.mixture import Entry
+from prep.runs import read_run
+from prep.table import Table
+from prep.write import RunFiles
+
+Array = npt.NDArray[Any]
+
+DELIBERATE = (
+    "too few tokens", "too many tokens", "too few trained tokens", "too many trained tokens", "asked in val", "duplicate",
+)  # fmt: skip
+
+
+def filter_lengths(entries: list[Entry], table: Table) -> None:
+    """Mark what the filters of each entry leave out."""
+    for i, entry in enumerate(entries):
+        places = table.places(i)
+        tokens, trained = table.tokens[places], table.trainable[places]
+        for values, low, high, what in (
+            (tokens, entry.min_tokens, entry.max_tokens, "tokens"),
+            (trained, entry.min_trained_tokens, entry.max_trained_tokens, "trained tokens"),
+        ):
+            if low is not None:
+                mark(table, places[values < low], f"too few {what}")
+            if high is not None:
+                mark(table, places[values > high], f"too many {what}")
+
+
+def drop_duplicates(table: Table, runs: list[RunFiles]) -> None:
+    """Mark every conversation whose tokens are those of one before it."""
+    rows = [table.selected[i][table.usable(i)] for i in range(len(runs))]
+    digests = np.concatenate([conversation_digests(files, some) for files, some in zip(runs, rows, strict=True)])
+    places = np.concatenate([table.start[i] + some for i, some in enumerate(rows)])
+    mark(table, places[is_repeated(digests)], "duplicate")
+
+
+def mark(table: Table, places: Array, reason: str) -> None:
+    """Leave out the conversations at some places, unless they are already"""
+    fine = places[table.reasons[places] == 0]
+    table.reasons[fine] = REASON[reason]
+
+
+def conversation_digests(files: RunFiles, rows: Array) -> Array:
+    """(n,) row numbers of a source, in any order -> (n, 2) uint64, the hash of the token ids of each"""
+    out = np.empty((len(rows), 2), dtype=np.uint64)
+    blocks = np.searchsorted(files.starts, rows, side="right") - 1
+    by_block = np.argsort(blocks, kind="stable")
+    cuts = np.searchsorted(blocks[by_block], np.arange(len(files.paths) + 1))
+    for block in np.flatnonzero(np.diff(cuts)):
+        run, here = read_run(files.paths[block]), by_block[cuts[block] : cuts[block + 1]]
+        bounds = offsets(run.lengths) * run.tokens.dtype.itemsize
+        data, wanted = run.tokens.data.cast("B"), rows[here] - files.starts[block]
+        digests = [
+            hashlib.blake2b(data[a:b], digest_size=16).digest()
+            for a, b in zip(bounds[wanted].tolist(), bounds[wanted + 1].tolist(), strict=True)
+        ]
+        out[here] = np.frombuffer(b"".join(digests), dtype="<u8").reshape(-1, 2)
+    return out
+
+
+def is_repeated(digests: Array) -> Array:
+    """
+    (n, 2) uint64 -> (n,) bool: there is an equal one before it
+
+    >>> is_repeated(np.array([[1, 1], [2, 1], [1, 1]], dtype=np.uint64))
+    array([False, False,  True])
+    """
+    order = np.lexsort((digests[:, 1], digests[:, 0]))  # stable: of equal ones the first comes first
+    ordered, repeated = digests[order], np.zeros(len(digests), dtype=bool)
+    repeated[order[1:]] = (ordered[1:] == ordered[:-1]).all(axis=1)
+    return repeated

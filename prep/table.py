@@ -1,0 +1,60 @@
+"""
+What is known of every rendered row of a split before anything is planned: a few numbers a conversation, from the runs.
+
+    input 0, rows 0 .. 3       tokens 36 0 147 305    trainable 20 0 80 90    reasons 0 2 0 0    asks 8f.. 0 c1.. 07..
+    input 1, rows 0 .. 1              81 690                    2 300                 0 0             8f.. 5a..
+
+21 bytes a row. All that follows (what is left out, how much is taken, the order, the rows) is decided from it.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from prep.conversation import offsets
+from prep.order import select_rows
+from prep.resolve import Input
+from prep.runs import read_run
+from prep.write import RunFiles
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Table:
+    """All rows of all inputs, one after the other: row r of input i is at start[i] + r."""
+
+    start: Array  # (inputs,) int64
+    tokens: Array  # (n,) uint32, 0 where the row is no valid conversation
+    trainable: Array  # (n,) uint32
+    reasons: Array  # (n,) uint8; prep.leave_out adds to them
+    selected: list[Array]  # of each input: the rows that the mixture uses, in their order
+
+    def places(self, number: int) -> Array:
+        """Where the selected rows of an input are"""
+        places: Array = self.start[number] + self.selected[number]
+        return places
+
+    def usable(self, number: int) -> Array:
+        """Which of the selected rows of an input are valid and wanted, as places in `selected`"""
+        return np.flatnonzero(self.reasons[self.places(number)] == 0)
+
+
+def read_table(inputs: list[Input], runs: list[RunFiles]) -> Table:
+    """The numbers of every rendered row"""
+    opened = [[read_run(path) for path in files.paths] for files in runs]
+    sizes = [int(files.starts[-1] - files.starts[0]) for files in runs]
+    first = np.array([files.starts[0] for files in runs], dtype=np.int64)
+
+    def column(name: str) -> Array:
+        return np.concatenate([getattr(one, name) for some in opened for one in some])
+
+    return Table(
+        start=offsets(np.array(sizes))[:-1] - first,
+        tokens=column("lengths"),
+        trainable=column("trainable"),
+        reasons=column("reasons"),
+        selected=[select_rows(one.source.num_rows, one.permuted, one.entry.start, one.entry.stop) for one in inputs],
+    )
