@@ -18,7 +18,7 @@ from prep import __version__, cli_see, cli_tokenizer
 from prep.cli_tokenizer import Json, Pattern, TokenizerName
 
 # of the click that typer brings along
-UsageError: type[typer.BadParameter] = typer.BadParameter.__mro__[1]  # type: ignore[assignment]
+UsageError: type[typer.BadParameter] = typer.BadParameter.__mro__[1]
 
 if TYPE_CHECKING:
     pass
@@ -257,7 +257,7 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _interrupt)
     try:
-        sys.exit(app(sys.argv[1:] or ["--help"], standalone_mode=False))
+        sys.exit(app(sys.argv[1:] or ["--help"], prog_name="midprep", standalone_mode=False))
     except UsageError as error:
         message = error.format_message()
         if not message.startswith("Usage:"):  # which is what a group of commands says when none is named
