@@ -92,7 +92,7 @@ class Job:
                     paths = tuple(path_of[bound] for bound in bounds[:-1])
                     if paths[0] not in seen:
                         seen.update(paths)
-                        units.append(Unit(one.entry.task, one.source, one.entry.seed, one.split or "", bounds, paths))
+                        units.append(Unit(one.task, one.source, one.entry.seed, one.split or "", bounds, paths))
         return units
 
 
@@ -107,7 +107,7 @@ def make_job(
     """Resolve the sources of a build. ValueError or FileNotFoundError where one is missing."""
     choose_engine(tokenizer, options.encoder)
     mixture = mixture.without(without) if without else mixture
-    return Job(mixture, resolve(mixture, data_root, identity), tokenizer, options, without)
+    return Job(mixture, resolve(mixture, data_root, identity, options.cache_dir), tokenizer, options, without)
 
 
 def build(job: Job, root: Path, say: Callable[[str], None] = lambda line: None) -> tuple[Manifest, bool]:

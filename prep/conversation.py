@@ -49,6 +49,7 @@ REASONS = [
     "tool calls",
     "trained in part of a turn",
     "train is not true or false",
+    "left out by its task",
     "too few tokens",
     "too many tokens",
     "too few trained tokens",

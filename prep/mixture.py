@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from prep.mix import FILTERS, SHARES, Mix, check_proportions, check_share, parse_mix
+from prep.own_entry import CHAT, OWN, check_own
 
 MIXTURES = Path(__file__).parent / "mixtures"
 SPLITS = ("train", "val")
@@ -36,7 +37,14 @@ class Entry:
     subset: str | None = None  # configuration on the Hub
     split: str | None = None  # of the source
     revision: str | None = None  # commit, tag or branch on the Hub
-    path: str | None = None  # file of an identity or chat task, from the mixture's directory or the current one
+    path: str | None = None  # file, directory or pattern, from the mixture's directory or the current one
+    hub: str | None = None  # OWNER/NAME of a data set of one's own
+    layout: str | None = None  # of chat, as all that follows: recognised by default
+    columns: dict[str, str] | None = None  # our names for the data's fields
+    roles: dict[str, str] | None = None  # ours for the data's
+    train_on: str = "all"  # or last, or none
+    consecutive: str = "reject"  # or merge: messages of one role after one another
+    tools: str = "parts"  # or text: what calls of tools become
     start: int = 0  # first row of the (permuted) source
     stop: int | None = None  # one past the last
     size: int | None = None  # number of rows of a generated task
@@ -52,7 +60,7 @@ class Entry:
 
     @property
     def label(self) -> str:
-        return self.name or self.task
+        return self.name or self.task.rpartition("/")[2].partition(".py:")[0]
 
     @property
     def takes_part(self) -> bool:
@@ -140,23 +148,28 @@ def _parse_entry(data: Any, where: str) -> Entry:
     if not isinstance(data, dict):
         raise ValueError(f"{where} is {data!r}, wanted a table: write [[train]].")
     integers = {"start", "stop", "size", "seed", "choose", "max_repeats", *FILTERS}
-    known = {f.name: int if f.name in integers else str for f in fields(Entry)}
-    _check_keys(data, known | dict.fromkeys(("repeat", "proportion"), float), where)
-    if data.get("task") not in TASKS:
-        found = data.get("task")
+    known: dict[str, type] = {f.name: int if f.name in integers else str for f in fields(Entry)}
+    known |= dict.fromkeys(("repeat", "proportion"), float) | dict.fromkeys(("columns", "roles"), dict)
+    _check_keys(data, known, where)
+    found, own = data.get("task"), False
+    if found not in TASKS:
+        from prep.own_tasks import is_own
+
+        own = isinstance(found, str) and is_own(found)
+    if found not in TASKS and not own:
         raise ValueError(
             f"{where}: task = {found!r} is not known, wanted one of {', '.join(TASKS)}.{nearest(str(found), TASKS)}"
         )
     entry = Entry(**data)
     allowed: set[str] = {"subset", "revision", "split"} if entry.task in HUB else set()
     allowed |= {"size", "seed", "split"} if entry.task in GENERATED else set()
-    allowed |= {"path"} if entry.task in ("chat", "identity") else set()
-    for key in ({"subset", "revision", "split", "size", "seed", "path"} - allowed) & set(data):
+    allowed |= {"path"} if entry.task == "identity" else CHAT if entry.task == "chat" else OWN if own else set()
+    for key in ({"size", "seed", *CHAT} - allowed) & set(data):
         raise ValueError(
             f"{where}: task {entry.task!r} takes no {key}, it takes {', '.join(sorted(allowed | COMMON))}."
         )
-    if entry.task == "chat" and not entry.path:
-        raise ValueError(f'{where}: task "chat" needs a path, as path = "mine.jsonl".')
+    if own or entry.task == "chat":
+        check_own(entry, data, where)
     check_share(data, where)
     if entry.start < 0 or (entry.stop is not None and entry.stop <= entry.start):
         raise ValueError(
@@ -190,7 +203,10 @@ def _check_keys(data: dict[str, Any], known: dict[str, type], where: str) -> Non
         wanted = (int, float) if known[key] is float else known[key]
         if not isinstance(value, wanted) or isinstance(value, bool):
             kinds = {int: "a whole number", str: "a string", list: "tables, as in [[train]]"}
-            kinds |= {float: "a whole number or a fraction", dict: "a table, as [mix]"}
+            kinds |= {
+                float: "a whole number or a fraction",
+                dict: "a table, as [mix]" if key == "mix" else 'a table, as { theirs = "ours" }',
+            }
             raise ValueError(f"{where}: {key} = {value!r} found, wanted {kinds[known[key]]}.")
 
 

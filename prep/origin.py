@@ -18,7 +18,6 @@ from prep.mixture import Mixture, load_mixture, mixture_names
 from prep.resolve import Input, resolve
 from prep.shard import Split
 from prep.sources import read_rows
-from prep.tasks import TASKS
 
 OPTIONS = {"--mixture": "mixture", "--data-root": "data_root", "--identity": "identity"}
 
@@ -71,7 +70,7 @@ class Origins:
         source, index = int(self.split.docs["source"][doc]), int(self.split.docs["index"][doc])
         one = self._input(source)
         if not one.source.files:
-            made = TASKS[one.entry.task].generate(index, index + 1, one.entry.seed, str(one.split))
+            made = one.task.generate(index, index + 1, one.entry.seed, str(one.split))
             return to_json({"messages": messages(made)})
         return read_row(one, index)
 

@@ -19,7 +19,6 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from prep.conversation import REASONS
-from prep.mixture import GENERATED
 from prep.resolve import Input
 from prep.shard import write_bytes
 from prep.sources import read_rows
@@ -80,7 +79,7 @@ def _lines(found: RejectedRows) -> Iterator[str]:
 def contents(one: Input, rows: Array) -> list[str]:
     """What stands in some rows (n,), ascending, as text of at most SHOWN_CHARACTERS; reads only their blocks"""
     out: list[str] = []
-    if one.entry.task in GENERATED:
+    if one.task.generates:
         return out
     bounds = sorted({bound for unit in one.source.units for bound in unit})
     for start, stop in pairwise(bounds):

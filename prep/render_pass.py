@@ -16,11 +16,10 @@ import pyarrow as pa
 from prep.conversation import Conversations, part_of, slices
 from prep.encode import Encoder
 from prep.lines import BATCH_BYTES
-from prep.mixture import GENERATED
 from prep.render import Rendered, render
 from prep.runs import read_run, write_run
 from prep.sources import Source, read_rows
-from prep.tasks import TASKS
+from prep.task import Task
 from prep.tokenizer import Tokenizer
 
 
@@ -40,7 +39,7 @@ class RenderContext:
 class Unit:
     """Neighbouring blocks of one source: block i holds rows bounds[i] .. bounds[i + 1] - 1 and goes to paths[i]."""
 
-    task: str
+    task: Task
     source: Source
     seed: int
     split: str
@@ -86,17 +85,16 @@ def check_run(path: Path) -> str:
 
 def read_conversations(unit: Unit, start: int, stop: int) -> Iterator[Conversations]:
     """Rows start .. stop - 1 as batches of conversations of bounded size, none across a block's end"""
-    task = TASKS[unit.task]
     bounds = [bound for bound in unit.bounds if start < bound <= stop]
-    if unit.task in GENERATED:
+    if unit.task.generates:
         for bound in bounds:
-            yield task.generate(start, bound, unit.seed, unit.split)
+            yield unit.task.generate(start, bound, unit.seed, unit.split)
             start = bound
         return
     place = start
     for table in read_rows(unit.source, start, stop):
         for part in _cut(table, place, bounds):
-            batch = task.conversations(part)
+            batch = unit.task.conversations(part)
             for a, b in slices(batch, BATCH_BYTES):
                 yield part_of(batch, a, b)
         place += len(table)

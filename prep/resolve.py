@@ -14,9 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from prep.mix import SHARES
-from prep.mixture import GENERATED, HUB, Entry, Mixture
+from prep.mixture import HUB, Entry, Mixture
+from prep.own_data import open_own
+from prep.own_tasks import find
 from prep.runs import run_key
 from prep.sources import Source, generated, hub_files, local_files, open_files
+from prep.task import Task
 from prep.tasks import TASKS
 
 
@@ -29,10 +32,12 @@ class Input:
     subset: str | None
     split: str | None  # of the source
     identity: str  # of the conversations that its rows give: source, task and the task's version
+    task: Task
+    train_flags: bool = False  # its messages may say that they do not train
 
     @property
     def permuted(self) -> bool:
-        return self.entry.task in HUB
+        return self.entry.task in HUB or self.entry.hub is not None
 
     def run_key(self, start: int, stop: int, tokenizer: str, renderer: int) -> str:
         """Key of the run of rows start .. stop - 1"""
@@ -43,52 +48,77 @@ class Input:
         entry = self.entry
         return {
             "name": entry.label,
-            "task": entry.task,
+            "task": self.task.label,
+            **({"hub": entry.hub} if entry.hub else {}),
             "subset": self.subset,
             "split": self.split,
             "path": Path(entry.path).name if entry.path else None,
             "start": entry.start,
             "stop": entry.stop,
-            "size": self.source.num_rows if entry.task in GENERATED else None,
-            "seed": entry.seed if entry.task in GENERATED else None,
+            "size": self.source.num_rows if self.task.generates else None,
+            "seed": entry.seed if self.task.generates else None,
             "repeat": int(entry.repeat) if entry.repeat == int(entry.repeat) else entry.repeat,
             **{key: value for key in SHARES if (value := getattr(entry, key)) is not None},
             "revision": self.source.revision,
             "sha256": self.source.sha256,
-            "task_version": TASKS[entry.task].VERSION,
+            "task_version": self.task.version,
+            **(self.task.layout.describe() if self.task.layout else {}),
+            **({"train_flags": self.train_flags} if self.task.layout or self.task.own else {}),
         }
 
 
-def resolve(mixture: Mixture, data_root: Path | None, identity: Path | None) -> dict[str, list[Input]]:
+def resolve(
+    mixture: Mixture, data_root: Path | None, identity: Path | None, cache_dir: Path | None = None
+) -> dict[str, list[Input]]:
     """The inputs of each split. FileNotFoundError or ValueError where a source is missing or cannot be read."""
     if data_root is not None and not data_root.is_dir():
         raise FileNotFoundError(f"--data-root {data_root} not found: give the directory that holds OWNER/NAME/...")
     return {
-        split: [_resolve(entry, split, mixture, data_root, identity) for entry in entries]
+        split: [_resolve(entry, split, mixture, data_root, identity, cache_dir) for entry in entries]
         for split, entries in mixture.splits.items()
     }
 
 
-def _resolve(entry: Entry, split: str, mixture: Mixture, data_root: Path | None, identity: Path | None) -> Input:
-    task = TASKS[entry.task]
+def _resolve(
+    entry: Entry, split: str, mixture: Mixture, data_root: Path | None, identity: Path | None, cache_dir: Path | None
+) -> Input:
+    own = find(entry.task, mixture.folder) if entry.task not in TASKS else None
+    task = Task(entry.task, own=own)
     subset: str | None = None
     source_split: str | None = None
-    if entry.task in GENERATED:
-        source_split = entry.split or ("train" if split == "train" else "test")
-        made_from = f"{entry.task} {source_split} {entry.seed}"
-        size = entry.size if entry.size is not None else task.SIZE
-        source = generated(size, entry.start, f"{made_from} {task.VERSION}")
-        _check_range(entry, size)
-        return Input(entry, source, None, source_split, f"{made_from} {task.VERSION}")
-    if entry.task in HUB:
+    flags = own is not None  # a task of one's own does what it likes
+    if task.generates:
+        return _generated(entry, split, task)
+    if entry.task == "chat" or own:
+        if not (entry.path or entry.hub):
+            raise ValueError(
+                f'{entry.label}: task {entry.task!r} reads rows: give a path, as path = "mine.jsonl", or a hub.'
+            )
+        found = open_own(entry, split, mixture, data_root, cache_dir, own)
+        source, task, flags = found.source, found.task, found.train_flags
+        subset, source_split = found.subset, found.split
+    elif entry.task in HUB:
         source, subset, source_split = _open_hub(entry, split, data_root)
     else:
-        path = (
-            identity or _find_identity(entry, mixture, data_root) if entry.task == "identity" else _find(entry, mixture)
-        )
-        source = open_files([path], ["messages"])
+        source = open_files([identity or _find_identity(entry, mixture, data_root)], ["messages"])
     _check_range(entry, source.num_rows)
-    return Input(entry, source, subset, source_split, f"{entry.task} {task.VERSION} {source.sha256}")
+    # a layout tells how lines are read; how columns were told apart from lines is in the bytes
+    return Input(entry, source, subset, source_split, f"{task.identity} {source.sha256}", task, flags)
+
+
+def _generated(entry: Entry, split: str, task: Task) -> Input:
+    source_split = entry.split or ("train" if split == "train" else "test")
+    if entry.path or entry.hub:
+        raise ValueError(
+            f"{entry.label}: task {entry.task!r} makes its rows: drop the {'path' if entry.path else 'hub'}."
+        )
+    if task.own and entry.size is None:
+        raise ValueError(f"{entry.label}: task {entry.task!r} makes its rows: say how many, as size = 1000.")
+    made_from = f"{task.label} {source_split} {entry.seed}"
+    size: int = entry.size if entry.size is not None else TASKS[entry.task].SIZE
+    source = generated(size, entry.start, f"{made_from} {task.version}")
+    _check_range(entry, size)
+    return Input(entry, source, None, source_split, f"{made_from} {task.version}", task, task.own is not None)
 
 
 def _check_range(entry: Entry, num_rows: int) -> None:

@@ -1,13 +1,13 @@
 """
-Chat: conversations of one's own. JSON lines (an object with `messages` a line, or the bare array) or parquet with a
-column `messages`. Contents are strings, or for assistants lists of parts, so that tool calls can be trained on and tool
-output not.
+Chat: conversations of one's own, as JSON lines, parquet or Arrow, in any of the layouts of prep.tasks.layouts. Contents are
+strings or, for the assistant, lists of parts: text and Python calls are trained, what Python answered is not.
 """
 
 import pyarrow as pa
 
 from prep.conversation import Conversations
-from prep.tasks import messages
+from prep.tasks import layouts, turns
+from prep.tasks.layouts import Layout
 
 EXAMPLE = {
     "messages": [
@@ -25,12 +25,12 @@ EXAMPLE = {
 }
 
 VERSION = 1
+PLAIN = Layout()
 
 
-def conversations(rows: pa.Table) -> Conversations:
-    """C rows, parquet's columns or lines of JSON in a column `line`, -> C conversations"""
-    if "line" in rows.column_names and "messages" not in rows.column_names:
-        return messages.of_lines(rows["line"])
-    if "messages" not in rows.column_names:
-        raise ValueError(f"columns are {rows.column_names}, wanted one named messages")
-    return messages.of_arrow(rows["messages"])
+def conversations(rows: pa.Table, layout: Layout = PLAIN) -> Conversations:
+    """C rows, columns or lines of JSON in a column `line`, -> C conversations"""
+    batch = layouts.conversations(rows, layout)
+    if layout.consecutive == "merge":
+        batch = turns.merge(batch)
+    return turns.train_on(batch, layout.train_on)

@@ -4,10 +4,12 @@ row by row.
 
     [{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": [{"type": "text", "text": "4"}]}]
 
-Content is a string, or for assistants a list of parts `{"type": "text" | "python" | "python_output", "text"}`.
+Content is a string, or for assistants a list of parts `{"type": "text" | "python" | "python_output", "text"}`. Where the
+caller takes flags, `"train": false` on a message of the assistant's keeps it as context.
 """
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -22,37 +24,70 @@ UNKNOWN = 255  # a role or kind that is none of ours, until the conversation is 
 Array = npt.NDArray[Any]
 
 
-def of_arrow(column: pa.ChunkedArray) -> Conversations:
-    """(C,) list<struct<role: string, content: string or list<struct<type, text>>>> -> C conversations"""
+OURS = {role: role for role in ROLES}
+
+
+def of_arrow(
+    column: pa.ChunkedArray,
+    fields: tuple[str, str] = ("role", "content"),
+    roles: Mapping[str, str] = OURS,
+    train: str | None = None,
+) -> Conversations:
+    """
+    (C,) list<struct<role: string, content: string or list<struct<type, text>>>> -> C conversations. `fields` are their
+    names for role and content, `roles` has ours for each of theirs, `train` is the field with a flag a message.
+    """
     rows = column.combine_chunks()
     if not (pa.types.is_list(rows.type) or pa.types.is_large_list(rows.type)) or not pa.types.is_struct(
         rows.type.value_type
     ):
-        raise ValueError(f"messages are {rows.type}, wanted a list of structs with role and content")
+        raise ValueError(f"messages are {rows.type}, wanted a list of structs with {' and '.join(fields)}")
     names = {field.name for field in rows.type.value_type}
-    if not {"role", "content"} <= names:
-        raise ValueError(f"messages have the fields {sorted(names)}, wanted role and content")
+    if not set(fields) <= names:
+        raise ValueError(f"messages have the fields {sorted(names)}, wanted {' and '.join(fields)}")
     messages = rows.flatten()
-    role, content = pc.struct_field(messages, "role"), pc.struct_field(messages, "content")
+    role, content = (_decoded(pc.struct_field(messages, field)) for field in fields)
     parts, kinds, texts = _parts_of_arrow(content)
     batch = Conversations(
         texts=pc.fill_null(texts, "") if texts.null_count else texts,
         kinds=kinds,
         parts=parts,
-        roles=codes(role, ROLES),
+        roles=_role_codes(role, roles),
         messages=offsets(pc.fill_null(pc.list_value_length(rows), 0).to_numpy(zero_copy_only=False)),
         reasons=np.zeros(len(rows), dtype=np.uint8),
+        trained=_flags(pc.struct_field(messages, train)) if train in names else None,
     )
     batch = reject(batch, rows.is_null().to_numpy(zero_copy_only=False), "missing field")
     batch = reject(batch, _rows_with(batch, role.is_null().to_numpy(zero_copy_only=False)), "missing field")
     batch = reject(batch, _rows_with(batch, batch.roles == UNKNOWN), "unknown role")
     batch = reject(batch, _rows_with(batch, content.is_null().to_numpy(zero_copy_only=False)), "content is not text")
+    if "tool_calls" in names:
+        batch = reject(batch, _rows_with(batch, pc.is_valid(pc.struct_field(messages, "tool_calls"))), "tool calls")
     if texts.null_count:
         missing = np.add.reduceat(np.append(texts.is_null().to_numpy(zero_copy_only=False), False), parts[:-1]) > 0
         batch = reject(batch, _rows_with(batch, missing & (np.diff(parts) > 0)), "content is not text")
     unknown = np.repeat(np.arange(len(kinds)), kinds == UNKNOWN)
     message = np.searchsorted(parts, unknown, side="right") - 1
     return reject(batch, _rows_with(batch, np.isin(np.arange(len(batch.roles)), message)), "unknown part type")
+
+
+def _decoded(column: pa.Array) -> pa.Array:
+    return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+
+
+def _role_codes(names: pa.Array, roles: Mapping[str, str]) -> Array:
+    """(M,) their names of roles -> (M,) uint8 ours, UNKNOWN where there is none"""
+    table = np.array([*(ROLES.index(role) for role in roles.values()), UNKNOWN], dtype=np.uint8)
+    found: Array = table[np.minimum(codes(names, list(roles)), len(roles))]
+    return found
+
+
+def _flags(column: pa.Array) -> Array:
+    """(M,) flags, true where there is none"""
+    if not pa.types.is_boolean(column.type):
+        raise ValueError(f"train is {column.type}, wanted true or false")
+    flags: Array = pc.fill_null(column, True).to_numpy(zero_copy_only=False)
+    return flags
 
 
 def _parts_of_arrow(content: pa.Array) -> tuple[Array, Array, pa.LargeStringArray]:
@@ -67,19 +102,21 @@ def _parts_of_arrow(content: pa.Array) -> tuple[Array, Array, pa.LargeStringArra
     raise ValueError(f"content of messages is {kind}, wanted strings or lists of parts with type and text")
 
 
-def of_objects(objects: list[Any]) -> Conversations:
+def of_objects(objects: list[Any], flags: bool = False) -> Conversations:
     """
     C parsed JSON values, each a list of messages or an object with `messages`, -> C conversations. A value that is a
-    `str` here is a reason: the row could not be parsed.
+    `str` here is a reason: the row could not be parsed. `flags`: a message may say "train": false.
     """
     texts: list[str] = []
     kinds: list[int] = []
     num_parts: list[int] = []
     roles: list[int] = []
+    trained: list[bool] = []
     num_messages, reasons = np.zeros(len(objects), dtype=np.int64), np.zeros(len(objects), dtype=np.uint8)
     for i, value in enumerate(objects):
         try:
             messages = [_message(message) for message in _messages(value)]
+            trained += _trained(_messages(value)) if flags else ()
         except ValueError as error:
             reasons[i] = REASON[str(error)]
             continue
@@ -97,15 +134,23 @@ def of_objects(objects: list[Any]) -> Conversations:
         roles=np.array(roles, dtype=np.uint8),
         messages=offsets(num_messages),
         reasons=reasons,
+        trained=np.array(trained, dtype=bool) if flags and not all(trained) else None,
     )
+
+
+def _trained(messages: list[Any]) -> list[bool]:
+    flags = [True if message.get("train") is None else message["train"] for message in messages]
+    if not all(isinstance(flag, bool) for flag in flags):
+        raise ValueError("train is not true or false")
+    return flags
 
 
 def of_lines(lines: pa.ChunkedArray) -> Conversations:
     """(C,) lines of JSON as binary -> C conversations"""
-    return of_objects([_parse(line) for line in lines.to_pylist()])
+    return of_objects([parse(line) for line in lines.to_pylist()])
 
 
-def _parse(line: bytes) -> Any:
+def parse(line: bytes) -> Any:
     try:
         return json.loads(line)
     except UnicodeDecodeError:
@@ -134,6 +179,8 @@ def _message(message: Any) -> tuple[int, list[tuple[int, str]]]:
         raise ValueError("missing field")
     if message["role"] not in ROLES:
         raise ValueError("unknown role")
+    if message.get("tool_calls"):
+        raise ValueError("tool calls")  # they would be lost; the layout `tools` takes them
     role, content = ROLES.index(message["role"]), message["content"]
     if isinstance(content, str):
         return role, [(TEXT, _text(content))]

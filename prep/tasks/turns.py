@@ -1,0 +1,98 @@
+r"""
+Turns of a batch, changed without touching what stands between: joined, led by a system message, or not trained.
+
+    user "Hi."  user "2+2?"  assistant "4"     ->     user "Hi.\n\n2+2?"  assistant "4"
+
+Texts are joined by an empty line, as a system message is joined with the user message after it. Everything is arithmetic
+on offsets; no text becomes a Python object. Legend: C conversations, M messages, P parts.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from prep.conversation import ASSISTANT, SYSTEM, TEXT, Conversations, index_array, offsets, reject
+
+TRAIN_ON = ("all", "last", "none")
+CONSECUTIVE = ("reject", "merge")
+
+Array = npt.NDArray[Any]
+
+
+def merge(batch: Conversations) -> Conversations:
+    """
+    Neighbouring messages of one role become one: texts that meet are joined, other parts follow one another. Those of the
+    assistant's of which one trains and the other does not cannot be one turn: the conversation is rejected.
+    """
+    conversation = _conversation(batch)
+    joins = np.zeros(len(batch.roles), dtype=bool)  # (M,) to the message before
+    joins[1:] = (batch.roles[1:] == batch.roles[:-1]) & (conversation[1:] == conversation[:-1])
+    if not joins.any():
+        return batch
+    if batch.trained is not None:
+        differ = joins[1:] & (batch.trained[1:] != batch.trained[:-1]) & (batch.roles[1:] == ASSISTANT)
+        where = np.zeros(len(batch), dtype=bool)
+        where[conversation[1:][differ]] = True
+        batch = reject(batch, where, "trained in part of a turn")
+    num_parts = np.diff(batch.parts)
+    turn = np.repeat(np.cumsum(~joins) - 1, num_parts)  # (P,)
+    glued = np.zeros(len(turn), dtype=bool)  # (P,) texts to be joined to the part before
+    glued[batch.parts[:-1][joins & (num_parts > 0)]] = True
+    text = batch.kinds == TEXT
+    glued[1:] &= text[1:] & text[:-1] & (turn[1:] == turn[:-1])
+    glued[:1] = False
+    first = np.flatnonzero(~glued)
+    bounds = pa.Array.from_buffers(
+        pa.int64(), len(first) + 1, [None, pa.py_buffer(np.append(first, len(turn)).astype(np.int64))]
+    )
+    groups = pa.LargeListArray.from_arrays(bounds, batch.texts)
+    return Conversations(
+        texts=pc.binary_join(groups, "\n\n").cast(pa.large_string()),
+        kinds=batch.kinds[first],
+        parts=offsets(np.bincount(turn[first], minlength=int((~joins).sum()))),
+        roles=batch.roles[~joins],
+        messages=offsets(np.bincount(conversation[~joins], minlength=len(batch))),
+        reasons=batch.reasons,
+        trained=None if batch.trained is None else batch.trained[~joins],
+    )
+
+
+def lead(batch: Conversations, systems: pa.Array) -> Conversations:
+    """The batch with a system message in front of each conversation whose (C,) text is neither null nor empty"""
+    systems = pc.fill_null(systems.cast(pa.large_string()), "")
+    there = pc.greater(pc.binary_length(systems), 0).to_numpy(zero_copy_only=False)  # (C,)
+    if not there.any():
+        return batch
+    at = batch.messages[:-1][there]  # (n,) message before which each goes
+    part = batch.parts[at]
+    source = np.insert(np.arange(len(batch.texts)), part, len(batch.texts) + np.flatnonzero(there))
+    return Conversations(
+        texts=pa.concat_arrays([batch.texts, systems]).take(index_array(source)),
+        kinds=np.insert(batch.kinds, part, TEXT).astype(np.uint8),
+        parts=offsets(np.insert(np.diff(batch.parts), at, 1)),
+        roles=np.insert(batch.roles, at, SYSTEM).astype(np.uint8),
+        messages=offsets(np.diff(batch.messages) + there),
+        reasons=batch.reasons,
+        trained=None if batch.trained is None else np.insert(batch.trained, at, True),
+    )
+
+
+def train_on(batch: Conversations, which: str) -> Conversations:
+    """all: what the batch says; last: of it, the last turn of the assistant's; none: nothing, all is context"""
+    if which == "all":
+        return batch
+    trained = np.zeros(len(batch.roles), dtype=bool)
+    if which == "last":
+        says = np.flatnonzero(batch.roles == ASSISTANT)
+        of = _conversation(batch)[says]
+        trained[says[np.append(of[1:] != of[:-1], True)[: len(says)]]] = True
+    return replace(batch, trained=trained if batch.trained is None else trained & batch.trained)
+
+
+def _conversation(batch: Conversations) -> Array:
+    """(M,) the conversation of each message"""
+    return np.repeat(np.arange(len(batch)), np.diff(batch.messages))
