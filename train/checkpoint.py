@@ -34,13 +34,6 @@ KEYS_2026 = ("value_embeds", "smear_gate", "smear_lambda", "backout_lambda", "re
 Meta = dict[str, Any]
 
 
-# ---- finding ----
-
-
-def nanochat_dir() -> Path:
-    return Path(os.environ.get("NANOCHAT_BASE_DIR") or Path.home() / ".cache" / "nanochat")
-
-
 def steps_in(root: Path) -> list[int]:
     """Steps of the whole checkpoints of a directory, ascending."""
     found = [re.fullmatch(r"meta_(\d{6,})\.json", path.name) for path in root.glob("meta_*.json")]
@@ -49,10 +42,7 @@ def steps_in(root: Path) -> list[int]:
 
 
 def find_checkpoint(path: str | Path, step: int | None = None, stages: tuple[str, ...] = ()) -> tuple[Path, int]:
-    """
-    (directory, step) of a checkpoint: the largest step of `path` itself, or of its deepest d<number>, or of the first
-    of `stages` in it.
-    """
+    """(directory, step): the largest step of `path`, or of the deepest d<number> in it, or in the first of `stages`."""
     root = Path(path)
     for stage in stages:
         if not steps_in(root) and (root / stage).is_dir():
@@ -72,15 +62,13 @@ def find_base(name: str, step: int | None, mode: str) -> tuple[Path, int]:
     """`--base`: a path, a tag of nanochat's, or "" for the largest that nanochat has."""
     if name and Path(name).is_dir():
         return find_checkpoint(name, step, BASES[mode])
-    places = [nanochat_dir() / stage / name for stage in BASES[mode]]
+    nanochat = Path(os.environ.get("NANOCHAT_BASE_DIR") or Path.home() / ".cache" / "nanochat")
+    places = [nanochat / stage / name for stage in BASES[mode]]
     for place in places:
         if place.is_dir():
             return find_checkpoint(place, step)
-    what = f"--base {name}: no such directory, and" if name else "--base:"
-    raise FileNotFoundError(f"{what} nanochat has no {places[0]} here: give a path, or set NANOCHAT_BASE_DIR")
-
-
-# ---- reading ----
+    what = f"--base {name}: no such directory," if name else "--base:"
+    raise FileNotFoundError(f"{what} nor a nanochat with {places[0]}: give a path, or set NANOCHAT_BASE_DIR")
 
 
 def read_tensors(path: Path) -> Any:
@@ -94,9 +82,7 @@ def read_tensors(path: Path) -> Any:
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError) as error:
         found = re.search(r"GLOBAL (\S+)|Unsupported \w+ (\S+)", str(error))
         reason = f"holds {found[1] or found[2]}" if found else (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(
-            f"{path} is not a file of plain tensors ({reason}): nothing of it was run, nor will be"
-        ) from None
+        raise ValueError(f"{path} is not a file of plain tensors ({reason}): nothing of it was run") from None
 
 
 def read_meta(root: Path, step: int) -> Meta:
@@ -123,9 +109,7 @@ def model_config(found: Meta, state: dict[str, Tensor], path: Path) -> ModelConf
             raise ValueError(f"{path}: window_pattern is {pattern!r}, wanted letters S and L")
         return ModelConfig(**{**found, "window_pattern": pattern.upper()})
     if pattern and "S" in pattern.upper():
-        raise ValueError(
-            f"{path}: window_pattern {pattern!r} is of 2026-07, but no key is (no smear_gate, value_embeds)"
-        )
+        raise ValueError(f"{path}: window_pattern {pattern!r} is of 2026-07, but no key is (no smear_gate)")
     return ModelConfig(**{**found, "window_pattern": None})
 
 
@@ -156,9 +140,8 @@ def load_model(root: str | Path, step: int | None = None, device: str | torch.de
 
 
 def check_keys(state: dict[str, Tensor], wanted: dict[str, Tensor], path: Path, generation: str) -> None:
-    for name in state:
-        if name not in wanted:
-            raise ValueError(f"{path} has the key {name}, which a model of {generation} with this config has not")
+    for name in state.keys() - wanted.keys():
+        raise ValueError(f"{path} has the key {name}, which a model of {generation} with this config has not")
     for name, weight in wanted.items():
         if name not in state:
             raise ValueError(f"{path} has no key {name}, which a model of {generation} with this config has")
@@ -167,15 +150,10 @@ def check_keys(state: dict[str, Tensor], wanted: dict[str, Tensor], path: Path, 
 
 
 def load_optimizers(root: Path, step: int, optimizers: tuple[Optimizer, ...]) -> None:
-    """
-    Moments of AdamW and Muon from optim_<step>_rank0.pt; rates stay those of the flags. ValueError with the reason if
-    they do not fit this model.
-    """
+    """Moments from optim_<step>_rank0.pt; rates stay those of the flags. ValueError says why, if they do not fit."""
     path = root / f"optim_{step:06d}_rank0.pt"
     if (root / f"optim_{step:06d}_rank1.pt").exists():
-        raise ValueError(
-            f"{path} is one part of several (a rank1 lies beside it): its state is cut up, and can't be used"
-        )
+        raise ValueError(f"{path} is one part of several (a rank1 lies beside it): cut up, it can't be used")
     saved = read_tensors(path)
     if not isinstance(saved, list) or len(saved) != len(optimizers):
         raise ValueError(f"{path} does not hold [AdamW, Muon], as 2025-12 writes them: its state can't be used")
@@ -192,9 +170,6 @@ def load_optimizers(root: Path, step: int, optimizers: tuple[Optimizer, ...]) ->
         ours = optimizer.state_dict()
         ours["state"] = {at: state[number] for at, number in enumerate(ids) if number in state}
         optimizer.load_state_dict(ours)
-
-
-# ---- writing ----
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:
@@ -221,9 +196,8 @@ def save_checkpoint(root: Path, step: int, model: GPT, optimizers: tuple[Optimiz
     return path
 
 
-def remove_run(root: Path, keep_step: int) -> None:
+def remove_run(root: Path) -> None:
     """Take away the checkpoints of a replaced run; the metas first, so that none of them is ever found half gone."""
     for pattern in ("meta_*.json", "model_*.pt", "optim_*_rank*.pt", ".*.tmp"):
         for path in root.glob(pattern):
-            if f"_{keep_step:06d}" not in path.name:
-                path.unlink()
+            path.unlink()

@@ -43,10 +43,6 @@ class Ranks:
             dist.all_reduce(values)
         return values
 
-    def barrier(self) -> None:
-        if self.world_size > 1:
-            self.sum(torch.zeros(1, device=self.device))
-
     def wrap(self, module: nn.Module) -> nn.Module:
         """Average gradients over ranks while the backward runs."""
         if self.world_size == 1:

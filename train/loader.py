@@ -13,10 +13,10 @@ Legend: N rows with targets, G rows a step, B rows of a batch, T positions, K po
 """
 
 import math
-import queue
-import threading
+from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -102,8 +102,13 @@ def micro_batches(rows: Array, device_batch: int, rank: int, world_size: int) ->
 
 def read_batch(split: Split, row_ids: Array, mode: str) -> tuple[Array, Array]:
     """(B,) rows -> inputs and targets (B, T) int32, -1 where nothing trains; they may share memory: not to be written"""
-    if (row_ids == FILLER).any():
-        return read_with_fillers(split, row_ids, mode)
+    real = row_ids != FILLER
+    if not real.all():
+        inputs = np.full((len(row_ids), split.max_seq_len), split.manifest["pad_id"], np.int32)
+        targets = np.full_like(inputs, -1)
+        if real.any():
+            inputs[real], targets[real] = read_batch(split, row_ids[real], mode)
+        return inputs, targets
     tokens = split.read_tokens(row_ids).astype(np.int32)
     inputs, targets = tokens[:, :-1], tokens[:, 1:]
     if mode == "sft":
@@ -114,14 +119,6 @@ def read_batch(split: Split, row_ids: Array, mode: str) -> tuple[Array, Array]:
         targets = targets.copy()
         for row in unfilled:
             targets[row, num_targets[row] :] = -1
-    return inputs, targets
-
-
-def read_with_fillers(split: Split, row_ids: Array, mode: str) -> tuple[Array, Array]:
-    real, shape = row_ids != FILLER, (len(row_ids), split.max_seq_len)
-    inputs, targets = np.full(shape, split.manifest["pad_id"], np.int32), np.full(shape, -1, np.int32)
-    if real.any():
-        inputs[real], targets[real] = read_batch(split, row_ids[real], mode)
     return inputs, targets
 
 
@@ -160,12 +157,8 @@ class Batch:
 
     def to(self, device: torch.device) -> "Batch":
         """Copies do not wait for the device where the batch is pinned."""
-        if device.type == "cpu":
-            return self
-        moved: dict[str, Any] = {
-            name: value.to(device, non_blocking=True) for name, value in vars(self).items() if isinstance(value, Tensor)
-        }
-        return replace(self, **moved)
+        tensors = [each.to(device, non_blocking=True) for each in vars(self).values() if isinstance(each, Tensor)]
+        return Batch(self.rows, *tensors)
 
 
 def pack_targets(targets: Array) -> tuple[Array, Array]:
@@ -190,40 +183,18 @@ def make_batch(split: Split, row_ids: Array, mode: str, isolated: bool, pin: boo
     positions, labels = pack_targets(targets)
     # a target at flat position p of (B, T) is at p + p // T + 1 of (B, T + 1)
     by_target = np.repeat(sources, lengths)[positions + positions // split.max_seq_len + 1]
+    inputs = np.ascontiguousarray(inputs)  # one layout for compiled code, fillers or not
     tensors = [torch.from_numpy(array) for array in (inputs, positions, labels, by_target, *extra)]
     return Batch(row_ids, *[tensor.pin_memory() if pin else tensor for tensor in tensors])
 
 
 def prefetch(split: Split, batches: Iterator[Array], mode: str, isolated: bool, pin: bool) -> Iterator[Batch]:
-    """Batches for an iterator of row numbers, made in a thread while the one before is trained on."""
-    ready: queue.Queue[Batch | BaseException | None] = queue.Queue(maxsize=PREFETCH)
-    stopped = threading.Event()
-
-    def put(item: Batch | BaseException | None) -> None:
-        while not stopped.is_set():
-            try:
-                ready.put(item, timeout=0.1)
-                return
-            except queue.Full:
-                continue
-
-    def work() -> None:
-        try:
-            for row_ids in batches:
-                put(make_batch(split, row_ids, mode, isolated, pin))
-                if stopped.is_set():
-                    return
-            put(None)
-        except BaseException as error:  # raised where the batch is asked for
-            put(error)
-
-    thread = threading.Thread(target=work, name="prefetch", daemon=True)
-    thread.start()
-    try:
-        while (item := ready.get()) is not None:
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-    finally:
-        stopped.set()
-        thread.join()
+    """Batches for an iterator of row numbers, made in a thread while the ones before are trained on."""
+    with ThreadPoolExecutor(1, "prefetch") as thread:
+        ahead: deque[Future[Batch]] = deque()
+        for row_ids in batches:
+            ahead.append(thread.submit(make_batch, split, row_ids, mode, isolated, pin))
+            if len(ahead) > PREFETCH:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()

@@ -42,14 +42,6 @@ def step_line(record: Record, total_seconds: float) -> str:
     )
 
 
-def fit(line: str) -> str:
-    """Leave out the last fields where a terminal is too narrow for the line."""
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 10**6
-    while len(line) > width and " | " in line:
-        line = line.rpartition(" | ")[0]
-    return line
-
-
 class Metrics:
     """Rank 0's; on other ranks it stays silent."""
 
@@ -78,7 +70,11 @@ class Metrics:
         self.records.append(record)
         with open(self.path, "a") as file:
             file.write(json.dumps(record) + "\n")
-        print(fit(step_line(record, self.total_seconds)), flush=True)
+        line = step_line(record, self.total_seconds)
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else len(line)
+        while len(line) > width and " | " in line:  # the last fields go first
+            line = line.rpartition(" | ")[0]
+        print(line, flush=True)
         if self.remote is not None:
             self.remote.log({name: value for name, value in record.items() if not isinstance(value, list)})
 
@@ -99,23 +95,16 @@ def read_records(path: Path) -> list[Record]:
 
 
 def summary(records: list[Record], rows: list[tuple[str, str]]) -> str:
-    """The table at the end: `rows` as they are, then loss and bits per byte by source, first and last."""
+    """The table at the end: `rows` as they are, then train loss and val bits per byte by source, first and last."""
     lines = [f"  {name:<12}{value}" for name, value in rows]
-    ends = [first_and_last(records, key) for key in ("loss_by_source", "val_bpb_by_source")]
-    names = sorted({name for by_name in ends for name in by_name})
-    if names:
-        lines.append(f"  {'source':<24}{'train loss':>20}{'val bpb':>20}")
-    for name in names:
-        cells = [f"{by[name][0]:.4f} -> {by[name][1]:.4f}" if name in by else "-" for by in ends]
-        lines.append(f"  {name:<24}" + "".join(f"{cell:>20}" for cell in cells))
-    return "\n".join(lines)
-
-
-def first_and_last(records: list[Record], key: str) -> dict[str, tuple[float, float]]:
-    """{source: (first, last)} of what the records say by source under `key` or, before training, `key` + "_before"."""
-    out: dict[str, tuple[float, float]] = {}
+    lines.append(f"  {'source':<24}{'train loss':>20}{'val bpb':>20}")
+    found: dict[str, dict[str, list[float]]] = {}
     for record in records:
-        for by_name in (record.get(f"{key}_before"), record.get(key)):
-            for name, value in (by_name or {}).items():
-                out[name] = (out[name][0] if name in out else value, value)
-    return out
+        for key in ("loss_by_source", "val_bpb_by_source_before", "val_bpb_by_source"):
+            for name, value in record.get(key, {}).items():
+                found.setdefault(name, {}).setdefault(key.removesuffix("_before"), []).append(value)
+    for name, by_key in sorted(found.items()):
+        values = [by_key.get(key) for key in ("loss_by_source", "val_bpb_by_source")]
+        cells = [f"{each[0]:.4f} -> {each[-1]:.4f}" if each else "-" for each in values]
+        lines.append(f"  {name:<24}{cells[0]:>20}{cells[1]:>20}")
+    return "\n".join(lines)

@@ -75,7 +75,7 @@ def train(run: Run, ranks: Ranks, metrics: Metrics) -> None:
         record = {"step": step, "num_steps": plan.num_steps, "loss": loss, "lrm": lrm, "dt": dt}
         record |= {"tokens_per_second": speed, "mfu": 100 * flops * speed / peak if peak else 0.0}
         record |= {"num_targets": num_targets, "loss_by_source": ratios(names, nats_by, counts_by)}
-        record |= {"rows_sha256": rows_hash(plan.rows_of_step(step))}
+        record |= {"rows_sha256": hashlib.sha256(plan.rows_of_step(step).tobytes()).hexdigest()[:16]}
         record |= {f"{name}_before": value for name, value in before.items()}
         before, is_last = {}, done == plan.num_steps
         if config.eval_every and (is_last or done % config.eval_every == 0):
@@ -91,10 +91,6 @@ def train(run: Run, ranks: Ranks, metrics: Metrics) -> None:
 def rows_to_train(run: Run, ranks: Ranks) -> Iterator[Array]:
     for step in range(run.first_step, run.plan.num_steps):
         yield from micro_batches(run.plan.rows_of_step(step), run.device_batch, ranks.rank, ranks.world_size)
-
-
-def rows_hash(rows: Array) -> str:
-    return hashlib.sha256(rows.astype("<i8").tobytes()).hexdigest()[:16]
 
 
 def evaluate_run(run: Run, loss_of: BatchLoss, ranks: Ranks) -> dict[str, Any]:
@@ -120,10 +116,8 @@ def save(run: Run, step: int, val_bpb: float | None, seconds: float, ranks: Rank
         meta = {"val_bpb": val_bpb, "user_config": asdict(run.config), "device_batch_size": run.device_batch}
         meta |= {"max_seq_len": T, "total_batch_size": run.plan.rows_per_step * T}
         meta["midprep"] = {"identity": run.identity, "tokenizer_sha256": tokenizer, "total_seconds": seconds}
-        if run.first_step == 0 and run.config.resume == "never":
-            remove_run(run.root, step)
         ranks.say(f"saved {save_checkpoint(run.root, step, run.model, run.optimizers, meta)}")
-    ranks.barrier()
+    ranks.sum(torch.zeros(1, device=ranks.device))  # no rank goes on before it is written
 
 
 def say_how_it_ended(run: Run, metrics: Metrics, ranks: Ranks) -> None:
@@ -151,6 +145,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         run = set_up(config, ranks)
         if config.dry_run:
             return ranks.say(preview(run, ranks))
+        if config.resume == "never" and ranks.rank == 0:
+            remove_run(run.root)
         metrics = Metrics(run.root / "metrics.jsonl", run.first_step, ranks.rank == 0)
         metrics.connect(config.logger, config.run, asdict(config))
         if run.first_step:

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
 SOFTCAP = 15.0  # logits stay within +-15
 VOCAB_MULTIPLE = 64  # 2026-07 pads wte, lm_head and value_embeds to a multiple of this many rows
@@ -105,15 +106,25 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat([x1 * cos + x2 * sin, x2 * cos - x1 * sin], dim=-1).to(x.dtype)
 
 
-def visible(num_queries: int, num_keys: int, window: int, docs: Tensor | None, device: torch.device) -> Tensor | None:
-    """Which keys a query sees, (1 or B, 1, Tq, Tk) bool; None for all up to itself, which has a fast path."""
+def visible(num_queries: int, num_keys: int, window: int, docs: Tensor | None, device: torch.device) -> Any:
+    """Which keys a query sees: None for all up to itself, a BlockMask for documents on a GPU, or (1 or B, 1, Tq, Tk) bool"""
     if docs is None and num_queries == num_keys and window >= num_keys - 1:
         return None
-    back = torch.arange(num_keys - num_queries, num_keys, device=device)[:, None] - torch.arange(
-        num_keys, device=device
-    )
+    if docs is not None and device.type == "cuda":
+        return document_blocks(docs, window)
+    keys = torch.arange(num_keys, device=device)
+    back = keys[num_keys - num_queries :, None] - keys
     seen = ((back >= 0) & (back <= window))[None, None]
     return seen if docs is None else seen & (docs[:, None, :, None] == docs[:, None, None, :])
+
+
+def document_blocks(docs: Tensor, window: int) -> BlockMask:
+    """The same for flex_attention, which skips blocks of keys that nobody sees"""
+
+    def rule(b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
+        return (i >= j) & (i - j <= window) & (docs[b, i] == docs[b, j])
+
+    return create_block_mask(rule, docs.size(0), None, docs.size(1), docs.size(1), device=docs.device.type)
 
 
 class Linear(nn.Linear):
@@ -138,7 +149,7 @@ class Attention(nn.Module):
             self.ve_gate = Linear(GATE_WIDTH, config.n_kv_head)
 
     def forward(
-        self, h: Tensor, cos: Tensor, sin: Tensor, seen: Tensor | None, value_embed: Tensor | None, cache: Cache | None
+        self, h: Tensor, cos: Tensor, sin: Tensor, seen: Any, value_embed: Tensor | None, cache: Cache | None
     ) -> Tensor:
         B, T, _ = h.shape
         q = self.c_q(h).view(B, T, self.config.n_head, -1)  # (B, T, H, D)
@@ -154,7 +165,10 @@ class Attention(nn.Module):
         if cache is not None:
             k, v = cache.extend(self.layer, k, v)
         grouped = self.config.n_head != self.config.n_kv_head
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=seen, is_causal=seen is None, enable_gqa=grouped)
+        if isinstance(seen, BlockMask):
+            y: Tensor = flex_attention(q, k, v, block_mask=seen, enable_gqa=grouped)
+        else:
+            y = F.scaled_dot_product_attention(q, k, v, attn_mask=seen, is_causal=seen is None, enable_gqa=grouped)
         out: Tensor = self.c_proj(y.transpose(1, 2).reshape(B, T, -1))
         return out
 

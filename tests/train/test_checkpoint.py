@@ -74,7 +74,7 @@ def test_the_largest_depth_and_its_largest_step_are_taken(tmp_path: Path, monkey
     assert find_base(str(tmp_path), None, "mid") == (base / "d12", 20)
     with pytest.raises(FileNotFoundError, match=r"d12 has no step 7, it has: 5, 20$"):
         find_base("d12", 7, "mid")
-    with pytest.raises(FileNotFoundError, match=r"--base d77: no such directory"):
+    with pytest.raises(FileNotFoundError, match=r"--base d77: no such directory,"):
         find_base("d77", None, "mid")
 
 

@@ -8,6 +8,7 @@ import torch
 from conftest import FIXTURES
 from torch import Tensor
 
+import train.model
 from train.checkpoint import load_model
 from train.model import GPT, Cache, ModelConfig, config_of_depth, visible
 
@@ -117,6 +118,30 @@ def test_isolated_documents_have_the_hidden_states_of_documents_alone(pattern: s
         packed: Tensor = model.hidden(torch.cat(pieces, dim=1), docs)
         alone = torch.cat([model.hidden(piece) for piece in pieces], dim=1)
     torch.testing.assert_close(packed, alone, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:.*flex_attention.*without torch.compile")
+def test_the_attention_for_gpus_sees_what_the_plain_one_sees(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, idx = random_model(window_pattern="SL", sequence_len=128), torch.randint(60, (2, 128))
+    docs = torch.tensor([[0] * 50 + [1] * 78, [0] * 128], dtype=torch.int32)
+    plain = train.model.visible
+    with torch.no_grad():
+        expected = model.hidden(idx, docs)
+        monkeypatch.setattr(
+            train.model, "visible", lambda q, k, window, docs, device: train.model.document_blocks(docs, window)
+        )
+        torch.testing.assert_close(model.hidden(idx, docs), expected, atol=1e-5, rtol=1e-5)
+    assert train.model.visible is not plain
+
+
+@pytest.mark.gpu
+def test_documents_are_isolated_on_a_gpu_as_on_a_cpu() -> None:
+    model, idx = random_model(window_pattern="SL", sequence_len=128), torch.randint(60, (2, 128))
+    docs = torch.tensor([[0] * 50 + [1] * 78, [0] * 128], dtype=torch.int32)
+    with torch.no_grad():
+        expected = model.hidden(idx, docs)
+        got = model.cuda().hidden(idx.cuda(), docs.cuda())
+    torch.testing.assert_close(got.cpu(), expected, atol=1e-3, rtol=1e-3)
 
 
 def test_bfloat16_activations_leave_the_matrices_float32() -> None:

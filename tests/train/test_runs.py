@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -151,6 +152,115 @@ def test_wrong_usage_ends_with_2(build: Path, capsys: pytest.CaptureFixture[str]
             run_here(*flags)
         assert stop.value.code == 2
         assert message in capsys.readouterr().err
+
+
+def test_a_dry_run_promises_the_numbers_of_the_run(
+    build: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--shards", build, "--out", tmp_path, *TINY, "--mode", "sft", "--num-epochs", 1.5]
+    run_here(*flags, "--dry-run")
+    said = capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
+    run_here(*flags)
+    targets = [record["num_targets"] for record in records(tmp_path, "chatsft_checkpoints")]
+    assert f"steps      {len(targets)} of 128 tokens: 8 rows" in said
+    low, high, mean = min(targets), max(targets), sum(targets) / len(targets)
+    assert f"targets    {sum(targets):,}; a step {low} to {high}, mean {mean:,.0f}" in said
+    assert "lr         times 0.02 at 0%, 0.02 at 50%, 0.02 at 80%" in said
+
+
+def test_a_dry_run_shows_what_trains(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from shards_factory import Doc
+
+    rows = [[Doc([0, 5, 6, 7], [0, 0, 1, 1]), Doc([0, 8], [0, 1])]]
+    shards = write_build(tmp_path / "s", {"train": rows}, max_seq_len=8, num_shards=1)
+    run_here("--shards", shards, "--mode", "sft", "--dry-run", "--device", "cpu", "--out", tmp_path / "o")
+    assert "row 0, what trains in brackets:\n<|bos|>t5[t6t7]<|bos|>[t8]<|bos|>" in capsys.readouterr().out
+
+
+def test_bfloat16_and_isolated_documents_train(build: Path, tmp_path: Path) -> None:
+    flags = ["--shards", build, *TINY, "--num-iterations", 8]
+    run_here(*flags, "--out", tmp_path / "plain")
+    run_here(*flags, "--out", tmp_path / "bf16", "--dtype", "bfloat16")
+    run_here(*flags, "--out", tmp_path / "isolated", "--attention", "isolated")
+    assert losses(tmp_path / "bf16") == pytest.approx(losses(tmp_path / "plain"), abs=0.1)
+    isolated, plain = records(tmp_path / "isolated"), records(tmp_path / "plain")
+    assert all(a["num_targets"] < b["num_targets"] for a, b in zip(isolated, plain, strict=True))
+    assert isolated[-1]["loss"] < isolated[0]["loss"]
+
+
+@pytest.mark.slow
+def test_nothing_is_compiled_again_after_the_first_step(tmp_path: Path) -> None:
+    rows = random_rows(0, 64, 64)
+    shards = write_build(tmp_path / "s", {"train": rows, "val": rows[:7]}, max_seq_len=64)
+    flags = ["--shards", shards, *TINY, "--total-batch-size", 512, "--mode", "sft", "--compile", "--out", tmp_path]
+    before = dict(os.environ)
+    os.environ["TORCH_LOGS"] = "recompiles"
+    try:
+        done = run(*flags)
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+    assert done.returncode == 0, done.stderr
+    assert "Recompiling function" not in done.stderr
+    run_here(*flags[:-1], tmp_path / "eager", "--no-compile")
+    compiled = losses(tmp_path, "chatsft_checkpoints")
+    assert compiled == pytest.approx(losses(tmp_path / "eager", "chatsft_checkpoints"), abs=1e-5)
+
+
+def test_without_a_compiler_the_run_is_eager_and_says_so(
+    build: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("train.setup.shutil.which", lambda name: None)
+    run_here("--shards", build, "--out", tmp_path, *TINY, "--compile", "--num-iterations", 1)
+    assert "no C++ compiler was found: running without torch.compile\n" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_two_agents_of_two_ranks_train_as_one_rank(build: Path, tmp_path: Path) -> None:
+    flags = ["--shards", build, *TINY, "--num-iterations", 6]
+    run_here(*flags, "--out", tmp_path / "one")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    agents = []
+    for node in (0, 1):
+        launch = command(*flags, "--out", tmp_path / "four", ranks=2)
+        launch[3:4] = [
+            "--nnodes",
+            "2",
+            "--node-rank",
+            str(node),
+            "--master-addr",
+            "127.0.0.1",
+            "--master-port",
+            str(port),
+        ]
+        agents.append(subprocess.Popen(launch, env=environment(), stdout=subprocess.DEVNULL))
+    assert [agent.wait(timeout=120) for agent in agents] == [0, 0]
+    assert losses(tmp_path / "four") == pytest.approx(losses(tmp_path / "one"), abs=1e-5)
+
+
+@pytest.mark.slow
+def test_a_rank_that_is_killed_comes_back_from_the_last_checkpoint(build: Path, tmp_path: Path) -> None:
+    flags = ["--shards", build, *TINY, "--num-iterations", 400, "--save-every", 20]
+    run_here(*flags, "--out", tmp_path / "whole")
+    launch = command(*flags, "--out", tmp_path / "killed", ranks=2)
+    launch[4:4] = ["--max-restarts", "1"]
+    with subprocess.Popen(
+        launch, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as agent:
+        assert agent.stdout is not None
+        while "step 00050/" not in agent.stdout.readline():
+            pass
+        children = Path(f"/proc/{agent.pid}/task/{agent.pid}/children").read_text().split()
+        os.kill(int(children[-1]), signal.SIGKILL)
+        out = agent.stdout.read()
+    assert agent.returncode == 0
+    assert "resuming" in out
+    whole, killed = records(tmp_path / "whole"), records(tmp_path / "killed")
+    assert [r["rows_sha256"] for r in whole] == [r["rows_sha256"] for r in killed]
+    assert [r["loss"] for r in whole[:100]] == pytest.approx([r["loss"] for r in killed[:100]], abs=1e-4)
 
 
 @pytest.mark.slow
