@@ -1,5 +1,5 @@
 r"""
-Texts to token ids: one call takes many texts and gives one flat array of ids and one of lengths.
+Texts to token ids: one call takes many texts, as Arrow has them, and gives one flat array of ids and one of lengths.
 
     ["2+2?", "", "4"]  ->  ids [50 43 50 63 52], lengths [4 0 1]
 
@@ -20,14 +20,16 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from prep import encode_gigatoken
+from prep.conversation import index_array, text_array
 from prep.tokenizer import Tokenizer
 from prep.tokenizer_files import tiktoken_bytes
 
 ENGINES: Final = ("gigatoken", "fastokens", "tiktoken")  # the fastest first: what `auto` prefers
 SAMPLE: Final = 256  # one text in so many is encoded by tiktoken too
-LONG_TEXT: Final = 100_000  # characters; runs of about a million spaces overflow tiktoken's regex, others encode them
+LONG_TEXT: Final = 100_000  # bytes; runs of about a million spaces overflow tiktoken's regex, others encode them
 
 # What `\s` means to tiktoken (Unicode's White_Space); PCRE2 would count U+180E too
 WHITE_SPACE: Final = r"\x{09}-\x{0d}\x{20}\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}"
@@ -37,7 +39,7 @@ SAME: Final = re.compile(
 )
 
 Array = npt.NDArray[Any]
-Engine = Callable[[list[str]], tuple[Array, Array]]
+Engine = Callable[[pa.LargeStringArray], tuple[Array, Array]]
 
 
 class Encoder:
@@ -48,7 +50,6 @@ class Encoder:
         self._reference = _tiktoken(tokenizer)
         self._fast = self._reference
         self._risky = np.zeros(0x110000, dtype=bool)  # code points whose texts go through tiktoken
-        self._risky[0xD800:0xE000] = True  # surrogates
         if self.engine == "fastokens":
             self._fast = _fastokens(tokenizer)
         if self.engine == "gigatoken":
@@ -56,34 +57,23 @@ class Encoder:
             self._fast = encode_gigatoken.Gigatoken(tokenizer, scheme)
             self._risky[encode_gigatoken.risky_code_points(scheme)] = True
 
-    def __call__(self, texts: list[str]) -> tuple[Array, Array]:
-        """P texts -> ids (n,) uint32 and lengths (P,) int64; -1 where tiktoken cannot encode a text."""
-        if self.engine == "tiktoken" or not texts:
+    def __call__(self, texts: pa.LargeStringArray | list[str]) -> tuple[Array, Array]:
+        """
+        P texts -> ids (n,) uint32 and lengths (P,) int64; -1 where tiktoken cannot encode a text. ValueError for lone
+        surrogates, which no Arrow array holds.
+        """
+        texts = text_array(texts) if isinstance(texts, list) else texts
+        if self.engine == "tiktoken" or not len(texts):
             return self._reference(texts)
-        risky = self._find_risky(texts)
-        safe = texts if not risky.any() else [text for text, bad in zip(texts, risky, strict=True) if not bad]
-        ids, lengths = self._fast(safe) if safe else self._reference(safe)
+        risky = find_risky(texts, self._risky)
+        safe = texts.take(index_array(np.flatnonzero(~risky))) if risky.any() else texts
+        ids, lengths = self._fast(safe) if len(safe) else self._reference(safe)
         self._compare(safe, ids, lengths)
-        if safe is texts:
-            return ids, lengths
-        return self._splice(texts, risky, ids, lengths)
+        return self._splice(texts, risky, ids, lengths) if risky.any() else (ids, lengths)
 
-    def _find_risky(self, texts: list[str]) -> Array:
-        """(P,) bool: texts that are long, or hold a character that the engine may see otherwise than tiktoken"""
-        num_chars = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
-        risky: Array = num_chars > LONG_TEXT
-        joined = "".join(texts)
-        nul = "\0" in joined  # the one ASCII character that may be risky
-        if nul or not joined.isascii():
-            other = [i for i, text in enumerate(texts) if nul or not text.isascii()]
-            codes = np.frombuffer("".join([texts[i] for i in other]).encode("utf-32-le", "surrogatepass"), dtype="<u4")
-            found = np.flatnonzero(self._risky[codes])
-            risky[np.array(other)[np.searchsorted(np.cumsum(num_chars[other]), found, side="right")]] = True
-        return risky
-
-    def _splice(self, texts: list[str], risky: Array, ids: Array, lengths: Array) -> tuple[Array, Array]:
+    def _splice(self, texts: pa.LargeStringArray, risky: Array, ids: Array, lengths: Array) -> tuple[Array, Array]:
         """What the engine made of the other texts, and what tiktoken makes of the risky ones, in the order of texts"""
-        slow_ids, slow_lengths = self._reference([texts[i] for i in np.flatnonzero(risky)])
+        slow_ids, slow_lengths = self._reference(texts.take(index_array(np.flatnonzero(risky))))
         all_lengths = np.empty(len(texts), dtype=np.int64)
         all_lengths[risky], all_lengths[~risky] = slow_lengths, lengths
         slow = np.repeat(risky, np.maximum(all_lengths, 0))
@@ -91,16 +81,33 @@ class Encoder:
         all_ids[slow], all_ids[~slow] = slow_ids, ids
         return all_ids, all_lengths
 
-    def _compare(self, texts: list[str], ids: Array, lengths: Array) -> None:
+    def _compare(self, texts: pa.LargeStringArray, ids: Array, lengths: Array) -> None:
         """ValueError if the engine and tiktoken differ on the sample."""
         ends = np.cumsum(lengths)
         for i in range(0, len(texts), SAMPLE):
-            found, wanted = ids[ends[i] - lengths[i] : ends[i]], self._reference(texts[i : i + 1])[0]
+            found, wanted = ids[ends[i] - lengths[i] : ends[i]], self._reference(texts.slice(i, 1))[0]
             if not np.array_equal(found, wanted):
                 raise ValueError(
-                    f"{self.engine} and tiktoken encode {texts[i][:200]!r} differently ({found[:20]} and {wanted[:20]}): "
-                    "build with --encoder tiktoken, and report this text."
+                    f"{self.engine} and tiktoken encode {texts[i].as_py()[:200]!r} differently ({found[:20]} and "
+                    f"{wanted[:20]}): build with --encoder tiktoken, and report this text."
                 )
+
+
+def find_risky(texts: pa.LargeStringArray, risky: Array) -> Array:
+    """P texts, (0x110000,) bool of code points -> (P,) bool: texts that are long, or hold one of these; ASCII has NUL only"""
+    starts = np.frombuffer(texts.buffers()[1], dtype=np.int64)[texts.offset : texts.offset + len(texts) + 1]
+    data = np.frombuffer(texts.buffers()[2] or b"", dtype=np.uint8)[starts[0] : starts[-1]]
+    places = np.flatnonzero(data >= 0xC0)  # first bytes of characters that are not ASCII
+    codes = data[places].astype(np.int32)
+    size = 2 + (codes >= 0xE0) + (codes >= 0xF0)
+    codes &= 0x7F >> size
+    for i in (1, 2, 3):
+        more = data[np.minimum(places + i, len(data) - 1)] & 0x3F
+        codes = np.where(i < size, codes << 6 | more, codes)
+    found = np.concatenate([places[risky[codes]], np.flatnonzero(data == 0)])
+    out: Array = np.diff(starts) > LONG_TEXT
+    out[np.searchsorted(starts, starts[0] + found, side="right") - 1] = True
+    return out
 
 
 # ---- which engine ----
@@ -173,9 +180,9 @@ def spell_out(pattern: str) -> str | None:
 def _tiktoken(tokenizer: Tokenizer) -> Engine:
     encoding = tokenizer.encoding
 
-    def encode(texts: list[str]) -> tuple[Array, Array]:
+    def encode(texts: pa.LargeStringArray) -> tuple[Array, Array]:
         ids, lengths = [np.zeros(0, dtype=np.uint32)], np.zeros(len(texts), dtype=np.int64)
-        for i, text in enumerate(texts):
+        for i, text in enumerate(texts.to_pylist()):
             try:
                 found = encoding.encode_to_numpy(text, disallowed_special=())
             except (KeyboardInterrupt, SystemExit):
@@ -200,8 +207,8 @@ def _fastokens(tokenizer: Tokenizer) -> Engine:
         # without special tokens: with them, text that spells one would become the control id
         fast = Fastokens.from_tiktoken(str(path), pattern=spell_out(tokenizer.pattern))
 
-    def encode(texts: list[str]) -> tuple[Array, Array]:
-        ids, ends = fast.encode_batch_flat(texts)
+    def encode(texts: pa.LargeStringArray) -> tuple[Array, Array]:
+        ids, ends = fast.encode_batch_flat(texts.to_pylist())
         return np.frombuffer(ids, dtype=np.uint32), np.diff(np.frombuffer(ends, dtype=np.uint64)).astype(np.int64)
 
     return encode

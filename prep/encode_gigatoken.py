@@ -22,6 +22,8 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from prep.tokenizer import PATTERN, Tokenizer
 from prep.tokenizer_files import tiktoken_bytes
@@ -107,10 +109,12 @@ class Gigatoken:
         self.pair = np.array([tokenizer.ranks.get(b"%02d" % number, -1) for number in range(100)])
         self._renew()
 
-    def __call__(self, texts: list[str]) -> tuple[Array, Array]:
-        joined: str | bytes = SEPARATOR.join(texts)
-        if not joined.isascii():  # joined as str, it would be widened to the widest character
-            joined = SEPARATOR.encode().join(map(str.encode, texts))
+    def __call__(self, texts: pa.LargeStringArray) -> tuple[Array, Array]:
+        together = pa.Int32Array.from_buffers(
+            pa.int32(), 2, [None, pa.py_buffer(np.array([0, len(texts)], dtype=np.int32))]
+        )
+        as_one = pc.binary_join(pa.ListArray.from_arrays(together, texts), pa.scalar(SEPARATOR, pa.large_string()))
+        joined = as_one[0].as_buffer().to_pybytes()
         self.new_text += len(joined)
         if self.new_text > FRESH_TEXT:
             self._look()

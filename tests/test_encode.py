@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prep import encode_gigatoken
+from prep.conversation import text_array
 from prep.encode import ENGINES, LONG_TEXT, Encoder, choose_engine, spell_out, why_not
 from prep.encode_gigatoken import SCHEMES, Gigatoken, Scheme, risky_code_points
 from prep.tokenizer import PATTERN, SPECIAL_TOKENS, Tokenizer, load_tokenizer
@@ -45,7 +46,7 @@ def test_engines_agree_with_tiktoken_on_fuzz(number):
 ENCODERS = make_encoders(NANO)
 
 
-@given(st.lists(st.text(st.characters(codec=None)) | st.from_regex(r"\A[ \r\n\t1-3aſ'sK]*\Z")))
+@given(st.lists(st.text(st.characters(codec="utf-8")) | st.from_regex(r"\A[ \r\n\t1-3aſ'sK]*\Z")))
 def test_engines_agree_with_tiktoken_on_any_text(texts):
     assert fuzz_encode.differing(ENCODERS, texts) == []
 
@@ -82,8 +83,8 @@ def test_typed_special_tokens_are_text(engine):
 
 @every_engine
 def test_what_tiktoken_cannot_encode_is_marked_by_every_engine(engine):
-    _, lengths = Encoder(NANO, engine)(["a", " " * 1_200_000, "b" * (LONG_TEXT + 1), "\ud800"])
-    assert lengths[[0, 1, 3]].tolist() == [1, -1, -1]
+    _, lengths = Encoder(NANO, engine)(["a", " " * 1_200_000, "b" * (LONG_TEXT + 1)])
+    assert lengths[:2].tolist() == [1, -1]
     assert lengths[2] > 0
 
 
@@ -154,7 +155,7 @@ def seen_otherwise(engine: str, pattern: str, contexts: list[str]) -> set[int]:
             texts = ["\nx\n".join([context.format(chr(c)) for c in some]) for some in places]
             ours, theirs = (
                 np.split(ids, np.cumsum(lengths)[:-1])
-                for ids, lengths in (encoder._fast(texts), encoder._reference(texts))
+                for ids, lengths in (encoder._fast(text_array(texts)), encoder._reference(text_array(texts)))
             )
             bad = [p for p, a, b in zip(places, ours, theirs, strict=True) if not np.array_equal(a, b)]
             found.update(some[0] for some in bad if len(some) == 1)
@@ -223,7 +224,7 @@ def test_fastokens_folds_cases_and_knows_spaces_as_tiktoken_does(pattern):
 
 @needs_gigatoken
 def test_digits_are_paired_from_the_left_of_each_number():
-    ids, lengths = Gigatoken(NANO, SCHEMES[PATTERN])(["in 12345.6", "7", "89 0"])
+    ids, lengths = Gigatoken(NANO, SCHEMES[PATTERN])(text_array(["in 12345.6", "7", "89 0"]))
     tokens = [NANO.decode([id_]) for id_ in ids]
     assert tokens == ["in", " ", "12", "34", "5", ".", "6", "7", "89", " ", "0"]
     assert lengths.tolist() == [7, 1, 3]
@@ -250,6 +251,6 @@ def test_memory_is_bounded_whatever_words_come(monkeypatch):
     for _ in range(24):
         letters = rng.integers(97, 123, (150_000, 6), dtype=np.uint8)
         letters[:, 0] = 32
-        engine([letters.tobytes().decode()])
+        engine(text_array([letters.tobytes().decode()]))
     assert len(made) > 2
     assert (encode_gigatoken.resident_bytes() or 0) - before < 150 << 20
