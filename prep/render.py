@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from prep.conversation import ASSISTANT, OUTPUT, PYTHON, TEXT, USER, Conversations, check, offsets, reject
 from prep.encode import Encoder
+from prep.normal import asked
 from prep.shard import to_tokens
 from prep.tokenizer import Tokenizer
 
@@ -35,22 +36,24 @@ class Rendered:
     mask: Array  # (N,) uint8
     lengths: Array  # (C,) uint32
     trainable: Array  # (C,) uint32: tokens with mask 1
+    asked: Array  # (C,) uint64: hash of what the user says, see prep.normal
     reasons: Array  # (C,) uint8: place in conversation.REASONS
 
 
 def render(batch: Conversations, encode: Encoder, tokenizer: Tokenizer) -> Rendered:
     """C conversations, valid or not, -> their tokens and mask."""
     batch = check(batch)
-    ids, lengths = encode(batch.texts.to_pylist())
+    texts = batch.texts.to_pylist()
+    ids, lengths = encode(texts)
     if len(lengths) and lengths.min() < 0:
         message = np.searchsorted(batch.parts, np.flatnonzero(lengths < 0), side="right") - 1
         conversation = np.searchsorted(batch.messages, message, side="right") - 1
         bad = np.isin(np.arange(len(batch)), conversation)
         return render(reject(batch, bad, "text that the tokenizer cannot encode"), encode, tokenizer)
-    return place(batch, ids, lengths, tokenizer)
+    return place(batch, ids, lengths, tokenizer, asked(batch, texts))
 
 
-def place(batch: Conversations, ids: Array, lengths: Array, tokenizer: Tokenizer) -> Rendered:
+def place(batch: Conversations, ids: Array, lengths: Array, tokenizer: Tokenizer, hashes: Array) -> Rendered:
     """Text ids (n,) with lengths (P,) of each part -> tokens with the special ones between them, and the mask"""
     special = tokenizer.special_tokens
     num_messages = len(batch.roles)
@@ -97,5 +100,6 @@ def place(batch: Conversations, ids: Array, lengths: Array, tokenizer: Tokenizer
         mask=mask,
         lengths=(np.diff(conv_lengths) + there).astype(np.uint32),
         trainable=np.diff(per_message).astype(np.uint32),
+        asked=hashes,
         reasons=batch.reasons,
     )

@@ -1,7 +1,7 @@
 """
 Runs: the rendered conversations of one block of rows, cached by what they are made of.
 
-    <cache>/runs/3f/3f9c...e1.run     a line of JSON (sizes, sha256), then lengths, trainable, tokens, mask, reasons
+    <cache>/runs/3f/3f9c...e1.run     a line of JSON (sizes, sha256), then lengths, trainable, asked, tokens, mask, reasons
 
 The key is a hash of the source's contents, the rows of the block, the task, the tokenizer and the renderer, so a run is
 never stale: anything that would change it has another name. A run is written to a temporary name and renamed; its
@@ -22,17 +22,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from prep import normal
 from prep.render import Rendered
 
 Array = npt.NDArray[Any]
 
 HEADER_BYTES = 512
-VERSION = 1
+VERSION = 2  # of the format, and of what stands in it beside what the key names
 
 
 def run_key(*parts: object) -> str:
     """Name of a run: hash of everything that its bytes depend on."""
-    return hashlib.sha256(json.dumps([VERSION, *parts], sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([VERSION, normal.VERSION, *parts], sort_keys=True).encode()).hexdigest()
 
 
 def run_path(cache_dir: Path, key: str) -> Path:
@@ -43,7 +44,7 @@ def write_run(path: Path, pieces: list[Rendered]) -> None:
     """Write the pieces of one block as a run, all or nothing."""
     columns = [
         np.concatenate([getattr(piece, name) for piece in pieces])
-        for name in ("lengths", "trainable", "tokens", "mask", "reasons")
+        for name in ("lengths", "trainable", "asked", "tokens", "mask", "reasons")
     ]
     contents = [column.tobytes() for column in columns]
     digest = hashlib.sha256()
@@ -51,8 +52,8 @@ def write_run(path: Path, pieces: list[Rendered]) -> None:
         digest.update(content)
     header = {
         "conversations": len(columns[0]),
-        "tokens": len(columns[2]),
-        "dtype": columns[2].dtype.str,
+        "tokens": len(columns[3]),
+        "dtype": columns[3].dtype.str,
         "sha256": digest.hexdigest(),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -70,10 +71,11 @@ def write_run(path: Path, pieces: list[Rendered]) -> None:
 
 @dataclass(frozen=True)
 class Run:
-    """One run, mapped into memory: `tokens` and `mask` (N,), the others (C,)."""
+    """One run, mapped into memory: `tokens` and `mask` (N,), the others (C,); see prep.render.Rendered."""
 
     lengths: Array
     trainable: Array
+    asked: Array
     tokens: Array
     mask: Array
     reasons: Array
@@ -91,7 +93,7 @@ def read_run(path: Path, verify: bool = False) -> Run:
             count, num_tokens, dtype = header["conversations"], header["tokens"], np.dtype(header["dtype"])
         except (ValueError, KeyError, TypeError, OSError) as error:
             raise ValueError(f"{path} is damaged: {error}") from None
-    if len(data) != HEADER_BYTES + 9 * count + (dtype.itemsize + 1) * num_tokens:
+    if len(data) != HEADER_BYTES + 17 * count + (dtype.itemsize + 1) * num_tokens:
         raise ValueError(f"{path} is damaged: {len(data)} bytes")
     if verify and hashlib.sha256(memoryview(data)[HEADER_BYTES:]).hexdigest() != header["sha256"]:
         raise ValueError(f"{path} is damaged: its checksum differs")
@@ -106,6 +108,7 @@ def read_run(path: Path, verify: bool = False) -> Run:
     return Run(
         lengths=column("<u4", count),
         trainable=column("<u4", count),
+        asked=column("<u8", count),
         tokens=column(dtype, num_tokens),
         mask=column("u1", num_tokens),
         reasons=column("u1", count),

@@ -1,0 +1,95 @@
+"""
+What a text says once spelling is set aside, so that a copy is found though its case, spacing or punctuation has changed.
+
+    "What is  12 - 3,\\nplease?"      squeezed   whatis12-3please               equal texts are copies
+                                     words      what is 12 3 please            for runs of words they share
+
+Unicode's NFKC and case folding, then nothing but letters and digits. A sign of arithmetic stays where it stands between two
+digits: 12 - 3 and 12 + 3 are other questions. ASCII goes first, by tables.
+"""
+
+import hashlib
+import re
+import unicodedata
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+from prep.conversation import USER, Conversations, offsets
+
+VERSION = 1  # bumped when a text gives something else; part of the key of every run
+
+SIGNS = "+*=<>^-"
+DASHES = re.compile("[\u2010-\u2015\u2212]")
+PUNCTUATION = re.compile(
+    "[\u00a1-\u00a9\u00ab-\u00b1\u00b6\u00b7\u00bb\u00bf\u200b-\u2027\u2030-\u205e\u3001-\u3003\u3008-\u3011"
+    "\uff01\uff08\uff09\uff0c\uff0e\uff1a\uff1b\uff1f]+"
+)
+DROPPED = re.compile(rf"[^\w{re.escape(SIGNS)}×÷]|_")
+SIGN = re.compile(rf"[{re.escape(SIGNS)}]|\xc3[\x97\xb7]".encode("latin-1"))
+STRAY = re.compile(rf"(?<![0-9])[{re.escape(SIGNS)}]+|[{re.escape(SIGNS)}]+(?![0-9])".encode())
+STRAY_OTHER = re.compile(rf"(?<!\d)[{re.escape(SIGNS)}×÷]+|[{re.escape(SIGNS)}×÷]+(?!\d)")
+NO_WORD = re.compile(r"[^\w\s]|_")
+
+LOWER = bytes(i + 32 if chr(i) in "ABCDEFGHIJKLMNOPQRSTUVWXYZ" else i for i in range(256))
+KEPT = {i for i in range(128) if chr(i).isalnum()} | set(SIGNS.encode())
+DELETED = bytes(i for i in range(128) if i not in KEPT)
+NOT_SPACE_OR_WORD = bytes(i for i in range(128) if not (chr(i).isalnum() or chr(i).isspace()))
+
+Array = npt.NDArray[np.uint64]
+
+
+def squeezed(text: str) -> bytes:
+    """
+    Letters and digits of a text, and the signs between digits
+
+    >>> squeezed("A 20-minute run, 12 - 3!"), squeezed("Ｎａïve")
+    (b'a20minuterun12-3', b'na\\xc3\\xafve')
+    """
+    data = text.encode().translate(LOWER, DELETED)
+    if not data.isascii():
+        data = DROPPED.sub("", _folded(data.decode())).encode()
+    if not SIGN.search(data):
+        return data
+    return STRAY.sub(b"", data) if data.isascii() else STRAY_OTHER.sub("", data.decode()).encode()
+
+
+def words(text: str) -> str:
+    """
+    The words of a text, with one space between them
+
+    >>> words("Don't\\tpanic - it's 12,000!")
+    'dont panic its 12000'
+    """
+    data = text.encode().translate(LOWER, NOT_SPACE_OR_WORD)
+    left = data.decode()
+    return " ".join((left if data.isascii() else NO_WORD.sub("", _folded(left))).split())
+
+
+def _folded(text: str) -> str:
+    """NFKC and case folding, all dashes the one on the keyboard, common punctuation gone: that alone may leave ASCII"""
+    text = PUNCTUATION.sub("", DASHES.sub("-", text))
+    if text.isascii():
+        return text
+    folded = text.casefold()
+    if folded == text and unicodedata.is_normalized("NFKC", text):
+        return text
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+
+
+def hash_texts(texts: list[str]) -> Array:
+    """(n,) 64-bit hashes of texts squeezed; 0 for one of which nothing is left, which is a copy of nothing"""
+    digests = [
+        hashlib.blake2b(data, digest_size=8).digest() if (data := squeezed(text)) else b"\0" * 8 for text in texts
+    ]
+    return np.frombuffer(b"".join(digests), dtype="<u8")
+
+
+def asked(batch: Conversations, texts: list[str]) -> Array:
+    """(C,) hashes of what the user says in each conversation, all turns together; `texts` are the batch's"""
+    user = batch.roles == USER
+    conversation = np.repeat(np.arange(len(batch)), np.diff(batch.messages))[user]
+    mine = [texts[part] for part in batch.parts[:-1][user].tolist()]  # a user's message has one part
+    bounds = offsets(np.bincount(conversation, minlength=len(batch))).tolist()
+    return hash_texts([" ".join(mine[a:b]) for a, b in pairwise(bounds)])
