@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from prep import __version__, cli_see, cli_tokenizer
+from prep import __version__, cli_see, cli_tokenizer, cli_try
 from prep.cli_tokenizer import Json, Pattern, TokenizerName
 
 # of the click that typer brings along
@@ -35,6 +35,7 @@ app = typer.Typer(
 app.add_typer(cli_tokenizer.app, name="tokenizer")
 app.command("show")(cli_see.show)
 app.command("plan")(cli_see.plan)
+app.command("try")(cli_try.try_rows)
 app.command("report")(cli_see.report)
 app.command("watch")(cli_see.watch)
 
@@ -197,12 +198,15 @@ def selftest() -> None:
 
 @app.command()
 def tasks() -> None:
-    """List the tasks, each with what it is made of."""
+    """List the tasks, each with what it is made of; those of installed packages last."""
+    from prep.own_tasks import entry_points
     from prep.tasks import TASKS
 
     for name, task in TASKS.items():
         about = (task.__doc__ or "").strip().split("\n\n")[0].replace("\n", " ")
         print(f"{name:<16} {getattr(task, 'HUB', 'generated' if hasattr(task, 'generate') else 'a file'):<28} {about}")
+    for name in entry_points():
+        print(f"{name:<16} {'an installed package':<28}")
 
 
 @app.command()

@@ -7,6 +7,9 @@ The rules of the mask, checked on what was written: what each token's mask has t
 A special token has a mask of its own; a text token has that of the region it is in, which the last special token before
 it says, or the next one after it where a document begins in the middle of a message. No renderer takes part: text never
 encodes to a special token, so the shards alone are enough.
+
+Where the data says that some turns of the assistant's are context (`train_on`, "train": false), a turn is trained as above
+or not at all; nothing else is ever trained.
 """
 
 from typing import Any
@@ -55,20 +58,42 @@ def expected_mask(tokens: Array, first: Array, special_tokens: dict[str, int]) -
     return expected
 
 
+def may_skip(sources: list[dict[str, Any]]) -> Array:
+    """(sources,) bool: of whose conversations a turn of the assistant's may be context, by the manifest's entries"""
+    return np.array([one.get("train_flags", False) or one.get("train_on", "all") != "all" for one in sources])
+
+
 def broken_rules(
-    tokens: Array, mask: Array, first: Array, special_tokens: dict[str, int], whole: bool
+    tokens: Array,
+    mask: Array,
+    first: Array,
+    special_tokens: dict[str, int],
+    whole: bool,
+    may_skip: Array | bool = False,
 ) -> list[tuple[int, str]]:
     """
     Where flat tokens (n,) and mask (n,) of documents beginning at `first` (D,) break a rule: [(place, what), ...], the
-    first place of each rule. `whole`: every document begins with a bos and has no other.
+    first place of each rule. `whole`: every document begins with a bos and has no other. `may_skip` (D,) bool: documents in
+    which turns of the assistant's may be context.
     """
     bos = special_tokens["<|bos|>"]
     is_first = np.zeros(len(tokens), dtype=bool)
     is_first[first] = True
+    skipped = _skipped(tokens, mask, is_first, special_tokens) & np.repeat(
+        np.broadcast_to(may_skip, len(first)), np.diff(np.append(first, len(tokens)))
+    )
     wrong = {
         "a bos inside a document": (tokens == bos) & ~is_first,
         "a document that does not begin with bos": (tokens != bos) & is_first & whole,
         "trained, which is not the assistant's": (expected := expected_mask(tokens, first, special_tokens)) < mask,
-        "not trained, which the assistant says": (expected > mask) & (expected != UNKNOWN),
+        "not trained, which the assistant says": (expected > mask) & (expected != UNKNOWN) & ~skipped,
     }
     return [(int(np.flatnonzero(where)[0]), what) for what, where in wrong.items() if where.any()]
+
+
+def _skipped(tokens: Array, mask: Array, is_first: Array, special_tokens: dict[str, int]) -> Array:
+    """(n,) bool: tokens from one start of the assistant's, or of a document, to the next, of which none is trained"""
+    if not len(tokens):
+        return np.zeros(0, dtype=bool)
+    begins = np.flatnonzero((tokens == special_tokens["<|assistant_start|>"]) | is_first)
+    return np.repeat(np.maximum.reduceat(mask, begins) == 0, np.diff(np.append(begins, len(tokens))))

@@ -87,12 +87,12 @@ def contents(one: Input, rows: Array) -> list[str]:
         place = 0
         for table in read_rows(one.source, start, stop) if len(wanted) else ():
             here = wanted[(wanted >= place) & (wanted < place + len(table))] - place
-            out += [_show(table.slice(row, 1)) for row in here.tolist()]
+            out += [show_row(table.slice(row, 1)) for row in here.tolist()]
             place += len(table)
     return out
 
 
-def _show(table: pa.Table) -> str:
+def show_row(table: pa.Table) -> str:
     """The one row of a table as a line of text"""
     try:
         row = table.to_pylist()[0]

@@ -144,14 +144,29 @@ class Printer:
     def conversation(self, shown: dict[str, Any], found: str | None = None) -> None:
         self.legend()
         self.say(header(shown), "bold")
-        if self.plain:
-            print(plain(shown["segments"]))
-        else:
-            self.console.print(coloured(shown["segments"], found))
+        self._segments(shown["segments"], found)
         if "origin" in shown:
             self.say("source row as it came:", "bold")
             self.say(visible(shown["origin"]))
         self.say("")
+
+    def tried(self, shown: dict[str, Any]) -> None:
+        """A row of a file that is looked at before a build"""
+        if "rejected" in shown:
+            self.say(f"row {shown['row']}: rejected, {shown['rejected']}: {visible(shown['content'])}", "bold red")
+            self.say("")
+            return
+        self.legend()
+        share = f"{shown['trainable']:,} trained ({shown['trained_share']:.0%})"
+        self.say(f"row {shown['row']}  |  {shown['length']:,} tokens, {share}", "bold")
+        self._segments(shown["segments"])
+        self.say("")
+
+    def _segments(self, segments: list[dict[str, Any]], found: str | None = None) -> None:
+        if self.plain:
+            print(plain(segments))
+        else:
+            self.console.print(coloured(segments, found))
 
     def row(self, shown: dict[str, Any]) -> None:
         self.legend()

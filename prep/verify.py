@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from prep.mask_rules import broken_rules
+from prep.mask_rules import broken_rules, may_skip
 from prep.shard import Manifest, Split, check_files, listed_files, manifest_sha256, open_shards, read_manifest
 from prep.tokenizer import load_tokenizer
 
@@ -119,7 +119,9 @@ def check_rows(split: Split, start: int, stop: int, counts: Counts) -> Iterator[
     first = np.concatenate([[0], np.cumsum(split.docs["length"][a:b].astype(np.int64))[:-1]])
     flat_tokens, flat_mask = tokens[~padding], mask[~padding]
     whole = manifest["packing_strategy"] == "bfd"
-    for place, what in broken_rules(flat_tokens, flat_mask, first, manifest["tokenizer"]["special_tokens"], whole):
+    special_tokens = manifest["tokenizer"]["special_tokens"]
+    skips = may_skip(manifest["mixture"][split.name])[split.docs["source"][a:b]]
+    for place, what in broken_rules(flat_tokens, flat_mask, first, special_tokens, whole, skips):
         document = a + int(np.searchsorted(first, place, side="right")) - 1
         yield f"{where}: document {document}, token {place - first[document - a]}: {what}"
     if manifest["packing_strategy"] == "wrapped":

@@ -30,6 +30,12 @@ def recognise(rows: pa.Table, where: object, wanted: Layout, name: str | None) -
     check_columns(objects, where, wanted)
     found = Counter(_named(renamed(row, wanted)) for row in objects)
     found.pop("", None)
+    example = _example(rows)
+    rows_in_row = (
+        bool(objects) and isinstance(objects[0], list) and any(_named(renamed(one, wanted)) for one in objects[0])
+    )
+    if rows_in_row or example in ("[", "[{"):
+        raise ValueError(f"{where} is one JSON array of rows, wanted an object a line: jq -c '.[]' makes them.")
     if name is not None and (name in found or _has(objects, wanted, name)):
         return replace(wanted, name=name)
     if name is None and found:
@@ -39,15 +45,11 @@ def recognise(rows: pa.Table, where: object, wanted: Layout, name: str | None) -
         if best == "conversations":  # messages under ShareGPT's name
             best, wanted = "messages", replace(wanted, columns=(*wanted.columns, ("conversations", "messages")))
         return replace(wanted, name=best)
-    example = _example(rows)
-    hint = (
-        " It looks like one JSON array: write an object a line (jq -c '.[]')." if example.strip() in ("[", "[{") else ""
-    )
     raise ValueError(
         f"{where}: its first rows have the fields {list(fields)}, as in {example}; wanted "
         + (f"{' and '.join(REQUIRED[name])} of the layout {name}" if name else "; or ".join(
             f"{' and '.join(some)} ({layout})" for layout, some in REQUIRED.items() if layout != "tools"))
-        + f'. Name them with columns = {{ theirs = "ours" }}.{hint}'
+        + '. Name them with columns = { theirs = "ours" }.'
     )  # fmt: skip
 
 

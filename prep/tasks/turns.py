@@ -51,7 +51,7 @@ def merge(batch: Conversations) -> Conversations:
     )
     groups = pa.LargeListArray.from_arrays(bounds, batch.texts)
     return Conversations(
-        texts=pc.binary_join(groups, "\n\n").cast(pa.large_string()),
+        texts=pc.binary_join(groups, pa.scalar("\n\n", pa.large_string())),
         kinds=batch.kinds[first],
         parts=offsets(np.bincount(turn[first], minlength=int((~joins).sum()))),
         roles=batch.roles[~joins],

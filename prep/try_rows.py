@@ -1,0 +1,124 @@
+"""
+The first rows of a file as they would be rendered, before any build.
+
+    talks.jsonl.gz: JSON lines, gzip, layout sharegpt, reads conversations, leaves id aside
+    row 0  |  31 tokens, 12 trained (39%)
+    <|bos|><|user_start|>2+2?<|user_end|><|assistant_start|>[[4<|assistant_end|>]]
+    row 1: rejected, roles out of turn: {"conversations": [...
+
+Nothing but these rows is read, so it is instant for files of any size.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from prep.conversation import REASONS, offsets
+from prep.encode import Encoder
+from prep.formats import find_files, first_rows, kind_of
+from prep.own_data import columns_of
+from prep.own_tasks import find
+from prep.rejected import SHOWN_CHARACTERS, show_row
+from prep.render import render
+from prep.show import segments
+from prep.task import Task
+from prep.tasks.layouts import Layout, rows_of
+from prep.tasks.recognise import FIRST_ROWS, recognise
+from prep.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Look:
+    """Files, how the first one is read, and its first rows"""
+
+    files: list[Path]
+    kind: str
+    task: Task
+    used: list[str]  # fields of a row that are read
+    unused: list[str]
+    rows: pa.Table
+
+
+def look(path: Path, num_rows: int, wanted: Layout, layout: str | None, own: str | None) -> Look:
+    """FileNotFoundError or ValueError where there is nothing, or nothing that is recognised"""
+    files = find_files(path)
+    if not files:
+        raise FileNotFoundError(f"{path} not found, or without data in it: give a file, a directory or a pattern.")
+    rows = first_rows(files[0], max(num_rows, FIRST_ROWS))
+    if not len(rows):
+        raise ValueError(f"{files[0]} has no rows: give a file with rows.")
+    if own is not None:
+        task = Task(own, own=find(own, Path()))
+        if task.generates:
+            raise ValueError(f"task {own!r} makes its rows, wanted one that reads them: drop {path}.")
+        return Look(files, kind_of(files[0]), task, [], [], rows.slice(0, num_rows))
+    task = Task("chat", recognise(rows, files[0], wanted, layout))
+    names = fields_of(rows)
+    used = used_fields(task.layout or wanted, names)
+    return Look(files, kind_of(files[0]), task, used, [n for n in names if n not in used], rows.slice(0, num_rows))
+
+
+def fields_of(rows: pa.Table) -> list[str]:
+    """Names of the columns, or of the fields of lines"""
+    found: dict[str, None] = {}
+    for row in rows_of(rows):
+        found |= dict.fromkeys(row) if isinstance(row, dict) else {}
+    return list(found)
+
+
+def used_fields(layout: Layout, names: list[str]) -> list[str]:
+    table = pa.table({name: pa.nulls(0) for name in names})
+    return columns_of(layout, table)
+
+
+def rendered(found: Look, tokenizer: Tokenizer) -> Iterator[dict[str, Any]]:
+    """One {"row", "length", "trainable", "trained_share", "segments"} or {"row", "rejected", "content"} a row"""
+    rows = found.rows
+    if found.kind not in ("lines", "gzip", "zstd") and found.used:
+        rows = rows.select(found.used)
+    done = render(found.task.conversations(rows), Encoder(tokenizer, "tiktoken"), tokenizer)
+    bounds = offsets(done.lengths)
+    for row in range(len(rows)):
+        if done.reasons[row]:
+            content = show_row(found.rows.slice(row, 1))[:SHOWN_CHARACTERS]
+            yield {"row": row, "rejected": REASONS[done.reasons[row]], "content": content}
+            continue
+        place = slice(int(bounds[row]), int(bounds[row + 1]))
+        num = int(done.lengths[row])
+        yield {
+            "row": row,
+            "length": num,
+            "trainable": int(done.trainable[row]),
+            "trained_share": round(int(done.trainable[row]) / num, 4),
+            "segments": segments(tokenizer, done.tokens[place], done.mask[place]),
+        }
+
+
+def describe(found: Look) -> dict[str, Any]:
+    """What the rows were taken for, as plain values"""
+    task = found.task
+    return {
+        "file": str(found.files[0]),
+        "files": len(found.files),
+        "kind": found.kind,
+        "task": task.label,
+        **(task.layout.describe() if task.layout else {}),
+        "reads": found.used,
+        "leaves_aside": found.unused,
+    }
+
+
+def about(found: Look) -> str:
+    """One line over the rows"""
+    says = describe(found)
+    more = f" (the first of {says['files']} files)" if says["files"] > 1 else ""
+    kind = {"lines": "JSON lines", "gzip": "JSON lines, gzip", "zstd": "JSON lines, zstd"}.get(found.kind, found.kind)
+    words = [kind + more, f"layout {says['layout']}" if "layout" in says else f"task {says['task']}"]
+    options = {"train_on": "all", "consecutive": "reject", "tools": "parts"}
+    words += [f"{name} {says[name]}" for name, usual in options.items() if says.get(name, usual) != usual]
+    words += [f"reads {', '.join(found.used)}"] if found.used else []
+    words += [f"leaves aside {', '.join(found.unused)}"] if found.unused else []
+    return f"{says['file']}: {', '.join(words)}"

@@ -1,0 +1,391 @@
+"""Data of one's own: the same conversations whatever the layout and the file; nothing trains that should not, none is lost."""
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.feather as feather
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from prep import sources
+from prep.conversation import REASONS
+from prep.encode import Encoder
+from prep.mixture import parse_mixture
+from prep.render import Rendered, render
+from prep.shard import open_shards
+from prep.tasks import chat
+from prep.tasks.layouts import Layout
+from prep.tasks.recognise import recognise
+from prep.verify import problems
+from tests.conftest import SHARED, build_mixture, needs_shared, toy_tokenizer, write_lines
+from tests.reference import render_plainly
+from tests.test_sources import hub, midprep  # noqa: F401
+
+TOY = toy_tokenizer()
+ENCODER = Encoder(TOY, "tiktoken")
+
+
+def lines(*rows: Any) -> pa.Table:
+    encoded = [row.encode() if isinstance(row, str) else json.dumps(row).encode() for row in rows]
+    return pa.table({"line": pa.array(encoded, pa.large_binary())})
+
+
+def rendered(rows: pa.Table, layout: Layout | None = None, name: str | None = None) -> Rendered:
+    """Rows in the layout that is recognised"""
+    found = recognise(rows, "f", layout or Layout(), name)
+    return render(chat.conversations(rows, found), ENCODER, TOY)
+
+
+def shown(rows: pa.Table, layout: Layout | None = None, name: str | None = None) -> list[str]:
+    """Each conversation as text, what trains in [[ ]], or the reason why it is none"""
+    done, out, place = rendered(rows, layout, name), list[str](), 0
+    for length, reason in zip(done.lengths.tolist(), done.reasons.tolist(), strict=True):
+        tokens, mask = done.tokens[place : place + length], done.mask[place : place + length]
+        place += length
+        text = ""
+        for i, (token, trained) in enumerate(zip(tokens.tolist(), mask.tolist(), strict=True)):
+            before = int(mask[i - 1]) if i else 0
+            text += "[[" * (trained > before) + "]]" * (trained < before) + TOY.decode([token])
+        text += "]]" * bool(length and mask[-1])
+        for long, short in (("user", "u"), ("assistant", "a"), ("python", "p"), ("output", "o")):
+            text = text.replace(f"<|{long}_start|>", f"<{short}>").replace(f"<|{long}_end|>", f"</{short}>")
+        out.append(REASONS[reason] or text.removeprefix("<|bos|>"))
+    return out
+
+
+def messages(*turns: str) -> list[dict[str, str]]:
+    return [{"role": ("user", "assistant")[i % 2], "content": turn} for i, turn in enumerate(turns)]
+
+
+# ---- layouts ----
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
+
+
+@settings(max_examples=40, deadline=None)
+@given(turns=st.lists(st.tuples(TEXT, TEXT), min_size=1, max_size=3), system=TEXT)
+def test_every_layout_of_the_same_conversations_gives_the_same_tokens(
+    turns: list[tuple[str, str]], system: str
+) -> None:
+    talk = messages(*(text for pair in turns for text in pair))
+    led = [{"role": "system", "content": system}, *talk] if system else talk
+    names = {"system": "system", "user": "human", "assistant": "gpt"}
+    share = [{"from": names[m["role"]], "value": m["content"]} for m in talk]
+    variants = [
+        {"messages": led},
+        {"conversations": led},
+        {"conversations": share, "system": system},
+        {"conversations": [*([{"from": "system", "value": system}] if system else []), *share]},
+        {"dialog": [{"who": m["role"].upper(), "says": m["content"]} for m in led]},
+        {"prompt": led[:-1], "completion": led[-1:]},
+    ]
+    if len(turns) == 1:
+        (asked, said), empty = turns[0], {"input": "", "system": system}
+        variants += [
+            {"instruction": asked, "output": said, **empty},
+            {"prompt": asked, "completion": said, "system": system},
+        ]
+    own = Layout(
+        columns=(("dialog", "messages"), ("says", "content"), ("who", "role")),
+        roles=(("ASSISTANT", "assistant"), ("SYSTEM", "system"), ("USER", "user")),
+    )
+    ids, mask = render_plainly({"messages": led}, TOY.encoding)
+    for row in variants:
+        for rows in (lines(row), lines(json.dumps([row])[1:-1]), pa.Table.from_pylist([row])):
+            done = rendered(rows, own if "dialog" in row else None)
+            assert (done.tokens.tolist(), done.mask.tolist()) == (ids, mask), row
+
+
+def test_alpacas_input_follows_the_instruction_after_an_empty_line() -> None:
+    rows = [
+        {"instruction": "Add.", "input": "2 and 3", "output": "5"},
+        {"instruction": "Hi", "input": "", "output": "Hello"},
+        {"instruction": "Hi", "input": None, "output": "Hello"},
+        {"instruction": "Hi", "input": "", "output": None},
+    ]
+    wanted = ["<u>Add.\n\n2 and 3</u><a>[[5</a>]]", *["<u>Hi</u><a>[[Hello</a>]]"] * 2, "missing field"]
+    assert shown(lines(*rows)) == shown(pa.Table.from_pylist(rows)) == wanted
+
+
+CALL = {"id": "1", "type": "function", "function": {"name": "add", "arguments": '{"a": 2, "b": 3}'}}
+OTHER = {"id": "2", "type": "function", "function": {"name": "python", "arguments": '{"code": "2*3"}'}}
+TOOL_TALK = [
+    {"role": "user", "content": "2+3, 2*3?"},
+    {"role": "assistant", "content": None, "tool_calls": [CALL, OTHER]},
+    {"role": "tool", "tool_call_id": "2", "content": "6"},
+    {"role": "tool", "tool_call_id": "1", "content": "5"},
+    {"role": "assistant", "content": "5 and 6."},
+]  # fmt: skip
+
+
+def test_tool_calls_are_python_parts_each_with_its_answer_or_text() -> None:
+    for rows in (lines({"messages": TOOL_TALK}), pa.Table.from_pylist([{"messages": TOOL_TALK}])):
+        assert shown(rows) == [
+            "<u>2+3, 2*3?</u><a>[[<p>add(a=2, b=3)</p>]]<o>5</o>[[<p>2*3</p>]]<o>6</o>[[5 and 6.</a>]]"
+        ]
+        assert shown(rows, Layout(tools="text")) == [
+            '<u>2+3, 2*3?</u><a>[[{"name": "add", "arguments": {"a": 2, "b": 3}}\n'
+            '{"name": "python", "arguments": {"code": "2*3"}}</a>]]<u>6\n\n5</u><a>[[5 and 6.</a>]]'
+        ]
+
+
+def test_tool_calls_are_never_dropped_without_a_word() -> None:
+    row = {"messages": TOOL_TALK[:1] + [{**TOOL_TALK[1], "content": "Let me see."}]}
+    assert shown(lines(row), name="messages") == ["tool calls"]
+    assert shown(pa.Table.from_pylist([row]), name="messages") == ["tool calls"]
+    orphan = {"messages": [TOOL_TALK[0], TOOL_TALK[2]]}
+    assert shown(lines(row, orphan, {"messages": [*TOOL_TALK[:2], {**TOOL_TALK[2], "tool_call_id": "9"}]})) == [
+        "<u>2+3, 2*3?</u><a>[[Let me see.<p>add(a=2, b=3)</p><p>2*3</p></a>]]",
+        "roles out of turn",
+        "roles out of turn",
+    ]
+
+
+def test_turns_of_one_role_are_rejected_or_joined() -> None:
+    talk = [("user", "a"), ("user", "b"), ("assistant", "c"), ("assistant", "d"), ("user", "e"), ("assistant", "f")]
+    row = {"messages": [{"role": role, "content": text} for role, text in talk]}
+    parts = {"messages": [*messages("q"), {"role": "assistant", "content": [{"type": "python", "text": "1"}]},
+                          {"role": "assistant", "content": "x"}, {"role": "assistant", "content": "y"}]}  # fmt: skip
+    fine = {"messages": messages("g", "h")}
+    merge = Layout(consecutive="merge")
+    assert shown(lines(row, fine)) == ["roles out of turn", "<u>g</u><a>[[h</a>]]"]
+    wanted = ["<u>a\n\nb</u><a>[[c\n\nd</a>]]<u>e</u><a>[[f</a>]]", "<u>g</u><a>[[h</a>]]"]
+    assert shown(lines(row, fine), merge) == shown(pa.Table.from_pylist([row, fine]), merge) == wanted
+    assert shown(lines(parts), merge) == ["<u>q</u><a>[[<p>1</p>x\n\ny</a>]]"]
+    row["messages"][2]["train"] = False  # type: ignore[assignment]
+    assert shown(lines(row), merge) == ["trained in part of a turn"]
+
+
+# ---- what trains ----
+
+
+def test_train_on_says_which_turns_train() -> None:
+    talk = {"messages": messages("a", "b", "c", "d")}
+    flagged = {"messages": [{**m, "train": i != 1} for i, m in enumerate(messages("a", "b", "c", "d"))]}
+    for rows in (lines(talk, flagged), pa.Table.from_pylist([talk, flagged])):
+        all_b, not_b = "<u>a</u><a>[[b</a>]]<u>c</u><a>[[d</a>]]", "<u>a</u><a>b</a><u>c</u><a>[[d</a>]]"
+        assert shown(rows) == [all_b, not_b]
+        assert shown(rows, Layout(train_on="last")) == [not_b, not_b]
+        assert shown(rows, Layout(train_on="none")) == ["<u>a</u><a>b</a><u>c</u><a>d</a>"] * 2
+    assert shown(lines({"messages": [*messages("a"), {"role": "assistant", "content": "b", "train": "no"}]})) == [
+        "train is not true or false"
+    ]
+
+
+def test_a_build_says_what_may_not_train_and_verify_proves_the_rest(tmp_path: Path) -> None:
+    flagged = [
+        *messages("a", "b"),
+        {"role": "user", "content": "c"},
+        {"role": "assistant", "content": "d", "train": False},
+    ]
+    write_lines(tmp_path / "flags.jsonl", [{"messages": flagged}, {"messages": messages("e", "f", "g", "h")}])
+    write_lines(tmp_path / "plain.jsonl", [{"messages": messages("e", "f", "g", "h")}])
+    mixture = {
+        "train": [
+            {"task": "chat", "path": "flags.jsonl"},
+            {"task": "chat", "path": "plain.jsonl", "train_on": "last"},
+            {"task": "chat", "path": "plain.jsonl"},
+        ]
+    }
+    root, manifest, _ = build_mixture(tmp_path, mixture, TOY, max_seq_len=64)
+    found = [(s["train_on"], s["train_flags"], s["trainable_tokens"]) for s in manifest["splits"]["train"]["sources"]]
+    assert found == [("all", True, 6), ("last", False, 2), ("all", False, 4)]
+    assert list(problems(root)) == []
+    for source, wanted in ((0, "not trained, which the assistant says"), (2, "not trained, which the assistant says")):
+        tampered(root, source, only=1 if source == 0 else 2)
+        assert any(wanted in problem for problem in checked(root)), source
+
+
+def tampered(root: Path, source: int, only: int) -> None:
+    """Untrain the first tokens of a turn of a source's last document: a part of a turn (1), or a whole one (2)"""
+    split = open_shards(root).split("train")
+    doc = int(np.flatnonzero(split.docs["source"] == source)[-1])
+    row = int(np.searchsorted(split.rows["first_doc"], doc, side="right")) - 1
+    start = int(split.docs["length"][int(split.rows["first_doc"][row]) : doc].sum())
+    bits = np.load(next(root.glob("train-*.mask.npy")))
+    mask = np.unpackbits(bits, axis=1, bitorder="little")
+    mask[row, start + np.flatnonzero(mask[row, start:])[:only]] = 0
+    np.save(next(root.glob("train-*.mask.npy")), np.packbits(mask, axis=1, bitorder="little"))
+
+
+def checked(root: Path) -> list[str]:
+    from prep.verify import check_split
+
+    return list(check_split(open_shards(root).split("train")))
+
+
+# ---- files ----
+
+ROWS = [{"messages": messages(f"{i}?", "x" * (i % 5))} for i in range(50)]
+
+
+def write(path: Path, rows: list[Any]) -> None:
+    table, plain = pa.Table.from_pylist(rows), "".join(json.dumps(row) + "\n" for row in rows).encode()
+    if path.suffix == ".gz":
+        half = len(plain) // 2  # of two members, as `cat a.gz b.gz` gives
+        path.write_bytes(gzip.compress(plain[:half]) + gzip.compress(plain[half:]))
+    elif path.suffix == ".zst":
+        path.write_bytes(pa.compress(plain, "zstd", asbytes=True))
+    elif path.suffix == ".parquet":
+        pq.write_table(table, path, row_group_size=20)
+    elif path.suffix == ".feather":
+        feather.write_feather(table, path, compression="lz4", chunksize=7)
+    elif path.suffix == ".arrow":
+        with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, table.schema) as writer:
+            writer.write_table(table, max_chunksize=7)
+    else:
+        path.write_bytes(plain)
+
+
+def content(root: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in root.glob("*.npy")}
+
+
+def test_every_kind_of_file_gives_the_same_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "BLOCK_ROWS", 10)
+    monkeypatch.setattr(sources, "BATCH_ROWS", 4)
+    names = [f"a.{kind}" for kind in ("jsonl", "jsonl.gz", "jsonl.zst", "parquet", "feather", "arrow")]
+    for name in names:
+        write(tmp_path / name, ROWS)
+    for folder, kinds in (("many", ("jsonl", "jsonl.gz", "jsonl.zst")), ("batches", ("feather", "arrow"))):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "README.md").write_text("no data")
+        cuts = [0, 13, 31, 50] if folder == "many" else [0, 24, 50]
+        for number, kind in enumerate(kinds):
+            write(tmp_path / folder / f"{number}.{kind}", ROWS[cuts[number] : cuts[number + 1]])
+    builds = {}
+    for number, path in enumerate([*names, "many", "batches", "many/*.jsonl*", "ba*/?.*"]):
+        root, manifest, _ = build_mixture(
+            tmp_path, {"train": [{"task": "chat", "path": path, "name": "c"}]}, TOY, f"out{number}", max_seq_len=64
+        )
+        assert manifest["splits"]["train"]["sources"][0]["rows"] == 50, path
+        builds[path] = content(root)
+    assert all(build == builds["a.jsonl"] for build in builds.values())
+
+
+def test_compressed_lines_are_decompressed_once_and_a_damaged_copy_again(tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl.gz", ROWS)
+    mixture = {"train": [{"task": "chat", "path": "a.jsonl.gz"}]}
+    wanted = content(build_mixture(tmp_path, mixture, TOY, "one", max_seq_len=64)[0])
+    (plain,) = (tmp_path / "cache" / "plain").iterdir()
+    before = plain.read_bytes(), plain.stat().st_mtime_ns
+    build_mixture(tmp_path, mixture, TOY, "two", max_seq_len=64)
+    assert (plain.read_bytes(), plain.stat().st_mtime_ns) == before
+    plain.write_bytes(before[0][:100])
+    for run in (tmp_path / "cache" / "runs").rglob("*.run"):
+        run.unlink()
+    assert content(build_mixture(tmp_path, mixture, TOY, "three", max_seq_len=64)[0]) == wanted
+    assert plain.read_bytes() == before[0]
+
+
+def test_other_ways_of_reading_render_again_and_the_same_way_does_not(tmp_path: Path) -> None:
+    write_lines(tmp_path / "a.jsonl", ROWS)
+    seen = set()
+    for number, more in enumerate(
+        [{}, {"train_on": "last"}, {"train_on": "none"}, {"consecutive": "merge"}, {"roles": {"bot": "assistant"}}, {}]
+    ):
+        build_mixture(
+            tmp_path, {"train": [{"task": "chat", "path": "a.jsonl", **more}]}, TOY, f"o{number}", max_seq_len=64
+        )
+        seen.add(len(list((tmp_path / "cache" / "runs").rglob("*.run"))))
+    assert sorted(seen) == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "words"),
+    [
+        ("a.jsonl", b'{"text": "a"}\n', r"its first rows have the fields \['text'\], as in {\"text\": \"a\"}; wanted messages"),
+        ("a.json", b'[\n{"messages": []}\n]', "is one JSON array of rows, wanted an object a line"),
+        ("a.json", b'[{"prompt": "a", "completion": "b"}]', "is one JSON array of rows, wanted an object a line"),
+        ("a.jsonl", b"hello\n", r"as in hello; wanted messages \(messages\); or conversations \(sharegpt\)"),
+        ("a.jsonl", b"\n\n", "has no rows|its first rows have"),
+        ("a.jsonl.gz", gzip.compress(b'{"messages": []}\n' * 999)[:-20], "compressed with gzip and cannot be decompressed"),
+        ("a.jsonl.zst", b"\x28\xb5\x2f\xfdnothing", "compressed with zstd and cannot be decompressed"),
+        ("a.zip", b"PK\x03\x04", "is zip, wanted JSON lines"),
+        ("a.arrow", b"ARROW1\0\0 and no more", "no readable Arrow file"),
+        ("a.arrow", b"\xff\xff\xff\xff and no more", "no readable Arrow file"),
+    ],
+)  # fmt: skip
+def test_a_file_that_cannot_be_read_is_one_line(tmp_path: Path, name: str, data: bytes, words: str) -> None:
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(ValueError, match=words) as found:
+        build_mixture(tmp_path, {"train": [{"task": "chat", "path": name}]}, TOY)
+    assert "\n" not in str(found.value)
+    assert name in str(found.value)
+
+
+def test_files_of_two_kinds_or_none_are_one_line(tmp_path: Path) -> None:
+    for folder in ("two", "none"):
+        (tmp_path / folder).mkdir()
+    write(tmp_path / "two" / "a.jsonl", ROWS[:2])
+    write(tmp_path / "two" / "b.parquet", ROWS[:2])
+    for path, words in (
+        ("two", "wanted files of one kind"),
+        ("none", "has no data in it"),
+        ("*.jsonl", "not found"),
+    ):
+        with pytest.raises((ValueError, FileNotFoundError), match=words):
+            build_mixture(tmp_path, {"train": [{"task": "chat", "path": path}]}, TOY)
+
+
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        ({"path": "a", "hub": "o/n"}, "needs a path or a hub, not both"),
+        ({"hub": "n"}, "hub = 'n' found, wanted \"owner/name\""),
+        ({"path": "a", "subset": "x"}, "subset is of a data set on the Hub"),
+        ({"path": "a", "layout": "sharegtp"}, "layout = 'sharegtp' found.*Did you mean 'sharegpt'"),
+        ({"path": "a", "train_on": "first"}, "train_on = 'first' found, wanted all or last or none"),
+        ({"path": "a", "consecutive": "keep"}, "consecutive = 'keep' found, wanted reject or merge"),
+        ({"path": "a", "roles": {"bot": "asistant"}}, "roles makes 'bot' 'asistant'.*Did you mean 'assistant'"),
+        ({"path": "a", "columns": {"q": "promt"}}, "columns makes 'q' 'promt'.*Did you mean 'prompt'"),
+        ({"path": "a", "columns": {"q": ["x"]}}, "columns makes 'q'"),
+        ({"path": "a", "columns": {"p": "prompt", "q": "prompt"}}, "two fields the same name"),
+        ({"path": "a", "columns": "q"}, "columns = 'q' found, wanted a table"),
+    ],
+)
+def test_a_mistake_in_an_entry_is_one_line(entry: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words) as found:
+        parse_mixture({"train": [{"task": "chat", **entry}]}, "m.toml", Path(), "m")
+    assert "\n" not in str(found.value)
+
+
+def test_a_column_that_is_not_there_is_named_with_those_that_are(tmp_path: Path) -> None:
+    write_lines(tmp_path / "a.jsonl", [{"q": "a", "a": "b"}])
+    entry = {"task": "chat", "path": "a.jsonl", "columns": {"question": "prompt", "a": "completion"}}
+    with pytest.raises(ValueError, match=r"columns names 'question', its first rows have \['a', 'q'\]"):
+        build_mixture(tmp_path, {"train": [entry]}, TOY)
+
+
+# ---- the Hub ----
+
+GSM8K = {
+    "task": "chat", "hub": "openai/gsm8k", "subset": "main", "split": "test",
+    "columns": {"question": "prompt", "answer": "completion"},
+}  # fmt: skip
+
+
+@needs_shared
+def test_a_data_set_of_the_hub_is_permuted_as_those_of_the_tasks(tmp_path: Path, hub: dict[str, str]) -> None:  # noqa: F811
+    data_root = SHARED / "data" / "hub"
+    mixture = {"train": [{**GSM8K, "stop": 9, "name": "own"}, {"task": "gsm8k", "split": "test", "stop": 9}]}
+    root, manifest, _ = build_mixture(tmp_path, mixture, TOY, data_root=data_root)
+    docs = open_shards(root).split("train").docs
+    own, task = manifest["splits"]["train"]["sources"]
+    assert (own["hub"], own["layout"], own["rows"]) == ("openai/gsm8k", "completion", 9)
+    assert own["sha256"] == task["sha256"]
+    assert sorted(docs["index"][docs["source"] == 0]) == sorted(docs["index"][docs["source"] == 1])
+    columns = '{ question = "prompt", answer = "completion" }'
+    (tmp_path / "m.toml").write_text(
+        f'[[train]]\ntask = "chat"\nhub = "openai/gsm8k"\nsubset = "main"\nsplit = "test"\nstop = 9\ncolumns = {columns}\n'
+    )
+    built = midprep(hub, "build", "--mixture", str(tmp_path / "m.toml"), "-o", str(tmp_path / "hub"))
+    assert built.returncode == 0, built.stderr
+    (source,) = json.loads((tmp_path / "hub" / "manifest.json").read_text())["splits"]["train"]["sources"]
+    assert (source["sha256"], len(source["revision"])) == (own["sha256"], 40)
