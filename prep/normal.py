@@ -11,12 +11,13 @@ digits: 12 - 3 and 12 + 3 are other questions. ASCII goes first, by tables.
 import hashlib
 import re
 import unicodedata
+from collections.abc import Iterable
 from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 
-from prep.conversation import USER, Conversations, offsets
+from prep.conversation import USER, Conversations, index_array, offsets
 
 VERSION = 1  # bumped when a text gives something else; part of the key of every run
 
@@ -35,35 +36,36 @@ NO_WORD = re.compile(r"[^\w\s]|_")
 LOWER = bytes(i + 32 if chr(i) in "ABCDEFGHIJKLMNOPQRSTUVWXYZ" else i for i in range(256))
 KEPT = {i for i in range(128) if chr(i).isalnum()} | set(SIGNS.encode())
 DELETED = bytes(i for i in range(128) if i not in KEPT)
+NOTHING = bytes(8)
 NOT_SPACE_OR_WORD = bytes(i for i in range(128) if not (chr(i).isalnum() or chr(i).isspace()))
 
 Array = npt.NDArray[np.uint64]
 
 
-def squeezed(text: str) -> bytes:
+def squeezed(text: bytes) -> bytes:
     """
-    Letters and digits of a text, and the signs between digits
+    Letters and digits of a text in UTF-8, and the signs between digits
 
-    >>> squeezed("A 20-minute run, 12 - 3!"), squeezed("Ｎａïve")
+    >>> squeezed(b"A 20-minute run, 12 - 3!"), squeezed("Ｎａïve".encode())
     (b'a20minuterun12-3', b'na\\xc3\\xafve')
     """
-    data = text.encode().translate(LOWER, DELETED)
+    data = text.translate(LOWER, DELETED)
     if not data.isascii():
-        data = DROPPED.sub("", _folded(data.decode())).encode()
+        data = DROPPED.sub("", _folded(data.decode("utf-8", "ignore"))).encode()
     if not SIGN.search(data):
         return data
     return STRAY.sub(b"", data) if data.isascii() else STRAY_OTHER.sub("", data.decode()).encode()
 
 
-def words(text: str) -> str:
+def words(text: bytes) -> str:
     """
-    The words of a text, with one space between them
+    The words of a text in UTF-8, with one space between them
 
-    >>> words("Don't\\tpanic - it's 12,000!")
+    >>> words(b"Don't\\tpanic - it's 12,000!")
     'dont panic its 12000'
     """
-    data = text.encode().translate(LOWER, NOT_SPACE_OR_WORD)
-    left = data.decode()
+    data = text.translate(LOWER, NOT_SPACE_OR_WORD)
+    left = data.decode("utf-8", "ignore")
     return " ".join((left if data.isascii() else NO_WORD.sub("", _folded(left))).split())
 
 
@@ -78,18 +80,20 @@ def _folded(text: str) -> str:
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
 
 
-def hash_texts(texts: list[str]) -> Array:
+def hash_texts(texts: Iterable[bytes]) -> Array:
     """(n,) 64-bit hashes of texts squeezed; 0 for one of which nothing is left, which is a copy of nothing"""
-    digests = [
-        hashlib.blake2b(data, digest_size=8).digest() if (data := squeezed(text)) else b"\0" * 8 for text in texts
-    ]
-    return np.frombuffer(b"".join(digests), dtype="<u8")
+    digests = [hashlib.blake2b(data, digest_size=8).digest() if (data := squeezed(text)) else NOTHING for text in texts]
+    return np.frombuffer(b"".join(digests), dtype="<u8") if digests else np.zeros(0, dtype=np.uint64)
 
 
-def asked(batch: Conversations, texts: list[str]) -> Array:
-    """(C,) hashes of what the user says in each conversation, all turns together; `texts` are the batch's"""
-    user = batch.roles == USER
-    conversation = np.repeat(np.arange(len(batch)), np.diff(batch.messages))[user]
-    mine = [texts[part] for part in batch.parts[:-1][user].tolist()]  # a user's message has one part
-    bounds = offsets(np.bincount(conversation, minlength=len(batch))).tolist()
-    return hash_texts([" ".join(mine[a:b]) for a, b in pairwise(bounds)])
+def asked(batch: Conversations) -> Array:
+    """(C,) hashes of what the user says in each conversation, all turns together"""
+    said = batch.roles == USER
+    parts = np.flatnonzero(np.repeat(said, np.diff(batch.parts)))
+    if not len(parts):
+        return np.zeros(len(batch), dtype=np.uint64)
+    texts = batch.texts.take(index_array(parts))  # those of a conversation lie side by side: a slice is all of them
+    starts = np.frombuffer(texts.buffers()[1], dtype=np.int64)
+    bounds = starts[offsets(np.where(said, np.diff(batch.parts), 0))[batch.messages]].tolist()
+    data = texts.buffers()[2].to_pybytes()
+    return hash_texts(data[a:b] for a, b in pairwise(bounds))

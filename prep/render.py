@@ -43,14 +43,13 @@ class Rendered:
 def render(batch: Conversations, encode: Encoder, tokenizer: Tokenizer) -> Rendered:
     """C conversations, valid or not, -> their tokens and mask."""
     batch = check(batch)
-    texts = batch.texts.to_pylist()
-    ids, lengths = encode(texts)
+    ids, lengths = encode(batch.texts)
     if len(lengths) and lengths.min() < 0:
         message = np.searchsorted(batch.parts, np.flatnonzero(lengths < 0), side="right") - 1
         conversation = np.searchsorted(batch.messages, message, side="right") - 1
         bad = np.isin(np.arange(len(batch)), conversation)
         return render(reject(batch, bad, "text that the tokenizer cannot encode"), encode, tokenizer)
-    return place(batch, ids, lengths, tokenizer, asked(batch, texts))
+    return place(batch, ids, lengths, tokenizer, asked(batch))
 
 
 def place(batch: Conversations, ids: Array, lengths: Array, tokenizer: Tokenizer, hashes: Array) -> Rendered:

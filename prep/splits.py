@@ -88,7 +88,7 @@ def build_split(split: SplitJob, staging: Path, record: Record) -> tuple[Manifes
         describe_share(one.entry, taken[i], len(table.usable(i)), sources[i], total, split.mix.by)
     described = describe(split, rows, docs, shards, sources, staging)
     if split.mix.dedup is not None:
-        described["duplicates"] = {"left out": sum(one["rejected"].get("duplicate", 0) for one in sources)}
+        described["duplicates"] = {"left_out": sum(one["rejected"].get("duplicate", 0) for one in sources)}
     return described, rejected
 
 

@@ -49,7 +49,7 @@ def test_the_first_stays_and_the_rest_are_counted_by_source(tmp_path: Path, toy:
     copies = {(0, copy, row) for copy in (0, 1) for row in (0, 1, 3, 4)}
     assert kept(root) == copies | {(1, 0, 0), (1, 0, 3)}
     assert manifest["splits"]["val"]["sources"][0]["rejected"] == {"duplicate": 1}
-    assert manifest["splits"]["train"]["duplicates"] == {"left out": 4}
+    assert manifest["splits"]["train"]["duplicates"] == {"left_out": 4}
     check_shards(root)
     assert list(problems(root)) == []
 

@@ -1,0 +1,87 @@
+"""
+What the user says in each conversation, decoded from its tokens: of a run, or of a finished build.
+
+    <|bos|> <|user_start|> 2+2? <|user_end|> <|assistant_start|> 4 <|assistant_end|> <|user_start|> 3+3? ...
+                           ----                                                                     ----
+    "2+2? 3+3? ..."
+
+A few million tokens at a time, by Arrow, without a Python object a token. Text never encodes to a special token, so what
+stands after <|user_start|> and before any other of them is the user's, and every <|bos|> begins a conversation.
+"""
+
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from prep.conversation import USER, Conversations, index_array, offsets
+from prep.pick import is_wrapped
+from prep.shard import Split
+from prep.tokenizer import Tokenizer
+
+Array = npt.NDArray[Any]
+
+BLOCK_TOKENS = 4 << 20  # decoded at once
+
+
+class Decoder:
+    """Tables of a tokenizer: the bytes of each token, and which are special"""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        words = [b""] * tokenizer.vocab_size
+        for word, id_ in tokenizer.ranks.items():
+            words[id_] = word
+        self.user = tokenizer.special_tokens["<|user_start|>"]
+        self.bos = tokenizer.bos_id
+        words[self.user] = b" "
+        bounds = pa.py_buffer(offsets([len(word) for word in words]))
+        self.words = pa.LargeBinaryArray.from_buffers(
+            pa.large_binary(), len(words), [None, bounds, pa.py_buffer(b"".join(words))]
+        )
+        self.special = np.zeros(tokenizer.vocab_size, dtype=bool)
+        self.special[list(tokenizer.special_tokens.values())] = True
+
+    def user_texts(self, tokens: Array, starts: Array) -> list[bytes]:
+        """Tokens (n,) of conversations that begin at `starts` (C,) -> C texts, all turns of the user together"""
+        special = np.flatnonzero(self.special[tokens])
+        is_user = np.append(False, tokens[special] == self.user)
+        # a token belongs to the special token before it, itself if it is one
+        mine = np.flatnonzero(is_user[np.cumsum(np.bincount(special, minlength=len(tokens))[: len(tokens)])])
+        decoded = self.words.take(index_array(tokens[mine]))
+        places = np.frombuffer(decoded.buffers()[1], dtype=np.int64)[: len(mine) + 1] if len(mine) else np.zeros(1, int)
+        data = decoded.buffers()[2].to_pybytes() if len(mine) else b""
+        bounds = places[np.searchsorted(mine, np.append(starts, len(tokens)))].tolist()
+        return [data[a:b] for a, b in pairwise(bounds)]
+
+
+def conversations_of(split: Split, bos: int) -> Iterator[tuple[Array, Array]]:
+    """Tokens (n,) and starts (C,) of the conversations of a build in stored order, blocks of whole ones"""
+    wrapped, left = is_wrapped(split), np.zeros(0, dtype=split.manifest["token_dtype"])
+    num_rows = max(1, BLOCK_TOKENS // (split.max_seq_len + 1))
+    for first in range(0, split.num_rows, num_rows):
+        ids = np.arange(first, min(first + num_rows, split.num_rows))
+        rows, filled = split.read_tokens(ids), split.rows["num_tokens"][ids].astype(np.int64)
+        last = ids[-1] + 1 == split.num_rows
+        if wrapped:  # the last token of a row is the first one of the next
+            filled = filled - 1
+            filled[-1] += last
+        tokens = np.concatenate([left, rows[np.arange(rows.shape[1]) < filled[:, None]]])
+        starts = np.flatnonzero(tokens == bos)
+        left = tokens[:0]
+        if wrapped and not last:  # the last conversation may go on
+            left, tokens, starts = tokens[starts[-1] :], tokens[: starts[-1]], starts[:-1]
+        if len(starts):
+            yield tokens, starts
+
+
+def user_texts_of(batch: Conversations) -> list[bytes]:
+    """C conversations -> C texts, of those that are not rendered"""
+    texts, out = batch.texts.to_pylist(), [""] * len(batch)
+    said = np.flatnonzero(batch.roles == USER)
+    conversation = np.searchsorted(batch.messages, said, side="right") - 1
+    for message, number in zip(said.tolist(), conversation.tolist(), strict=True):
+        out[number] = " ".join([out[number], *texts[batch.parts[message] : batch.parts[message + 1]]])
+    return [text.encode() for text in out]
