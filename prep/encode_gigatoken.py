@@ -25,6 +25,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from prep.conversation import text_array
 from prep.tokenizer import PATTERN, Tokenizer
 from prep.tokenizer_files import tiktoken_bytes
 
@@ -113,7 +114,7 @@ class Gigatoken:
         together = pa.Int32Array.from_buffers(
             pa.int32(), 2, [None, pa.py_buffer(np.array([0, len(texts)], dtype=np.int32))]
         )
-        as_one = pc.binary_join(pa.ListArray.from_arrays(together, texts), pa.scalar(SEPARATOR, pa.large_string()))
+        as_one = pc.binary_join(pa.ListArray.from_arrays(together, texts), text_array([SEPARATOR])[0])
         joined = as_one[0].as_buffer().to_pybytes()
         self.new_text += len(joined)
         if self.new_text > FRESH_TEXT:
