@@ -23,6 +23,7 @@ from prep.encode import choose_engine
 from prep.mixture import Mixture
 from prep.options import Options
 from prep.output import Output, state
+from prep.overlap import exact_overlap
 from prep.progress import Progress
 from prep.record import Record
 from prep.rejected import RejectedRows, write_rejected
@@ -78,7 +79,8 @@ class Job:
     def split(self, name: str) -> SplitJob:
         inputs = self.inputs[name]
         runs = [self.run_files(one) for one in inputs]
-        return SplitJob(name, inputs, runs, self.tokenizer, self.mixture.seed, self.options, self.mixture.mix)
+        held_out = self.split("val") if name == "train" and self.mixture.mix.drop_overlap else None
+        return SplitJob(name, inputs, runs, self.tokenizer, self.mixture.seed, self.options, self.mixture.mix, held_out)
 
     def units(self) -> list[Unit]:
         """The units of rows to render, each block once, however many entries use it"""
@@ -141,7 +143,12 @@ def render_and_write(
     while True:
         render_all(job, record, say)
         try:
-            return {name: build_split(job.split(name), staging, record) for name in job.inputs}
+            splits = {name: build_split(job.split(name), staging, record) for name in job.inputs}
+            if "val" in splits:
+                with record.measure("overlap"):
+                    runs = {name: job.split(name).runs for name in splits}
+                    exact_overlap(staging, runs, {name: split for name, (split, _) in splits.items()})
+            return splits
         except FileNotFoundError as error:
             if not str(error.filename).startswith(str(job.options.cache_dir)):
                 raise

@@ -93,8 +93,7 @@ class Mixture:
         }
         if not splits.get("train"):
             raise ValueError(f"--without {', '.join(sorted(tasks))} leaves nothing to train on.")
-        for split, entries in splits.items():
-            check_proportions([e.proportion for e in entries], f"--without {', '.join(sorted(tasks))}, {split}")
+        _check_splits(splits, self.mix, f"--without {', '.join(sorted(tasks))}")
         return replace(self, splits=splits)
 
 
@@ -138,10 +137,17 @@ def parse_mixture(data: dict[str, Any], where: str, folder: Path, default_name: 
     }
     if "train" not in splits:
         raise ValueError(f'{where} has no [[train]] entry: add one, as [[train]] and task = "smoltalk".')
+    _check_keys(data.get("mix", {}), {f.name: str for f in fields(Mix)}, f"{where}, [mix]")
+    mix = parse_mix(data.get("mix", {}), where)
+    _check_splits(splits, mix, where)
+    return Mixture(name, seed, splits, folder, mix)
+
+
+def _check_splits(splits: dict[str, tuple[Entry, ...]], mix: Mix, where: str) -> None:
     for split, entries in splits.items():
         check_proportions([entry.proportion for entry in entries], f"{where}, {split}")
-    _check_keys(data.get("mix", {}), {f.name: str for f in fields(Mix)}, f"{where}, [mix]")
-    return Mixture(name, seed, splits, folder, parse_mix(data.get("mix", {}), where))
+    if mix.drop_overlap and "val" not in splits:
+        raise ValueError(f"{where}: drop_overlap = {mix.drop_overlap!r} found without a [[val]] entry: add one.")
 
 
 def _parse_entry(data: Any, where: str) -> Entry:

@@ -23,6 +23,7 @@ from prep.leave_out import drop_duplicates, filter_lengths, mark
 from prep.mix import Mix
 from prep.options import Options
 from prep.order import mixture_order
+from prep.overlap import drop_overlap
 from prep.plan import PIECE, ShardPlan, plan_bfd, plan_wrapped
 from prep.progress import Progress
 from prep.record import Record
@@ -48,6 +49,7 @@ class SplitJob:
     seed: int
     options: Options
     mix: Mix = field(default_factory=Mix)
+    held_out: "SplitJob | None" = None  # whose questions must not be in this split
 
     @property
     def wrapped(self) -> bool:
@@ -104,6 +106,9 @@ def check_rejected(split: SplitJob, table: Table) -> None:
 def leave_out(split: SplitJob, table: Table) -> None:
     """Mark in the table what the mixture does not want."""
     filter_lengths([one.entry for one in split.inputs], table)
+    if held := split.held_out:
+        tokenizer = split.tokenizer if split.mix.drop_overlap == "13-gram" else None
+        drop_overlap(table, split.runs, read_table(held.inputs, held.runs), held.runs, tokenizer)
     if split.mix.dedup is not None:
         drop_duplicates(table, split.runs)
 
