@@ -31,7 +31,13 @@ class Rows(IterableDataset[dict[str, Tensor]]):
     """
 
     def __init__(
-        self, root: str | Path, mode: str = "sft", split: str = "train", epoch: int = 0, rank: int = 0, world_size: int = 1
+        self,
+        root: str | Path,
+        mode: str = "sft",
+        split: str = "train",
+        epoch: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
         self.split, self.mode, self.epoch = open_shards(root).split(split), mode, epoch
         self.rank, self.world_size = rank, world_size

@@ -1,0 +1,73 @@
+"""Every command and snippet of docs/ and examples/ runs, in the order of its page, as a reader would type it."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted([*(ROOT / "docs").glob("*.md"), *(ROOT / "examples").glob("*/README.md")])
+BLOCK = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+
+
+def blocks(page: Path) -> list[tuple[str, str, str]]:
+    """(language, rest of the opening line, content) of the fenced blocks of a page"""
+    return [(kind, rest.strip(), body) for kind, rest, body in BLOCK.findall(page.read_text(encoding="utf-8"))]
+
+
+def run(command: list[str], folder: Path, what: str) -> None:
+    env = os.environ | {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "XDG_CACHE_HOME": str(folder / ".cache"),
+        "OMP_NUM_THREADS": "1",
+    }
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, f"{what}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_a_page_runs_from_top_to_bottom(page: Path, tmp_path: Path) -> None:
+    """```sh and ```python run; ```toml NAME, ```jsonl NAME and the like are written; "not-run: why" is passed over"""
+    for kind, rest, body in blocks(page):
+        if rest.startswith("not-run"):
+            assert ":" in rest, f"{page.name}: say why: {rest}"
+        elif kind == "sh":
+            run(["bash", "-euo", "pipefail", "-c", body], tmp_path, f"{page.name}: {body}")
+        elif kind == "python" and not rest:
+            run([sys.executable, "-c", body], tmp_path, f"{page.name}: {body}")
+        elif rest:
+            (tmp_path / rest).write_text(body, encoding="utf-8")
+
+
+def test_every_command_of_midprep_is_documented() -> None:
+    text = "\n".join(page.read_text(encoding="utf-8") for page in [ROOT / "README.md", *PAGES])
+    shown = subprocess.run(
+        [sys.executable, "-m", "prep.cli", "--help"], capture_output=True, text=True, timeout=60
+    ).stdout
+    commands = re.findall(r"^  ([a-z]+) +[A-Z]", shown.split("Commands:")[1], re.MULTILINE)
+    assert "build" in commands
+    assert not [command for command in commands if f"midprep {command}" not in text]
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    for page in PAGES:
+        for link in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
+            assert link.startswith("http") or (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+def test_the_public_surface_is_there_and_typed() -> None:
+    import importlib
+
+    text = (ROOT / "docs" / "library.md").read_text(encoding="utf-8")
+    for module, names in re.findall(r"^\| (`[^|]+) \| (.+) \|$", text, re.MULTILINE):
+        modules = [importlib.import_module(name) for name in re.findall(r"`([\w.]+)`", module)]
+        for name in re.findall(r"`(\w+)(?:\(|`)", names):
+            found = any(hasattr(one, name) for one in modules)
+            assert found or any(
+                hasattr(getattr(one, cls, None), name) for one in modules for cls in ("Split", "Shards")
+            ), name
+    assert all((ROOT / package / "py.typed").is_file() for package in ("prep", "train"))
