@@ -144,8 +144,8 @@ def read_documents(split: Split, row_ids: Array) -> tuple[Array, Array, Array]:
 class Batch:
     """
     One micro-batch. `positions` (K,) are the flat positions of inputs (B, T) that train, `labels` and `sources` (K,)
-    what they predict and where that is from. K is filled up to a multiple of 32 with label -1, so that compiled
-    code sees few shapes; `docs` (B, T) only where documents are isolated.
+    what they predict and where that is from. K is filled up to a multiple of 32 with label -1, and never
+    empty; `docs` (B, T) only where documents are isolated.
     """
 
     rows: Array
