@@ -389,3 +389,39 @@ def test_a_data_set_of_the_hub_is_permuted_as_those_of_the_tasks(tmp_path: Path,
     assert built.returncode == 0, built.stderr
     (source,) = json.loads((tmp_path / "hub" / "manifest.json").read_text())["splits"]["train"]["sources"]
     assert (source["sha256"], len(source["revision"])) == (own["sha256"], 40)
+
+
+# ---- columns and lines ----
+
+MESSAGE = st.fixed_dictionaries(
+    {
+        "from": st.sampled_from(["human", "gpt", "system", "bot", None]) | st.sampled_from(["human", "gpt"]),
+        "value": st.sampled_from(["", "a", "é\n", None]) | st.sampled_from(["b", "cc"]),
+        "train": st.sampled_from([True, False, None]),
+    }
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    rows=st.lists(
+        st.fixed_dictionaries(
+            {"conversations": st.none() | st.lists(MESSAGE, max_size=6), "system": st.sampled_from(["", "s", None])}
+        ),
+        min_size=1,
+        max_size=4,
+    ),
+    consecutive=st.sampled_from(["reject", "merge"]),
+    train_on=st.sampled_from(["all", "last", "none"]),
+    cut=st.booleans(),
+)
+def test_columns_give_what_lines_give(rows: list[Any], consecutive: str, train_on: str, cut: bool) -> None:
+    layout = Layout("sharegpt", roles=(("bot", "assistant"),), consecutive=consecutive, train_on=train_on)
+    kinds = {"from": pa.dictionary(pa.int8(), pa.string()), "value": pa.large_string(), "train": pa.bool_()}
+    schema = pa.schema({"conversations": pa.list_(pa.struct(kinds)), "system": pa.string()})
+    table = pa.Table.from_pylist([rows[-1], *rows] if cut else rows, schema=schema)[int(cut) :]
+    one, other = (render(chat.conversations(some, layout), ENCODER, TOY) for some in (lines(*rows), table))
+    assert one.tokens.tolist() == other.tokens.tolist()
+    assert one.mask.tolist() == other.mask.tolist()
+    assert one.lengths.tolist() == other.lengths.tolist()
+    assert (one.reasons > 0).tolist() == (other.reasons > 0).tolist()
