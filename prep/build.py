@@ -118,7 +118,7 @@ def build(job: Job, root: Path, say: Callable[[str], None] = lambda line: None) 
     something else and options.overwrite is not set.
     """
     with Output(root) as output:
-        found, words = state(root, job.fingerprint)
+        found, words = state(root, job.fingerprint, job.description())
         if found == "current":
             return read_manifest(root), False
         if found == "foreign" or (found != "absent" and not job.options.overwrite):

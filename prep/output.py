@@ -13,7 +13,7 @@ import os
 import shutil
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self
+from typing import IO, Any, Self
 
 from prep.shard import Manifest, listed_files, read_manifest
 
@@ -83,9 +83,10 @@ class Output:
         shutil.rmtree(self.old, ignore_errors=True)
 
 
-def state(root: Path, fingerprint: str) -> tuple[str, str]:
+def state(root: Path, fingerprint: str, wanted: dict[str, Any]) -> tuple[str, str]:
     """
     What stands at an output: ("absent" | "current" | "different" | "foreign" | "broken", what is the matter in words).
+    `wanted` describes the build that is to be there (Job.description).
     """
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return "absent", ""
@@ -96,7 +97,7 @@ def state(root: Path, fingerprint: str) -> tuple[str, str]:
     except ValueError as error:
         return "broken", str(error)
     if manifest.get("fingerprint") != fingerprint:
-        return "different", f"{root} holds another build ({difference(manifest)})"
+        return "different", f"{root} holds another build ({about(manifest)}; {difference(manifest, wanted)})"
     for name, entry in listed_files(manifest).items():
         path = root / name
         if not path.is_file() or path.stat().st_size != entry["bytes"]:
@@ -104,12 +105,46 @@ def state(root: Path, fingerprint: str) -> tuple[str, str]:
     return "current", ""
 
 
-def difference(manifest: Manifest) -> str:
+def about(manifest: Manifest) -> str:
     """A few words on what a build is, for the one who is about to replace it"""
     return (
         f"mixture {manifest['mixture']['name']}, seed {manifest['seed']}, max_seq_len {manifest['max_seq_len']}, "
         f"{manifest['packing_strategy']}, tokenizer {manifest['tokenizer']['name']}"
     )
+
+
+def difference(manifest: Manifest, wanted: dict[str, Any]) -> str:
+    """In what a build differs from the one that is wanted: the first three things, in words"""
+    found = {**manifest, "tokenizer": manifest["tokenizer"]["sha256"]}
+    words = [
+        f"{name} was {_short(found.get(name))} and is {_short(value)}"
+        for name, value in wanted.items()
+        if name != "mixture" and found.get(name) != value
+    ]
+    then, now = manifest["mixture"], wanted["mixture"]
+    for split in [name for name in {**then, **now} if then.get(name) != now.get(name)]:
+        old, new = then.get(split), now.get(split)
+        if not isinstance(old, list) or not isinstance(new, list) or _names(old) != _names(new):
+            words.append(f"{split} was {_names(old)} and is {_names(new)}")
+            continue
+        for one, other in zip(old, new, strict=True):
+            keys = [key for key in {**one, **other} if one.get(key) != other.get(key)]
+            key = "revision" if "revision" in keys else next(iter(keys), None)  # other contents follow from it
+            if key:
+                words.append(
+                    f"{one['name']} of {split} was {key} {_short(one.get(key))} and is {_short(other.get(key))}"
+                )
+    return "; ".join(words[:3]) + (f"; {len(words) - 3} more" if len(words) > 3 else "")
+
+
+def _names(entries: Any) -> str:
+    """The entries of a split by name; anything else as it is"""
+    named = isinstance(entries, list) and entries and isinstance(entries[0], dict)
+    return ", ".join(entry["name"] for entry in entries) if named else str(entries)
+
+
+def _short(value: Any) -> str:
+    return value[:12] if isinstance(value, str) else str(value)
 
 
 def _sync(folder: Path) -> None:

@@ -10,10 +10,11 @@ from pathlib import Path
 import pyarrow as pa
 
 from prep.formats import find_files, first_rows
+from prep.hub import hub_files
 from prep.lines import mentions
 from prep.mixture import Entry, Mixture
 from prep.own_tasks import OwnTask
-from prep.sources import Source, hub_files, local_files, open_files
+from prep.sources import Source, local_files, open_files
 from prep.task import Task
 from prep.tasks.layouts import OPTIONAL, REQUIRED, Layout
 from prep.tasks.recognise import FIRST_ROWS, recognise
@@ -38,7 +39,7 @@ def open_own(
     source_split = (entry.split or ("train" if split == "train" else "test")) if entry.hub else None
     revision: str | None = None
     if subset is not None and source_split is not None:
-        files, revision = _hub(entry, subset, source_split, data_root)
+        files, revision = _hub(entry, subset, source_split, data_root, cache_dir)
     else:
         files = find_own(entry, mixture)
     if own:
@@ -93,9 +94,11 @@ def find_own(entry: Entry, mixture: Mixture) -> list[Path]:
     )
 
 
-def _hub(entry: Entry, subset: str, split: str, data_root: Path | None) -> tuple[list[Path], str | None]:
+def _hub(
+    entry: Entry, subset: str, split: str, data_root: Path | None, cache_dir: Path | None
+) -> tuple[list[Path], str | None]:
     if data_root is None:
-        return hub_files(str(entry.hub), subset, split, entry.revision)
+        return hub_files(str(entry.hub), subset, split, entry.revision, cache_dir)
     if entry.revision is not None:
         raise ValueError(
             f"{entry.label}: revision = {entry.revision!r} is pinned, --data-root has no revisions: drop one."

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prep.hub import hub_files
 from prep.mix import SHARES
 from prep.mixture import HUB, Entry, Mixture
 from prep.own_data import open_own
 from prep.own_tasks import find
 from prep.runs import run_key
-from prep.sources import Source, generated, hub_files, local_files, open_files
+from prep.sources import Source, generated, local_files, open_files
 from prep.task import Task
 from prep.tasks import TASKS
 
@@ -98,7 +99,7 @@ def _resolve(
         source, task, flags = found.source, found.task, found.train_flags
         subset, source_split = found.subset, found.split
     elif entry.task in HUB:
-        source, subset, source_split = _open_hub(entry, split, data_root)
+        source, subset, source_split = _open_hub(entry, split, data_root, cache_dir)
     else:
         source = open_files([identity or _find_identity(entry, mixture, data_root)], ["messages"])
     _check_range(entry, source.num_rows)
@@ -126,14 +127,14 @@ def _check_range(entry: Entry, num_rows: int) -> None:
         raise ValueError(f"{entry.label}: start = {entry.start} selects nothing, the source has {num_rows:,} rows.")
 
 
-def _open_hub(entry: Entry, split: str, data_root: Path | None) -> tuple[Source, str, str]:
+def _open_hub(entry: Entry, split: str, data_root: Path | None, cache_dir: Path | None) -> tuple[Source, str, str]:
     task = TASKS[entry.task]
     subset, source_split = task.DEFAULTS[split]
     if entry.subset is not None and entry.subset != subset:
         subset, source_split = entry.subset, "train" if split == "train" else "test"
     source_split = entry.split or source_split
     if data_root is None:
-        files, revision = hub_files(task.HUB, subset, source_split, entry.revision)
+        files, revision = hub_files(task.HUB, subset, source_split, entry.revision, cache_dir)
         return open_files(files, task.COLUMNS, revision), subset, source_split
     if entry.revision is not None:
         raise ValueError(

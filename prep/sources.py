@@ -1,6 +1,5 @@
 """
-Where rows come from, and reading them in blocks: the Hub through `datasets`, a local copy in the Hub's layout, or files
-of one's own.
+Where rows come from, and reading them in blocks: the Hub (prep.hub), a local copy in its layout, or files of one's own.
 
     openai/gsm8k main train  ->  [main/train-00000-of-00001.parquet]  ->  rows 0 .. 7472  ->  tables of at most 2,048 rows
 
@@ -47,33 +46,6 @@ class Source:
 
 
 # ---- finding ----
-
-
-def hub_files(repo: str, subset: str, split: str, revision: str | None) -> tuple[list[Path], str]:
-    """Files of a split on the Hub, downloaded or from its cache, and the revision (commit) they are of."""
-    import datasets  # 0.7 s to import
-
-    datasets.disable_progress_bars()
-    name = None if subset == "default" else subset
-    where = f"{repo} ({subset}, {split}) on the Hub"
-    try:
-        builder = datasets.load_dataset_builder(repo, name=name, revision=revision)
-        files = builder.config.data_files or {}
-        if split not in files:
-            raise FileNotFoundError(f"{where} has no such split, it has: {', '.join(map(str, files))}.")
-        urls = list(files[split])
-        paths = datasets.DownloadManager(dataset_name=repo).download(urls)
-    except FileNotFoundError as error:  # also what `datasets` raises for a repository or revision that is not there
-        raise FileNotFoundError(
-            f"{where} not found: {_one_line(error)} Check the name, or give --data-root DIR."
-        ) from None
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ValueError(
-            f"{where} cannot be read: {_one_line(error)} Check the network (HF_ENDPOINT, HF_TOKEN), or give --data-root "
-            "DIR with a local copy."
-        ) from None
-    commit = urls[0].partition("@")[2].partition("/")[0] if "@" in urls[0] else (revision or "")
-    return [Path(path) for path in paths], commit
 
 
 def local_files(root: Path, repo: str, subset: str, split: str) -> list[Path]:

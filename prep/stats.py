@@ -189,7 +189,7 @@ def dry_run_lines(job: "Job", root: Path) -> list[str]:
     """What a build would do: sources, where they come from, how much of it is cached"""
     from prep.output import state
 
-    found, words = state(root, job.fingerprint)
+    found, words = state(root, job.fingerprint, job.description())
     lines = [f"{root}: {'is up to date' if found == 'current' else words or 'would be built'}"]
     for split, inputs in job.inputs.items():
         for one in inputs:

@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from prep import sources
-from prep.sources import hub_files, local_files, open_files, read_rows
+from prep.hub import hub_files
+from prep.sources import local_files, open_files, read_rows
 from tests.conftest import SHARED, needs_shared, write_lines
 
 
@@ -173,7 +174,7 @@ def test_what_the_hub_has_not_is_an_error_that_names_it(
 
 @needs_shared
 def test_a_pinned_revision_is_what_is_read(hub: dict[str, str], tmp_path: Path) -> None:
-    script = "from prep.sources import hub_files; print(hub_files('openai/gsm8k', 'main', 'test', None)[1])"
+    script = "from prep.hub import hub_files; print(hub_files('openai/gsm8k', 'main', 'test', None)[1])"
     found = subprocess.run([sys.executable, "-c", script], env=hub, capture_output=True, text=True, timeout=60)
     revision = found.stdout.strip()
     mixture = tmp_path / "hub.toml"
@@ -186,6 +187,6 @@ def test_a_pinned_revision_is_what_is_read(hub: dict[str, str], tmp_path: Path) 
 def test_hub_files_is_the_only_place_that_knows_datasets() -> None:
     prep = Path(hub_files.__code__.co_filename).parent
     users = [path.name for path in prep.rglob("*.py") if "import datasets" in path.read_text(encoding="utf-8")]
-    assert users == ["sources.py"]
+    assert users == ["hub.py"]
     torch_users = [path.name for path in prep.rglob("*.py") if "import torch" in path.read_text(encoding="utf-8")]
     assert torch_users == ["selftest.py"]  # which checks the trainer's loss, and nothing imports

@@ -1,0 +1,193 @@
+"""A world that fails: the Hub in all its moods, homes that cannot be written, two builds at once. One line each."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from prep.verify import problems
+from tests.conftest import chat, write_lines
+from tests.fault_hub import FaultHub
+from tests.test_build import tree
+
+MIXTURE = '[[train]]\ntask = "gsm8k"\n[[val]]\ntask = "gsm8k"\n'
+
+
+@pytest.fixture
+def hub() -> Iterator[FaultHub]:
+    with FaultHub() as hub:
+        yield hub
+
+
+def build(
+    env: dict[str, str], folder: Path, output: str = "out", mixture: str = MIXTURE, *more: str
+) -> subprocess.CompletedProcess[str]:
+    """`midprep build` as a user runs it; its errors are one line, and leave no output"""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "m.toml").write_text(mixture)
+    command = [
+        sys.executable,
+        "-m",
+        "prep.cli",
+        "build",
+        "--mixture",
+        str(folder / "m.toml"),
+        "-o",
+        str(folder / output),
+    ]
+    done = subprocess.run(
+        [*command, "--workers", "1", *more], env=env, capture_output=True, text=True, timeout=200, cwd=folder
+    )
+    if done.returncode:
+        assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
+        assert not list(folder.glob(f".{output}.*"))
+    return done
+
+
+def commit_of(root: Path) -> str:
+    manifest = json.loads((root / "manifest.json").read_text())
+    return str(manifest["splits"]["train"]["sources"][0]["revision"])
+
+
+# ---- the Hub ----
+
+
+def test_a_refusal_that_passes_is_tried_again(hub: FaultHub, tmp_path: Path) -> None:
+    hub.fault, hub.times, hub.only = "429", 1, "/api/datasets"
+    assert build(hub.environment(tmp_path), tmp_path).returncode == 0
+    assert commit_of(tmp_path / "out") == hub.commit
+    assert list(problems(tmp_path / "out")) == []
+
+
+@pytest.mark.parametrize(
+    ("fault", "only", "words", "longest"),
+    [
+        ("401", "/api/datasets", "refuses (401)", 10),
+        pytest.param("429", "/api/datasets", "too many requests (429), in 4 tries", 30, marks=pytest.mark.slow),
+        pytest.param("500", "/api/datasets", "its server fails (500), in 4 tries", 30, marks=pytest.mark.slow),
+        pytest.param("hang", "/api/datasets", "no answer (timed out), in 2 tries", 60, marks=pytest.mark.slow),
+        pytest.param("hang", ".parquet", "timed out", 190, marks=pytest.mark.slow),
+        pytest.param("cut", ".parquet", "cannot be read: peer closed connection", 60, marks=pytest.mark.slow),
+        pytest.param("500", ".parquet", "cannot be read", 60, marks=pytest.mark.slow),
+    ],
+)
+def test_a_hub_that_fails_is_one_line_that_names_the_data_set(
+    hub: FaultHub, tmp_path: Path, fault: str, only: str, words: str, longest: float
+) -> None:
+    hub.fault, hub.only = fault, only
+    begin = time.monotonic()
+    done = build(hub.environment(tmp_path), tmp_path)
+    assert done.returncode == 1
+    assert "openai/gsm8k (main, train) on the Hub" in done.stderr
+    assert words in done.stderr
+    assert time.monotonic() - begin < longest
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_download_that_is_cut_off_is_never_taken_for_the_file(hub: FaultHub, tmp_path: Path) -> None:
+    env = hub.environment(tmp_path)
+    hub.fault, hub.times, hub.only = "cut", 1, ".parquet"
+    assert build(env, tmp_path).returncode == 0  # the second try gets it whole
+    assert list(problems(tmp_path / "out")) == []
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert [split["conversations"] for split in manifest["splits"].values()] == [40, 8]
+
+
+def test_a_pinned_commit_needs_no_hub_once_it_is_in_the_cache_nor_does_offline(hub: FaultHub, tmp_path: Path) -> None:
+    env = hub.environment(tmp_path)
+    assert build(env, tmp_path, "first").returncode == 0
+    asked, commit = len(hub.asked), commit_of(tmp_path / "first")
+    offline = build(env | {"HF_HUB_OFFLINE": "1"}, tmp_path)
+    pinned = build(env, tmp_path, "pinned", MIXTURE.replace('"gsm8k"', f'"gsm8k"\nrevision = "{commit}"'))
+    assert (offline.returncode, pinned.returncode) == (0, 0)
+    assert len(hub.asked) == asked
+    assert tree(tmp_path / "out") == tree(tmp_path / "pinned") == tree(tmp_path / "first")
+    nothing = build(env | {"HF_HUB_OFFLINE": "1", "XDG_CACHE_HOME": str(tmp_path / "empty")}, tmp_path, "none")
+    assert "is not in the cache, and HF_HUB_OFFLINE is set" in nothing.stderr
+
+
+@pytest.mark.slow
+def test_a_hub_that_is_down_is_said_so_with_the_way_to_go_on(hub: FaultHub, tmp_path: Path) -> None:
+    env = hub.environment(tmp_path)
+    assert build(env, tmp_path, "first").returncode == 0
+    hub.fault = "500"
+    found = build(env, tmp_path)
+    assert "set HF_HUB_OFFLINE=1 to build from the cache" in found.stderr
+    assert f'pin that commit (revision = "{commit_of(tmp_path / "first")}")' in found.stderr
+
+
+def test_changed_data_under_the_same_name_is_another_build_and_it_says_why(hub: FaultHub, tmp_path: Path) -> None:
+    env, old = hub.environment(tmp_path), hub.commit
+    assert build(env, tmp_path).returncode == 0
+    before = tree(tmp_path / "out")
+    hub.change(first=100)
+    found = build(env, tmp_path)
+    assert f"gsm8k of train was revision {old[:12]} and is {hub.commit[:12]}" in found.stderr
+    assert tree(tmp_path / "out") == before
+    assert build(env, tmp_path, "out", MIXTURE, "--overwrite").returncode == 0
+    assert commit_of(tmp_path / "out") == hub.commit
+    assert tree(tmp_path / "out") != before
+    wrong = build(env, tmp_path, "wrong", MIXTURE.replace('"gsm8k"', f'"gsm8k"\nrevision = "{old[::-1]}"'))
+    assert f"it has no revision '{old[::-1]}'" in wrong.stderr
+
+
+# ---- the machine ----
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> str:
+    write_lines(tmp_path / "a.jsonl", [chat(f"q{i}", "an answer") for i in range(50)])
+    return '[[train]]\ntask = "chat"\npath = "a.jsonl"\n'
+
+
+def test_a_home_that_cannot_be_written_is_one_line_and_a_cache_dir_helps(tmp_path: Path, own: str) -> None:
+    env = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "XDG_"))}
+    env["HOME"] = "/dev/null/nobody"
+    found = build(env, tmp_path, "out", own)
+    assert "/dev/null/nobody/.cache/midprep" in found.stderr
+    assert "--cache-dir" in found.stderr
+    assert build(env, tmp_path, "out", own, "--cache-dir", str(tmp_path / "cache")).returncode == 0
+
+
+def test_a_home_that_cannot_be_written_keeps_nothing_of_the_hub(hub: FaultHub, tmp_path: Path) -> None:
+    env = hub.environment(tmp_path) | {"HOME": "/dev/null/nobody"}
+    del env["HF_HOME"], env["XDG_CACHE_HOME"]
+    found = build(env, tmp_path, "out", MIXTURE, "--cache-dir", str(tmp_path / "cache"))
+    assert "HF_HOME" in found.stderr
+    assert "openai/gsm8k" in found.stderr
+
+
+def test_two_builds_at_once_into_one_output_are_one_build_and_one_line(tmp_path: Path) -> None:
+    env = os.environ | {"XDG_CACHE_HOME": str(tmp_path)}
+    command = [sys.executable, "-m", "prep.cli", "build", "-o", str(tmp_path / "out"), "--workers", "1", "--mixture"]
+    (tmp_path / "m.toml").write_text('[[train]]\ntask = "spelling_bee"\nsize = 20000\n')
+    command.append(str(tmp_path / "m.toml"))
+    both = [subprocess.Popen(command, env=env, stdout=-1, stderr=-1, text=True) for _ in range(2)]
+    errors = [process.communicate(timeout=120)[1] for process in both]
+    assert sorted(process.returncode for process in both) in ([0, 1], [0, 0])
+    for process, error in zip(both, errors, strict=True):
+        if process.returncode:
+            assert "another build of" in error
+            assert error.count("\n") == 1
+    assert list(problems(tmp_path / "out")) == []
+    assert not list(tmp_path.glob(".out.*"))
+
+
+@pytest.mark.skipif(not os.access("/dev/shm", os.W_OK), reason="no second file system at hand")
+def test_output_and_cache_may_be_on_other_file_systems_and_have_any_name(tmp_path: Path, own: str) -> None:
+    elsewhere = Path("/dev/shm") / f"midprep test {os.getpid()} – 目录"
+    env = os.environ | {"XDG_CACHE_HOME": str(tmp_path / "a cache – ü")}
+    try:
+        elsewhere.mkdir()
+        found = build(env, tmp_path, str(elsewhere / "der Bau"), own)
+        assert found.returncode == 0, found.stderr
+        assert list(problems(elsewhere / "der Bau")) == []
+        assert list((tmp_path / "a cache – ü" / "midprep" / "runs").glob("*/*.run"))
+    finally:
+        shutil.rmtree(elsewhere, ignore_errors=True)

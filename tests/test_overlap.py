@@ -1,0 +1,270 @@
+"""Overlap: planted copies are found whatever their case, spacing and punctuation; other questions are not."""
+
+import json
+import random
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis.strategies import lists, sampled_from, text
+
+from prep import grams, plan, sources, user_text
+from prep.grams import HeldOut, runs_of_words
+from prep.normal import hash_texts, squeezed, words
+from prep.overlap_scan import find_overlap
+from prep.shard import open_shards
+from prep.tokenizer import Tokenizer
+from prep.verify import problems
+from tests.conftest import build_mixture, chat, check_shards, write_lines
+
+# ---- what counts as the same ----
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("What is 2 + 2?", "WHAT IS 2+2 ?!"),
+        ("Tom's dog, Rex - a 3-year-old", "toms dog rex a 3 year old"),
+        ("It costs $1,200.50", "it costs 120050"),
+        ("naïve café", "NAI\u0308VE CAFE\u0301"),
+        ("１２ ＋ ３", "12 + 3"),
+        ("“Why?” — he asked…", '"Why?" - he asked...'),
+        ("你好，世界！", "你好 世界"),
+        ("ab\u00a0cd\u2003ef", "abcdef"),
+        ("12 – 3", "12 - 3"),
+        ("Straße", "STRASSE"),
+    ],
+)
+def test_spelling_does_not_matter(one: str, other: str) -> None:
+    assert squeezed(one.encode()) == squeezed(other.encode())
+    assert hash_texts([one.encode()]) == hash_texts([other.encode()])
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("12 - 3", "12 + 3"), ("12 * 3", "12 / 3"), ("3 × 4", "3 ÷ 4"), ("3 < 4", "3 > 4"), ("12 + 3", "123"),
+        ("ab", "ac"), ("é", "e"), ("你好", "你们"),
+    ],
+)  # fmt: skip
+def test_other_questions_are_other_texts(one: str, other: str) -> None:
+    assert squeezed(one.encode()) != squeezed(other.encode())
+
+
+def test_a_text_of_which_nothing_is_left_is_a_copy_of_nothing() -> None:
+    assert hash_texts([b"", b" ?! ", "…".encode()]).tolist() == [0, 0, 0]
+    held = HeldOut([b"?!"])
+    assert held.match([b"...", b"?!"]).tolist() == [0, 0]
+
+
+@given(lists(text(), max_size=5))
+def test_any_text_has_words_and_a_hash_and_a_second_look_changes_nothing(texts: list[str]) -> None:
+    for some in texts:
+        data = some.encode("utf-8", "ignore")
+        assert words(words(data).encode()).split() == words(data).split()
+        squeezed(data)
+    assert len(hash_texts([some.encode("utf-8", "ignore") for some in texts])) == len(texts)
+
+
+@given(lists(lists(sampled_from("abc"), max_size=20), max_size=6))
+def test_runs_are_the_same_where_their_words_are_and_only_there(texts: list[list[str]]) -> None:
+    hashes, owner = runs_of_words([" ".join(some).encode() for some in texts])
+    found = list(zip(owner.tolist(), hashes.tolist(), strict=True))
+    plain = [(i, tuple(some[k : k + 13])) for i, some in enumerate(texts) for k in range(len(some) - 12)]
+    assert [i for i, _ in found] == [i for i, _ in plain]
+    assert len({run for _, run in found}) == len({run for _, run in plain})
+
+
+def test_the_share_is_of_the_held_out_texts_runs_and_the_best_text_is_named() -> None:
+    held = HeldOut([" ".join(f"w{i}" for i in range(20)).encode()])
+    texts = [" ".join(["x", *(f"w{i}" for i in range(stop)), "x"]).encode() for stop in (12, 14, 19, 13)]
+    assert held.match(texts, first=70).tolist() == [0, 2 / 8, 7 / 8, 1 / 8]
+    assert (held.share[0], held.where[0], held.exact[0]) == (7 / 8, 72, False)
+
+
+def test_a_form_that_many_held_out_texts_share_does_not_count() -> None:
+    form = " ".join(f"f{i}" for i in range(30))
+    held = HeldOut([f"{form} {i}".encode() for i in range(grams.FORM + 1)])
+    assert held.match([form.encode()]).tolist() == [0]
+    assert held.match([f"{form} 7".encode()]).tolist() == [1]
+
+
+# ---- planted copies ----
+
+
+def question(draw: random.Random) -> str:
+    """Ten to sixty words with numbers, commas, quotes and decimals, no two alike"""
+    syllables = ["ka", "lo", "mi", "re", "sun", "ter", "vo", "qui", "ble", "nor"]
+    out = []
+    for _ in range(draw.randrange(10, 60)):
+        word = "".join(draw.choice(syllables) for _ in range(draw.randrange(1, 4)))
+        kinds = [
+            word,
+            word,
+            word,
+            f"{word},",
+            f"“{word}”",
+            f"{word}-{word}",
+            f"${draw.randrange(1, 900)}.50",
+            f"{word}'s",
+        ]
+        out.append(draw.choice(kinds))
+    return (" ".join(out) + draw.choice("?.!")).capitalize()
+
+
+def strip(some: str) -> str:
+    return "".join(c for c in some if c.isalnum() or c.isspace())
+
+
+ALTERED: list[Callable[[str], str]] = [
+    str.upper, str.lower, str.title, strip,
+    lambda some: some.replace(" ", "  \n"),
+    lambda some: some.replace(",", " ,").replace(".", " . "),
+    lambda some: f"  «{some}»!!! ",
+    lambda some: strip(some).upper().replace(" ", "\u00a0"),
+    lambda some: some.replace("“", '"').replace("”", '"').replace("-", "–"),
+    lambda some: "Please answer: " + some,
+    lambda some: some + " Think step by step, and give a number.",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory: pytest.TempPathFactory, toy: Tokenizer) -> Path:
+    """600 val questions: 150 copied to train as they are, 330 altered, 120 not there. 2 turns in some of train."""
+    folder, draw = tmp_path_factory.mktemp("planted"), random.Random(0)
+    val = [question(draw) for _ in range(600)]
+    train = [chat(question(draw), "no") for _ in range(1500)] + [chat(some, "yes") for some in val[:150]]
+    for i, some in enumerate(val[150:480]):
+        train.append(chat(ALTERED[i % len(ALTERED)](some), "yes"))
+        if i % 3 == 0 and len(some.split()) > 30:
+            train[-1]["messages"] += chat("And now?", "Now, too.")["messages"]
+    draw.shuffle(train)
+    write_lines(folder / "train.jsonl", train)
+    for name, some in (("copied", val[:150]), ("altered", val[150:480]), ("new", val[480:])):
+        write_lines(folder / f"{name}.jsonl", [chat(q, "?") for q in some])
+    return folder
+
+
+def mixture(**mix: str) -> dict[str, Any]:
+    return {
+        "mix": mix,
+        "train": [{"task": "chat", "name": "train", "path": "train.jsonl"}],
+        "val": [{"task": "chat", "name": name, "path": f"{name}.jsonl"} for name in ("copied", "altered", "new")],
+    }
+
+
+def built(folder: Path, toy: Tokenizer, name: str, mix: dict[str, str], **options: Any) -> tuple[Path, dict[str, Any]]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sources, "BLOCK_ROWS", 400)
+        patch.setattr(plan, "SHARD_TOKENS", 1 << 17)
+        options = {"max_seq_len": 2048} | options
+        root, manifest, _ = build_mixture(folder, mixture(**mix), toy, name, **options)
+    check_shards(root)
+    assert list(problems(root)) == []
+    return root, manifest
+
+
+def overlaps(manifest: dict[str, Any]) -> list[int]:
+    return [source["overlap"]["asked_in_train"] for source in manifest["splits"]["val"]["sources"]]
+
+
+def test_a_build_counts_every_exact_copy_and_those_of_another_spelling(planted: Path, toy: Tokenizer) -> None:
+    _, manifest = built(planted, toy, "plain", {})
+    copied, altered, new = overlaps(manifest)
+    assert (copied, new) == (150, 0)
+    # 2 of 11 ways add words, and a third of the long ones has another turn: the full look finds those
+    assert 150 < altered < 330
+    assert manifest["splits"]["val"]["sources"][1]["overlap"]["of"] == 330
+    assert "overlap" not in manifest["splits"]["train"]["sources"][0]
+
+
+@pytest.mark.parametrize("packing", ["bfd", "wrapped"])
+def test_the_full_look_finds_all_copies_and_nearly_all_altered_ones(
+    planted: Path, toy: Tokenizer, packing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, _ = built(planted, toy, f"full-{packing}", {}, packing=packing, max_tokens=1 << 20)
+    monkeypatch.setattr(user_text, "BLOCK_TOKENS", 7 * 2049)
+    found = find_overlap(root, [], None, 0.5)
+    copied, altered, new = found["held_out"]
+    assert (copied["copies"], copied["conversations"]) == (150, 150)
+    assert (new["copies"], new["near"]) == (0, 0)
+    assert altered["copies"] + altered["near"] >= 0.95 * 330
+    assert 464 <= found["train"]["hits"] <= 480
+    assert found["train"]["conversations"] == 1980
+    example = copied["examples"][0]
+    assert example["share"] == 1
+    docs = open_shards(root).split("train").docs
+    lines = (planted / "train.jsonl").read_text().splitlines()
+    asked = json.loads(lines[docs["index"][example["train"]]])["messages"][0]["content"]
+    assert asked.startswith(example["text"].removesuffix("...")[:40])
+
+
+@pytest.mark.parametrize(("kind", "least"), [("exact", 150), ("13-gram", 150 + 314)])
+def test_what_val_asks_is_left_out_of_train_where_the_mixture_says_so(
+    planted: Path, toy: Tokenizer, kind: str, least: int
+) -> None:
+    root, manifest = built(planted, toy, f"drop-{kind}", {"drop_overlap": kind}, max_rejected=0.0)
+    train = manifest["splits"]["train"]["sources"][0]
+    assert least <= train["rejected"]["asked in val"] <= 480
+    assert train["rows"] == 1980 == train["conversations"] + train["rejected"]["asked in val"]
+    assert overlaps(manifest) == [0, 0, 0]
+    found = find_overlap(root, [], None, 0.5)
+    assert sum(one["copies"] for one in found["held_out"]) == 0
+    if kind == "13-gram":
+        assert found["train"]["hits"] == 0
+
+
+def test_val_is_as_it_was_and_an_order_without_the_hits_is_the_order_less_those(planted: Path, toy: Tokenizer) -> None:
+    streams = []
+    for name, mix in (("with", {}), ("without", {"drop_overlap": "exact"})):
+        root, _ = built(planted, toy, name, mix, packing="wrapped", max_tokens=1 << 20)
+        docs = open_shards(root).split("train").docs["index"].tolist()
+        streams.append([b for a, b in zip([None, *docs], docs, strict=False) if a != b])
+    left = set(streams[1])
+    assert [index for index in streams[0] if index in left] == streams[1]
+    one, other = ((planted / name / "val.docs.npy").read_bytes() for name in ("with", "without"))
+    assert one == other
+
+
+def test_files_are_compared_with_through_the_command_line(planted: Path, toy: Tokenizer) -> None:
+    root, _ = built(planted, toy, "plain", {})
+    write_lines(
+        planted / "bench.jsonl",
+        [chat("What is new?", "?"), json.loads((planted / "train.jsonl").read_text().splitlines()[5])],
+    )
+    command = [sys.executable, "-m", "prep.cli", "overlap", str(root), "--against", str(planted / "bench.jsonl")]
+    shown = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert shown.returncode == 0, shown.stderr
+    assert "bench.jsonl (against)" in shown.stdout
+    found = json.loads(subprocess.run([*command, "--json"], capture_output=True, text=True, timeout=120).stdout)
+    assert [found["held_out"][3][key] for key in ("conversations", "copies")] == [2, 1]
+    wrong = subprocess.run([*command, "--threshold", "2"], capture_output=True, text=True, timeout=120)
+    assert (wrong.returncode, wrong.stderr.count("\n")) == (1, 1)
+    assert "--threshold 2.0 found, wanted more than 0" in wrong.stderr
+
+
+def test_without_val_there_must_be_something_to_compare_with(tmp_path: Path, toy: Tokenizer) -> None:
+    write_lines(tmp_path / "a.jsonl", [chat("a", "b")])
+    train = {"train": [{"task": "chat", "path": "a.jsonl"}]}
+    root, manifest, _ = build_mixture(tmp_path, train, toy)
+    assert "overlap" not in manifest["splits"]["train"]["sources"][0]
+    with pytest.raises(ValueError, match="has no val split: give what to compare with"):
+        find_overlap(root, [], None, 0.5)
+    with pytest.raises(ValueError, match=r"drop_overlap = 'exact' found without a \[\[val\]\] entry"):
+        build_mixture(tmp_path, train | {"mix": {"drop_overlap": "exact"}}, toy)
+
+
+def test_user_text_is_decoded_turn_by_turn_and_ends_where_a_conversation_is_cut(toy: Tokenizer) -> None:
+    bos, user, user_end, assistant, end = (toy.special_tokens[f"<|{n}|>"] for n in
+        ("bos", "user_start", "user_end", "assistant_start", "assistant_end"))  # fmt: skip
+    tokens = [bos, user, *b"ab", user_end, assistant, *b"no", end, user, *b"c", user_end]
+    tokens += [bos, user, *"dé".encode()[:2]]
+    decoder = user_text.Decoder(toy)
+    found = decoder.user_texts(np.array(tokens, dtype=np.uint16), np.array([0, 13]))
+    assert found == [b" ab c", b" d\xc3"]
+    assert words(found[1]) == "d"
