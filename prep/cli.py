@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from prep import __version__, cli_see, cli_tokenizer, cli_try
+from prep import __version__, cli_overlap, cli_see, cli_tokenizer, cli_try
 from prep.cli_tokenizer import Json, Pattern, TokenizerName
 
 # of the click that typer brings along
@@ -38,6 +38,7 @@ app.command("plan")(cli_see.plan)
 app.command("try")(cli_try.try_rows)
 app.command("report")(cli_see.report)
 app.command("watch")(cli_see.watch)
+app.command("overlap")(cli_overlap.overlap)
 
 Build = Annotated[Path, typer.Argument(help="Directory of a finished build.")]
 

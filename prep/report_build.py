@@ -127,7 +127,7 @@ def rejected(report: "Report") -> str:
         for row in shown
     ]
     return (
-        f"<p>{sum(counts.values()):,} source rows are no valid conversations and were left out. All of them are in "
+        f"<p>{sum(counts.values()):,} source rows were left out: no valid conversations, or not wanted. All of them are in "
         "rejected.jsonl.</p>"
         + table(["Source", "Split", "Reason", "Rows"], by_reason, "Rejected rows by reason")
         + f'<h3>The first of them</h3><div class="words">{table(["Row", "Reason", "Content"], lines, "Rejected rows")}</div>'
