@@ -63,7 +63,15 @@ def _glob_parts(path: Path) -> tuple[Path, str]:
     return Path(*parts[:first]), str(Path(*parts[first:]))
 
 
-def first_rows(path: Path, num_rows: int) -> pa.Table:
+def first_rows(files: list[Path], num_rows: int) -> pa.Table:
+    """The first rows of the first of some files that has any. ValueError where none has."""
+    for path in files:
+        if len(rows := first_rows_of(path, num_rows)):
+            return rows
+    raise ValueError(f"{files[0]} has no rows: give a file with rows.")
+
+
+def first_rows_of(path: Path, num_rows: int) -> pa.Table:
     """The first rows of a file, without reading more of it: its columns, or its lines in a column `line`"""
     kind = kind_of(path)
     if kind == "parquet":
@@ -75,9 +83,7 @@ def first_rows(path: Path, num_rows: int) -> pa.Table:
     if kind.startswith("arrow"):
         starts, names = arrow_batches(path)
         tables = list(read_arrow(path, list(names), 0, min(num_rows, starts[-1]), num_rows))
-        if tables:
-            return pa.concat_tables(tables)
-        raise ValueError(f"{path} has no rows: give a file with rows.")
+        return pa.concat_tables(tables) if tables else pa.table({name: pa.nulls(0) for name in names})
     lines = list[bytes]()
     rest = b""
     for chunk in chunks(path, kind):

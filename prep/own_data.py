@@ -45,7 +45,7 @@ def open_own(
     if own:
         source = open_files(files, [], revision, cache_dir)
         return OwnData(source, Task(entry.task, own=own), subset, source_split, train_flags=True)
-    rows = first_rows(files[0], FIRST_ROWS)
+    rows = first_rows(files, FIRST_ROWS)
     layout = recognise(rows, files[0] if not entry.hub else entry.hub, wanted_layout(entry), entry.layout)
     source = open_files(files, columns_of(layout, rows), revision, cache_dir)
     if source.kind == "lines":

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from prep.hub import hub_files
+from prep.lines import mentions
 from prep.mix import SHARES
 from prep.mixture import HUB, Entry, Mixture
 from prep.own_data import open_own
@@ -64,7 +65,7 @@ class Input:
             "sha256": self.source.sha256,
             "task_version": self.task.version,
             **(self.task.layout.describe() if self.task.layout else {}),
-            **({"train_flags": self.train_flags} if self.task.layout or self.task.own else {}),
+            **({"train_flags": self.train_flags} if self.train_flags or self.task.layout or self.task.own else {}),
         }
 
 
@@ -101,9 +102,9 @@ def _resolve(
     elif entry.task in HUB:
         source, subset, source_split = _open_hub(entry, split, data_root, cache_dir)
     else:
-        source = open_files([identity or _find_identity(entry, mixture, data_root)], ["messages"])
+        source = open_files([identity or _find_identity(entry, mixture, data_root)], ["messages"], None, cache_dir)
+        flags = source.kind == "lines" and mentions(source.files, "train")
     _check_range(entry, source.num_rows)
-    # a layout tells how lines are read; how columns were told apart from lines is in the bytes
     return Input(entry, source, subset, source_split, f"{task.identity} {source.sha256}", task, flags)
 
 

@@ -47,9 +47,7 @@ def look(path: Path, num_rows: int, wanted: Layout, layout: str | None, own: str
     files = find_files(path)
     if not files:
         raise FileNotFoundError(f"{path} not found, or without data in it: give a file, a directory or a pattern.")
-    rows = first_rows(files[0], max(num_rows, FIRST_ROWS))
-    if not len(rows):
-        raise ValueError(f"{files[0]} has no rows: give a file with rows.")
+    rows = first_rows(files, max(num_rows, FIRST_ROWS))
     if own is not None:
         task = Task(own, own=find(own, Path()))
         if task.generates:

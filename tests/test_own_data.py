@@ -220,6 +220,17 @@ def checked(root: Path) -> list[str]:
     return list(check_split(open_shards(root).split("train")))
 
 
+def test_flags_in_identity_conversations_are_honoured_and_said(tmp_path: Path) -> None:
+    write_lines(tmp_path / "me.jsonl", [[*messages("a"), {"role": "assistant", "content": "b", "train": False}]])
+    for name, text in (("flag", None), ("plain", [messages("a", "b")])):
+        if text:
+            write_lines(tmp_path / "me.jsonl", text)
+        root, manifest, _ = build_mixture(tmp_path, {"train": [{"task": "identity", "path": "me.jsonl"}]}, TOY, name)
+        (source,) = manifest["splits"]["train"]["sources"]
+        assert (source.get("train_flags"), source["trainable_tokens"]) == ((True, 0) if name == "flag" else (None, 2))
+        assert list(problems(root)) == []
+
+
 # ---- files ----
 
 ROWS = [{"messages": messages(f"{i}?", "x" * (i % 5))} for i in range(50)]
@@ -321,8 +332,13 @@ def test_a_file_that_cannot_be_read_is_one_line(tmp_path: Path, name: str, data:
 
 
 def test_files_of_two_kinds_or_none_are_one_line(tmp_path: Path) -> None:
-    for folder in ("two", "none"):
+    for folder in ("two", "none", "later"):
         (tmp_path / folder).mkdir()
+    write(tmp_path / "later" / "a.jsonl", [])  # files without rows are fine beside others
+    write(tmp_path / "later" / "b.jsonl", ROWS[:2])
+    write(tmp_path / "later" / "c.jsonl", [])
+    _, manifest, _ = build_mixture(tmp_path, {"train": [{"task": "chat", "path": "later"}]}, TOY)
+    assert manifest["splits"]["train"]["rows"] == 1
     write(tmp_path / "two" / "a.jsonl", ROWS[:2])
     write(tmp_path / "two" / "b.parquet", ROWS[:2])
     for path, words in (
