@@ -244,6 +244,7 @@ def _in_words(error: Exception) -> str:
         errno.EFBIG: "raise the limit on file sizes (ulimit -f)",
         errno.EROFS: "give another -o or --cache-dir",
         errno.EACCES: "give another -o or --cache-dir, or mend its permissions",
+        errno.ENOTDIR: "give another -o or --cache-dir",
         errno.EPERM: "give another -o or --cache-dir, or mend its permissions",
     }.get(error.errno or 0, "")
     return f"{error.filename}: {error.strerror}" + (f": {advice}." if advice else ".")
