@@ -6,6 +6,7 @@ The render pass: blocks of rows to runs in the cache. Done by workers, a unit of
 A unit may be done twice or by two builds at once: the run has the same name and the same bytes.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,7 +16,7 @@ import pyarrow as pa
 
 from prep.conversation import Conversations, part_of, slices
 from prep.encode import Encoder
-from prep.lines import BATCH_BYTES
+from prep.lines import BATCH_BYTES, one_line
 from prep.render import Rendered, render
 from prep.runs import read_run, write_run
 from prep.sources import Source, read_rows
@@ -94,10 +95,24 @@ def read_conversations(unit: Unit, start: int, stop: int) -> Iterator[Conversati
     place = start
     for table in read_rows(unit.source, start, stop):
         for part in _cut(table, place, bounds):
-            batch = unit.task.conversations(part)
+            batch = _conversations(unit, part, place)
             for a, b in slices(batch, BATCH_BYTES):
                 yield part_of(batch, a, b)
         place += len(table)
+
+
+def _conversations(unit: Unit, rows: pa.Table, place: int) -> Conversations:
+    """ValueError that names the file where columns are not what the task reads; one's own tasks speak for themselves"""
+    if unit.task.own:
+        return unit.task.conversations(rows)
+    try:
+        return unit.task.conversations(rows)
+    except (ValueError, KeyError, TypeError, pa.ArrowException) as error:
+        path = unit.source.files[bisect_right(unit.source.file_starts, place) - 1]
+        raise ValueError(
+            f"{path} is not what task {unit.task.name!r} reads: {one_line(error)} It has the columns "
+            f"{rows.column_names}: give another file, or a task of your own."
+        ) from None
 
 
 def _cut(table: pa.Table, place: int, bounds: list[int]) -> Iterator[pa.Table]:
