@@ -35,6 +35,8 @@ from prep.splits import SplitJob, build_split
 from prep.tokenizer import Tokenizer
 from prep.write import RunFiles
 
+SMALL_BUILD = 16_384  # rows; a worker takes half a second to start, in which one process has rendered them
+
 
 @dataclass(frozen=True)
 class Job:
@@ -160,11 +162,12 @@ def render_all(job: Job, record: Record, say: Callable[[str], None]) -> None:
     units = job.units()
     total = sum(unit.bounds[-1] - unit.bounds[0] for unit in units)
     context = RenderContext(job.tokenizer, job.options.encoder)
+    kind = "here" if total <= SMALL_BUILD else "processes"
     with Progress("render", total, job.options.quiet) as progress, record.measure("render") as measured:
-        for _, blocks in job.options.run(render_unit, context, units):
+        for _, blocks in job.options.run(render_unit, context, units, kind):
             for block in blocks:
                 progress.add(block.conversations, block.tokens)
-                measured.add(block.conversations, block.tokens, block.state)
+                measured.add(block.conversations, block.tokens, block.state, block.num_bytes)
     if measured.states["damaged"]:
         say(
             f"{measured.states['damaged']} cached runs in {job.options.cache_dir} were damaged and were rendered again."

@@ -95,6 +95,7 @@ def build(
 ) -> None:
     """Build shards from a mixture: render, plan, write."""
     from prep import build as building
+    from prep.engines import keep_pandas_out
     from prep.mixture import load_mixture
     from prep.options import Options
     from prep.runs import default_cache_dir
@@ -115,6 +116,7 @@ def build(
         overwrite=overwrite,
         quiet=quiet,
     )
+    keep_pandas_out()
     wanted = load_mixture(mixture)
     if tokenizer is None and not quiet and (notice := notice_of_nanochat()):
         say(notice)
@@ -131,11 +133,21 @@ def build(
 
 
 @app.command()
-def stats(root: Build, as_json: Json = False) -> None:
-    """Counts, shares, lengths and fill of a build, by source."""
-    from prep.stats import print_json, print_stats, read_stats
+def stats(
+    root: Build,
+    other: Annotated[Path | None, typer.Argument(help="A second build, to be shown beside it.")] = None,
+    lengths: Annotated[bool, typer.Option("--lengths", help="How long conversations are, by source.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Counts, shares, lengths and fill of a build, by source; of two builds, side by side with what changed."""
+    from prep.stats import compare_builds, print_json, print_stats, read_stats
 
-    (print_json if as_json else print_stats)(read_stats(root))
+    if other is not None:
+        compare_builds(root, other, as_json)
+    elif as_json:
+        print_json(read_stats(root))
+    else:
+        print_stats(read_stats(root), lengths)
 
 
 @app.command()

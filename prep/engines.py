@@ -10,39 +10,42 @@ they end with the process that started them, however it ends.
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from functools import partial
 from itertools import islice
 from multiprocessing.connection import wait as wait_for_end
 from typing import Any
+
+import pyarrow as pa
 
 _context: Any = None  # of this worker process
 
 WINDOW = 3  # jobs in flight for each worker: plans of shards are not all copied at once
 
 
-def run(function: Callable[..., Any], context: Any, jobs: Iterable[Any], workers: int) -> Iterator[tuple[Any, Any]]:
+def run(
+    function: Callable[..., Any], context: Any, jobs: Iterable[Any], workers: int, kind: str = "processes"
+) -> Iterator[tuple[Any, Any]]:
     """Yield (job, function(context, job)) as jobs finish. Errors of a job end the run and are raised here."""
-    if workers == 1:
+    if workers == 1 or kind == "here":
         for job in jobs:
             yield job, function(context, job)
         return
+    if kind == "threads":
+        with ThreadPoolExecutor(workers) as threads:
+            yield from _as_they_finish(threads, partial(function, context), jobs, workers)
+        return
     spawn = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, mp_context=spawn, initializer=_start, initargs=(context,))
-    waiting = iter(jobs)
-    running: dict[Future[Any], Any] = {}
+    done = False
     try:
-        while True:
-            for job in islice(waiting, workers * WINDOW - len(running)):
-                with _signals_wait():
-                    running[pool.submit(_call, function, job)] = job
-            if not running:
-                return
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                yield running.pop(future), future.result()
+        yield from _as_they_finish(pool, partial(_call, function), jobs, workers)
+        done = True
     except BrokenProcessPool:
         raise RuntimeError(
             "a worker process died, most likely killed for want of memory: build again with fewer --workers; what was "
@@ -51,10 +54,26 @@ def run(function: Callable[..., Any], context: Any, jobs: Iterable[Any], workers
     finally:
         processes = list((pool._processes or {}).values())
         pool.shutdown(wait=False, cancel_futures=True)
-        for process in processes if running else []:
+        for process in processes if not done else []:
             process.terminate()  # left early: what is running is of no use
         for process in processes:
             process.join()
+
+
+def _as_they_finish(
+    pool: Executor, function: Callable[[Any], Any], jobs: Iterable[Any], workers: int
+) -> Iterator[tuple[Any, Any]]:
+    """(job, function(job)) of jobs that run in a pool, a few ahead"""
+    waiting = iter(jobs)
+    running: dict[Future[Any], Any] = {}
+    while True:
+        for job in islice(waiting, workers * WINDOW - len(running)):
+            with _signals_wait():
+                running[pool.submit(function, job)] = job
+        if not running:
+            return
+        for future in wait(running, return_when=FIRST_COMPLETED).done:
+            yield running.pop(future), future.result()
 
 
 @contextmanager
@@ -84,9 +103,32 @@ def _start(context: Any) -> None:
     """First thing in a worker: keep the context, and end when the parent ends."""
     global _context
     _context = context
+    keep_pandas_out()
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+
+
+class _NoPandas:
+    """A finder of modules that finds no pandas"""
+
+    @staticmethod
+    def find_spec(name: str, path: Any = None, target: Any = None) -> None:
+        if name == "pandas":
+            raise ModuleNotFoundError(name)
+
+
+def keep_pandas_out() -> None:
+    """
+    For a process that is midprep's alone: pyarrow imports pandas, 0.17 s, to see whether the first value it is given is
+    one of pandas'. It looks once, so it looks while there is none.
+    """
+    finder: Any = _NoPandas()
+    sys.meta_path.insert(0, finder)
+    try:
+        pa.scalar(0)
+    finally:
+        sys.meta_path.remove(finder)
 
 
 def _end_with(sentinel: int) -> None:

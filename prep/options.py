@@ -64,12 +64,17 @@ class Options:
             return self.max_tokens
         return max(NANOCHAT_MAX_TOKENS, self.max_seq_len)
 
-    def run(self, function: Callable[..., Any], context: Any, jobs: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
-        """(job, function(context, job)) of every job, as they finish, on the engine chosen; the other is not imported."""
+    def run(
+        self, function: Callable[..., Any], context: Any, jobs: Sequence[Any], kind: str = "processes"
+    ) -> Iterator[tuple[Any, Any]]:
+        """
+        (job, function(context, job)) of every job, as they finish, on the engine chosen; the other is not imported. `kind`
+        is for the local engine: processes, threads (for work that leaves the interpreter), or here.
+        """
         if self.engine == "ray":
             from prep import engines_ray
 
             return engines_ray.run(function, context, jobs, self.workers, self.address, self.cache_dir)
         from prep import engines
 
-        return engines.run(function, context, jobs, min(self.workers, len(jobs)))
+        return engines.run(function, context, jobs, min(self.workers, len(jobs)), kind)

@@ -190,11 +190,12 @@ def write_all(
     written: dict[int, WrittenShard] = {}
     total = sum(len(plan.pieces) for plan in plans)
     with Progress("write", total, split.options.quiet) as progress, record.measure("write") as measured:
-        for plan, shard in split.options.run(write_shard, writer, plans):
+        for plan, shard in split.options.run(write_shard, writer, plans, "threads"):
             written[plan.number] = shard
             num_tokens = int(shard.rows["num_tokens"].sum(dtype=np.int64))
             progress.add(len(shard.docs), num_tokens)
-            measured.add(len(shard.docs), num_tokens)
+            num_bytes = sum(file["bytes"] for file in shard.entry["files"].values())
+            measured.add(len(shard.docs), num_tokens, num_bytes=num_bytes)
     shards = [written[number] for number in sorted(written)]
     rows = np.concatenate([shard.rows for shard in shards])
     rows["first_doc"] += np.repeat(offsets([len(s.docs) for s in shards])[:-1], [len(s.rows) for s in shards]).astype(

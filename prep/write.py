@@ -19,10 +19,13 @@ import pyarrow as pa
 
 from prep.conversation import index_array, offsets
 from prep.plan import ShardPlan
-from prep.runs import read_run
+from prep.runs import Run, read_run
 from prep.shard import DOC, ROW, write_array
 
 Array = npt.NDArray[Any]
+
+# a run, the elements wanted of it (their offsets, and which comes when), and the trained tokens of each piece
+Part = tuple[Run, tuple[Array, Array], Array]
 
 
 @dataclass(frozen=True)
@@ -53,56 +56,72 @@ class ShardWriter:
 
 
 def write_shard(to: ShardWriter, plan: ShardPlan) -> WrittenShard:
-    """Gather and write one shard."""
+    """Gather and write one shard; tokens, then mask, so that only one of them is in memory."""
     name = to.name.format(plan.number)
     order = np.lexsort((plan.pieces["start"], plan.pieces["index"], plan.pieces["source"]))  # as they lie in the runs
     lengths = plan.pieces["length"].astype(np.int64)  # (D,)
     doc_lengths, row_docs = lengths + plan.lead, offsets(plan.docs_per_row)
     filled = np.add.reduceat(doc_lengths, row_docs[:-1])  # (R,)
-    bounds, which, num_extra = layout(plan, order, lengths, to.width - filled)
-    gathered_tokens, gathered_mask = gather(plan.pieces[order], to.runs, to.dtype)
-    extra_tokens, extra_mask = np.full(num_extra, to.bos, dtype=to.dtype), np.zeros(num_extra, dtype=np.uint8)
-    tokens = take(np.concatenate([*gathered_tokens, extra_tokens]), bounds, which).reshape(-1, to.width)  # (R, T + 1)
-    mask = take(np.concatenate([*gathered_mask, extra_mask]), bounds, which).reshape(-1, to.width)
-    rows, docs = count(plan, doc_lengths, filled, mask)
-    files = {
-        f"{name}.tokens.npy": write_array(to.root / f"{name}.tokens.npy", tokens),
-        f"{name}.mask.npy": write_array(to.root / f"{name}.mask.npy", np.packbits(mask, axis=1, bitorder="little")),
-    }
-    return WrittenShard(rows, docs, {"name": name, "rows": len(rows), "files": files})
+    places = layout(plan, order, lengths, to.width - filled)
+    parts = find_parts(plan.pieces[order], to.runs)
+    files = {}
 
+    def write(kind: str, array: Array) -> None:
+        files[f"{name}.{kind}.npy"] = write_array(to.root / f"{name}.{kind}.npy", array)
 
-def count(plan: ShardPlan, doc_lengths: Array, filled: Array, mask: Array) -> tuple[Array, Array]:
-    """Rows (R,) ROW and documents (D,) DOC of a shard whose mask (R, T + 1) is in place"""
-    row_docs = offsets(plan.docs_per_row)
-    padding_before = offsets(mask.shape[1] - filled)[np.repeat(np.arange(len(filled)), plan.docs_per_row)]
+    write(
+        "tokens", lay_out([(run.tokens, *elements) for run, elements, _ in parts], *places, to.bos, to.dtype, to.width)
+    )
+    mask = lay_out([(run.mask, *elements) for run, elements, _ in parts], *places, 0, "u1", to.width)
+    write("mask", np.packbits(mask, axis=1, bitorder="little"))
     docs = np.zeros(len(plan.pieces), dtype=DOC)
     for field in ("source", "repeat", "index"):
         docs[field] = plan.pieces[field]
     docs["length"] = doc_lengths
-    starts = offsets(doc_lengths)[:-1] + padding_before  # of each document in the flat rows; padding has mask 0
-    docs["trainable"] = np.add.reduceat(mask.reshape(-1), starts, dtype=np.uint32)
+    docs["trainable"][order] = np.concatenate([trainable for _, _, trainable in parts])
     rows = np.zeros(len(filled), dtype=ROW)
     rows["first_doc"] = row_docs[:-1]
     rows["num_tokens"] = filled
     rows["num_targets"] = filled - 1
     rows["num_trainable"] = np.add.reduceat(docs["trainable"], row_docs[:-1]) - mask[:, 0]  # position 0 is no target
-    return rows, docs
+    return WrittenShard(rows, docs, {"name": name, "rows": len(rows), "files": files})
 
 
-def gather(pieces: Array, runs: tuple[RunFiles, ...], dtype: str) -> tuple[list[Array], list[Array]]:
-    """Tokens and masks of pieces that are sorted by source and row, one array a run"""
-    tokens, masks = [np.zeros(0, dtype=dtype)], [np.zeros(0, dtype=np.uint8)]
+def find_parts(pieces: Array, runs: tuple[RunFiles, ...]) -> list[Part]:
+    """Where pieces that are sorted by source and row lie: run by run, the elements of it, and what each piece trains"""
+    parts = []
     for source, files in enumerate(runs):
         a, b = np.searchsorted(pieces["source"], [source, source + 1])
         cuts = a + np.searchsorted(pieces["index"][a:b], files.starts.astype(np.uint64))
         for block in np.flatnonzero(np.diff(cuts)):
             run, some = read_run(files.paths[block]), pieces[cuts[block] : cuts[block + 1]]
-            first = offsets(run.lengths)[some["index"].astype(np.int64) - files.starts[block]] + some["start"]
-            elements = _elements(first, some["length"].astype(np.int64))
-            tokens.append(take(run.tokens, *elements))
-            masks.append(take(run.mask, *elements))
-    return tokens, masks
+            row, length = some["index"].astype(np.int64) - files.starts[block], some["length"].astype(np.int64)
+            first = offsets(run.lengths)[row] + some["start"]
+            trainable = run.trainable[row]
+            for i in np.flatnonzero(length != run.lengths[row]):  # a part of a conversation
+                trainable[i] = np.count_nonzero(run.mask[first[i] : first[i] + length[i]])
+            parts.append((run, _elements(first, length), trainable))
+    return parts
+
+
+def lay_out(
+    parts: list[tuple[Array, Array, Array]],
+    bounds: Array,
+    which: Array,
+    num_extra: int,
+    extra: int,
+    dtype: str,
+    width: int,
+) -> Array:
+    """Gather one column of the runs, and put its pieces and the `extra` ones between them into rows (R, width)"""
+    gathered = np.empty(int(bounds[-1]), dtype=dtype)
+    place = 0
+    for column, *elements in parts:
+        some = take(column, *elements)
+        gathered[place : place + len(some)] = some
+        place += len(some)
+    gathered[place : place + num_extra] = extra
+    return take(gathered, bounds, which).reshape(-1, width)
 
 
 def layout(plan: ShardPlan, order: Array, lengths: Array, free: Array) -> tuple[Array, Array, int]:

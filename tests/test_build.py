@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from prep import build as building
 from prep import plan, sources
 from prep.order import mixture_order
 from prep.output import Output
@@ -169,6 +170,7 @@ def test_workers_cache_blocks_and_place_do_not_change_a_byte(
     tmp_path: Path, toy: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(plan, "SHARD_TOKENS", 3000)
+    monkeypatch.setattr(building, "SMALL_BUILD", 0)  # as if it were worth starting workers
     write_sources(tmp_path, long_every=11)
     first = tree(build_mixture(tmp_path, MIXTURE, toy, "one", max_seq_len=128)[0])
     warm = tree(build_mixture(tmp_path, MIXTURE, toy, "warm", max_seq_len=128)[0])

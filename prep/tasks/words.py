@@ -22,7 +22,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from prep.conversation import index_array
+from prep.conversation import index_array, text_array
 
 WORDS_PATH = Path(__file__).parent.parent / "data" / "words.txt.xz"
 TEST_SHARE = 20  # one word in so many is a test word
@@ -75,8 +75,8 @@ def strings_of(data: Array, bounds: Array) -> pa.LargeStringArray:
 
 def join(*columns: Any) -> pa.LargeStringArray:
     """strings and C-long arrays of strings -> C strings, joined row by row"""
-    scalars = [pa.scalar(c, pa.large_string()) if isinstance(c, str) else c for c in columns]
-    return pc.binary_join_element_wise(*scalars, pa.scalar("", pa.large_string()))
+    scalars = [text_array([c])[0] if isinstance(c, str) else c for c in columns]
+    return pc.binary_join_element_wise(*scalars, text_array([""])[0])
 
 
 def spelled(words: pa.LargeStringArray) -> pa.LargeStringArray:
