@@ -73,13 +73,7 @@ IDENTITY = (
     *("mode", "split", "attention", "base", "base_step", "base_optimizer", "num_epochs", "num_iterations", "seed"),
     *("embedding_lr", "unembedding_lr", "matrix_lr", "weight_decay", "init_lr_frac", "warmdown_ratio"),
 )
-POSITIVE = (
-    *("depth", "device_batch_size", "total_batch_size", "num_iterations", "num_epochs", "eval_tokens", "save_every"),
-)
-NOT_NEGATIVE = (
-    *("embedding_lr", "unembedding_lr", "matrix_lr", "weight_decay", "init_lr_frac", "warmdown_ratio"),
-    *("eval_every", "seed"),
-)
+POSITIVE = "depth device_batch_size total_batch_size num_iterations num_epochs eval_tokens save_every"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -105,11 +99,10 @@ def parse_args(argv: Sequence[str] | None = None) -> Config:
     config = Config(**vars(parser.parse_args(argv)))
     if config.num_iterations == -1:  # nanochat's "not given"
         config = Config(**{**asdict(config), "num_iterations": None})
-    for name in (*POSITIVE, *NOT_NEGATIVE):
-        value = getattr(config, name)
-        if value is not None and (value < 0 or (value == 0 and name in POSITIVE)):
-            wanted = "more than 0" if name in POSITIVE else "0 or more"
-            parser.error(f"--{name.replace('_', '-')} is {value}, it has to be {wanted}")
+    for name, value in vars(config).items():
+        least = "more than 0" if name in POSITIVE.split() else "0 or more"
+        if isinstance(value, int | float) and (value < 0 or (value == 0 and least == "more than 0")):
+            parser.error(f"--{name.replace('_', '-')} is {value}, it has to be {least}")
     if config.warmdown_ratio > 1:
         parser.error(f"--warmdown-ratio is {config.warmdown_ratio}, it is a part of 1")
     return config

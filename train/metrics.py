@@ -33,6 +33,13 @@ def peak_flops(device: torch.device) -> float:
     return next((flops for part, flops in PEAK_FLOPS.items() if part in name), 0.0)
 
 
+def step_record(step: int, num_steps: int, loss: float, lrm: float, dt: float, num_tokens: int, peak: float) -> Record:
+    """`peak` is the tokens a second at which all devices would do nothing but multiply; 0: not known"""
+    speed = num_tokens / dt
+    record = {"step": step, "num_steps": num_steps, "loss": loss, "lrm": lrm, "dt": dt, "tokens_per_second": speed}
+    return record | {"mfu": 100 * speed / peak if peak else 0.0}
+
+
 def step_line(record: Record, total_seconds: float) -> str:
     step, num_steps = record["step"], record["num_steps"]
     return (

@@ -27,7 +27,7 @@ from train.distributed import Ranks, StopFlag, start_ranks
 from train.evaluate import evaluate, ratios, source_names
 from train.loader import micro_batches, prefetch
 from train.loss import BatchLoss
-from train.metrics import Metrics, peak_flops, summary
+from train.metrics import Metrics, peak_flops, step_record, summary
 from train.optimizer import set_step
 from train.preview import preview
 from train.schedule import lr_multiplier
@@ -37,11 +37,11 @@ from train.setup import Run, set_up
 def train(run: Run, ranks: Ranks, metrics: Metrics) -> None:
     """The loop."""
     config, plan, split, device = run.config, run.plan, run.split, ranks.device
-    T, G, names, stop = split.max_seq_len, plan.rows_per_step, source_names(split), StopFlag()
+    G, names, stop = plan.rows_per_step, source_names(split), StopFlag()
     loss_of = BatchLoss(run.model, run.compiled)
     net, num_micro = ranks.wrap(loss_of), G // (run.device_batch * ranks.world_size)
     batches = prefetch(split, rows_to_train(run, ranks), config.mode, config.isolated, device.type == "cuda")
-    peak, flops = peak_flops(device) * ranks.world_size, run.model.flops_per_token()
+    peak = peak_flops(device) * ranks.world_size / run.model.flops_per_token()
     before = evaluate_run(run, loss_of, ranks) if run.first_step == 0 else {}
     val_bpb = before.get("val_bpb")
     for step in range(run.first_step, plan.num_steps):
@@ -70,14 +70,12 @@ def train(run: Run, ranks: Ranks, metrics: Metrics) -> None:
             optimizer.step()
         net.zero_grad(set_to_none=True)
 
-        dt, done = time.perf_counter() - started, step + 1
-        speed = G * T / dt
-        record = {"step": step, "num_steps": plan.num_steps, "loss": loss, "lrm": lrm, "dt": dt}
-        record |= {"tokens_per_second": speed, "mfu": 100 * flops * speed / peak if peak else 0.0}
+        dt, done, is_last = time.perf_counter() - started, step + 1, step + 1 == plan.num_steps
+        record = step_record(step, plan.num_steps, loss, lrm, dt, G * split.max_seq_len, peak)
         record |= {"num_targets": num_targets, "loss_by_source": ratios(names, nats_by, counts_by)}
         record |= {"rows_sha256": hashlib.sha256(plan.rows_of_step(step).tobytes()).hexdigest()[:16]}
         record |= {f"{name}_before": value for name, value in before.items()}
-        before, is_last = {}, done == plan.num_steps
+        before = {}
         if config.eval_every and (is_last or done % config.eval_every == 0):
             record |= evaluate_run(run, loss_of, ranks)
             val_bpb = record.get("val_bpb")

@@ -65,10 +65,7 @@ class ModelConfig:
 
 
 def config_of_depth(depth: int, sequence_len: int, vocab_size: int) -> ModelConfig:
-    """
-    >>> config_of_depth(12, 2048, 32768).n_embd
-    768
-    """
+    """Depth 12 is width 768 with 6 heads."""
     num_heads = math.ceil(64 * depth / 128)
     return ModelConfig(sequence_len, vocab_size, depth, num_heads, num_heads, 64 * depth)
 
@@ -107,11 +104,9 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def visible(num_queries: int, num_keys: int, window: int, docs: Tensor | None, device: torch.device) -> Any:
-    """Which keys a query sees: None for all up to itself, a BlockMask for documents on a GPU, or (1 or B, 1, Tq, Tk) bool"""
+    """Which keys a query sees, (1 or B, 1, Tq, Tk) bool; None for all up to itself, which has a fast path."""
     if docs is None and num_queries == num_keys and window >= num_keys - 1:
         return None
-    if docs is not None and device.type == "cuda":
-        return document_blocks(docs, window)
     keys = torch.arange(num_keys, device=device)
     back = keys[num_keys - num_queries :, None] - keys
     seen = ((back >= 0) & (back <= window))[None, None]
@@ -119,7 +114,7 @@ def visible(num_queries: int, num_keys: int, window: int, docs: Tensor | None, d
 
 
 def document_blocks(docs: Tensor, window: int) -> BlockMask:
-    """The same for flex_attention, which skips blocks of keys that nobody sees"""
+    """The same of documents for flex_attention, which skips blocks of keys that nobody sees: what a GPU gets"""
 
     def rule(b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
         return (i >= j) & (i - j <= window) & (docs[b, i] == docs[b, j])
@@ -128,10 +123,7 @@ def document_blocks(docs: Tensor, window: int) -> BlockMask:
 
 
 class Linear(nn.Linear):
-    """No bias; the weight is cast to the dtype of the activations."""
-
-    def __init__(self, num_in: int, num_out: int) -> None:
-        super().__init__(num_in, num_out, bias=False)
+    """The weight is cast to the dtype of the activations."""
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x, self.weight.to(x.dtype))
@@ -141,12 +133,11 @@ class Attention(nn.Module):
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
         self.config, self.layer = config, layer
-        self.c_q = Linear(config.n_embd, config.n_head * config.head_dim)
-        self.c_k = Linear(config.n_embd, config.n_kv_head * config.head_dim)
-        self.c_v = Linear(config.n_embd, config.n_kv_head * config.head_dim)
-        self.c_proj = Linear(config.n_embd, config.n_embd)
+        d, kv_dim = config.n_embd, config.n_kv_head * config.head_dim
+        self.c_q, self.c_proj = Linear(d, d, bias=False), Linear(d, d, bias=False)
+        self.c_k, self.c_v = Linear(d, kv_dim, bias=False), Linear(d, kv_dim, bias=False)
         if config.has_value_embed(layer):
-            self.ve_gate = Linear(GATE_WIDTH, config.n_kv_head)
+            self.ve_gate = Linear(GATE_WIDTH, config.n_kv_head, bias=False)
 
     def forward(
         self, h: Tensor, cos: Tensor, sin: Tensor, seen: Any, value_embed: Tensor | None, cache: Cache | None
@@ -173,26 +164,16 @@ class Attention(nn.Module):
         return out
 
 
-class MLP(nn.Module):
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.c_fc = Linear(config.n_embd, 4 * config.n_embd)
-        self.c_proj = Linear(4 * config.n_embd, config.n_embd)
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.c_proj(F.relu(self.c_fc(x)).square())
-        return out
-
-
 class Block(nn.Module):
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
+        d = config.n_embd
         self.attn = Attention(config, layer)
-        self.mlp = MLP(config)
+        self.mlp = nn.ModuleDict({"c_fc": Linear(d, 4 * d, bias=False), "c_proj": Linear(4 * d, d, bias=False)})
 
     def forward(self, x: Tensor, *context: Any) -> Tensor:
         x = x + self.attn(norm(x), *context)
-        out: Tensor = x + self.mlp(norm(x))
+        out: Tensor = x + self.mlp["c_proj"](F.relu(self.mlp["c_fc"](norm(x))).square())
         return out
 
 
@@ -209,11 +190,11 @@ class GPT(nn.Module):
         self.config = config
         rows = config.padded_vocab_size
         self.transformer = Transformer(config)
-        self.lm_head = Linear(config.n_embd, rows)
+        self.lm_head = Linear(config.n_embd, rows, bias=False)
         if config.is_2026:
             self.resid_lambdas = nn.Parameter(torch.ones(config.n_layer))
             self.x0_lambdas = nn.Parameter(torch.zeros(config.n_layer))
-            self.smear_gate = Linear(SMEAR_WIDTH, 1)
+            self.smear_gate = Linear(SMEAR_WIDTH, 1, bias=False)
             self.smear_lambda = nn.Parameter(torch.zeros(1))
             self.backout_lambda = nn.Parameter(torch.zeros(1))
             layers = [layer for layer in range(config.n_layer) if config.has_value_embed(layer)]
@@ -235,9 +216,8 @@ class GPT(nn.Module):
 
     def set_dtype(self, dtype: torch.dtype) -> None:
         """Activations follow the embeddings, so casting these is all; the other weights stay float32 masters."""
-        for name, module in self.named_modules():
+        for module in self.modules():
             if isinstance(module, nn.Embedding):
-                assert name == "transformer.wte" or name.startswith("value_embeds")
                 module.to(dtype=dtype)
 
     def forward(self, idx: Tensor, cache: Cache | None = None) -> Tensor:
@@ -257,7 +237,10 @@ class GPT(nn.Module):
         dtype = x.dtype if config.is_2026 else torch.bfloat16
         cos, sin = rotary_tables(positions, config.head_dim, 100_000.0 if config.is_2026 else 10_000.0, dtype)
         windows = {config.window(layer) for layer in range(config.n_layer)}
-        seen = {window: visible(T, num_before + T, window, docs, idx.device) for window in windows}
+        if docs is not None and idx.device.type == "cuda":
+            seen: dict[int, Any] = {window: document_blocks(docs, window) for window in windows}
+        else:
+            seen = {window: visible(T, num_before + T, window, docs, idx.device) for window in windows}
         if config.is_2026:
             x = x0 = self.smear(x, docs, cache)
         for layer, block in enumerate(self.transformer.h):

@@ -73,18 +73,15 @@ def build_optimizers(
         ]
     fused = model.lm_head.weight.device.type == "cuda"
     adamw = AdamW(adam, betas=BETAS, eps=EPS, weight_decay=weight_decay, fused=fused)
-    muon = Muon(muon_groups(model), lr=matrix_lr, momentum=0.95, weight_decay=0.0, adjust_lr_fn="original")
+    matrices = list(model.transformer.h.parameters())
+    # one group a size of matrix, as nanochat has them: the order decides which state belongs to which matrix
+    groups = [{"params": [p for p in matrices if p.numel() == size]} for size in {p.numel() for p in matrices}]
+    muon = Muon(groups, lr=matrix_lr, momentum=0.95, weight_decay=0.0, adjust_lr_fn="original")
     muon.defaults["low_precision"] = model.transformer.wte.weight.dtype == torch.bfloat16
     for optimizer in (adamw, muon):
         for group in optimizer.param_groups:
             group["initial_lr"] = group["lr"]
     return adamw, muon
-
-
-def muon_groups(model: GPT) -> list[dict[str, Any]]:
-    """One group a size of matrix, as nanochat has them: the order decides which state belongs to which matrix."""
-    matrices = list(model.transformer.h.parameters())
-    return [{"params": [p for p in matrices if p.numel() == size]} for size in {p.numel() for p in matrices}]
 
 
 def set_step(optimizers: tuple[Optimizer, ...], step: int, lrm: float) -> None:
@@ -97,8 +94,4 @@ def set_step(optimizers: tuple[Optimizer, ...], step: int, lrm: float) -> None:
 
 def memory_bytes(model: torch.nn.Module) -> int:
     """Weights, gradients and the moments of AdamW (two) and Muon (one), on each rank."""
-    total = 0
-    for name, p in model.named_parameters():
-        num_copies = 3 if "transformer.h." in name else 4
-        total += num_copies * p.numel() * p.element_size()
-    return total
+    return sum((3 if ".h." in name else 4) * p.numel() * p.element_size() for name, p in model.named_parameters())
