@@ -27,11 +27,13 @@ class Pass:
     seconds: float = 0.0
     conversations: int = 0
     tokens: int = 0
+    num_bytes: int = 0  # that it left in files: runs in the cache, shards
     states: Counter[str] = field(default_factory=Counter)
 
-    def add(self, conversations: int, tokens: int, state: str = "") -> None:
+    def add(self, conversations: int, tokens: int, state: str = "", num_bytes: int = 0) -> None:
         self.conversations += conversations
         self.tokens += tokens
+        self.num_bytes += num_bytes
         if state:
             self.states[state] += 1
 
@@ -43,6 +45,7 @@ class Pass:
             "tokens": self.tokens,
             "conversations_per_second": round(self.conversations / seconds),
             "tokens_per_second": round(self.tokens / seconds),
+            **({"bytes": self.num_bytes} if self.num_bytes else {}),
             **({"blocks": dict(sorted(self.states.items()))} if self.states else {}),
         }
 

@@ -55,6 +55,7 @@ class RenderedBlock:
     conversations: int
     tokens: int
     state: str  # cached, rendered, or damaged: what the cache had was wrong and was rendered again
+    num_bytes: int  # in the cache
 
 
 def render_unit(context: RenderContext, unit: Unit) -> list[RenderedBlock]:
@@ -69,7 +70,8 @@ def render_unit(context: RenderContext, unit: Unit) -> list[RenderedBlock]:
     blocks = []
     for path, state in zip(unit.paths, states, strict=True):
         done = read_run(path)
-        blocks.append(RenderedBlock(len(done.lengths), len(done.tokens), "rendered" if state == "missing" else state))
+        state = "rendered" if state == "missing" else state
+        blocks.append(RenderedBlock(len(done.lengths), len(done.tokens), state, path.stat().st_size))
     return blocks
 
 
