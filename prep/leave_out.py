@@ -6,15 +6,15 @@ Conversations that a mixture does not want, though they are valid: counted as re
     dedup          their tokens are those of one before them             in each split by itself, see below
 
 What was there before: entries in the order of the mixture, rows in the order of the entry (which is that of the list before
-it is shuffled). Copies that `repeat` makes are no duplicates. A conversation is told by 16 bytes of BLAKE2 over its token
-ids: two that differ have the same with a chance of one in 10**22, for 10 million of them.
+it is shuffled). Copies that `repeat` makes are no duplicates. A conversation is told by 128 bits of XXH3 over its token
+ids: that any two of 10 million that differ have the same has a chance of one in 10**24.
 """
 
-import hashlib
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from xxhash import xxh3_128_digest
 
 from prep.conversation import REASON, offsets
 from prep.mixture import Entry
@@ -69,7 +69,7 @@ def conversation_digests(files: RunFiles, rows: Array) -> Array:
         bounds = offsets(run.lengths) * run.tokens.dtype.itemsize
         data, wanted = run.tokens.data.cast("B"), rows[here] - files.starts[block]
         digests = [
-            hashlib.blake2b(data[a:b], digest_size=16).digest()
+            xxh3_128_digest(data[a:b])
             for a, b in zip(bounds[wanted].tolist(), bounds[wanted + 1].tolist(), strict=True)
         ]
         out[here] = np.frombuffer(b"".join(digests), dtype="<u8").reshape(-1, 2)

@@ -8,7 +8,6 @@ Unicode's NFKC and case folding, then nothing but letters and digits. A sign of 
 digits: 12 - 3 and 12 + 3 are other questions. ASCII goes first, by tables.
 """
 
-import hashlib
 import re
 import unicodedata
 from collections.abc import Iterable
@@ -16,12 +15,14 @@ from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
+from xxhash import xxh3_64_digest
 
 from prep.conversation import USER, Conversations, index_array, offsets
 
 VERSION = 1  # bumped when a text gives something else; part of the key of every run
 
 SIGNS = "+*=<>^-"
+COMMON = tuple(zip("\u2013\u2014\u2018\u2019\u201c\u201d\u2026", ("-", "-", "", "", "", "", ""), strict=True))
 DASHES = re.compile("[\u2010-\u2015\u2212]")
 PUNCTUATION = re.compile(
     "[\u00a1-\u00a9\u00ab-\u00b1\u00b6\u00b7\u00bb\u00bf\u200b-\u2027\u2030-\u205e\u3001-\u3003\u3008-\u3011"
@@ -50,8 +51,11 @@ def squeezed(text: bytes) -> bytes:
     (b'a20minuterun12-3', b'na\\xc3\\xafve')
     """
     data = text.translate(LOWER, DELETED)
+    if data.isalnum():  # nothing but ASCII, and no sign: most texts, at the price of two look-ups a character
+        return data
     if not data.isascii():
-        data = DROPPED.sub("", _folded(data.decode("utf-8", "ignore"))).encode()
+        left = _folded(data.decode("utf-8", "ignore"))
+        data = left.encode().translate(LOWER, DELETED) if left.isascii() else DROPPED.sub("", left).encode()
     if not SIGN.search(data):
         return data
     return STRAY.sub(b"", data) if data.isascii() else STRAY_OTHER.sub("", data.decode()).encode()
@@ -71,9 +75,11 @@ def words(text: bytes) -> str:
 
 def _folded(text: str) -> str:
     """NFKC and case folding, all dashes the one on the keyboard, common punctuation gone: that alone may leave ASCII"""
-    text = PUNCTUATION.sub("", DASHES.sub("-", text))
+    for mark, instead in COMMON:
+        text = text.replace(mark, instead)
     if text.isascii():
         return text
+    text = PUNCTUATION.sub("", DASHES.sub("-", text))
     folded = text.casefold()
     if folded == text and unicodedata.is_normalized("NFKC", text):
         return text
@@ -82,8 +88,8 @@ def _folded(text: str) -> str:
 
 def hash_texts(texts: Iterable[bytes]) -> Array:
     """(n,) 64-bit hashes of texts squeezed; 0 for one of which nothing is left, which is a copy of nothing"""
-    digests = [hashlib.blake2b(data, digest_size=8).digest() if (data := squeezed(text)) else NOTHING for text in texts]
-    return np.frombuffer(b"".join(digests), dtype="<u8") if digests else np.zeros(0, dtype=np.uint64)
+    digests = [xxh3_64_digest(data) if (data := squeezed(text)) else NOTHING for text in texts]
+    return np.frombuffer(b"".join(digests), dtype=">u8").astype("<u8") if digests else np.zeros(0, dtype=np.uint64)
 
 
 def asked(batch: Conversations) -> Array:

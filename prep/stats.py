@@ -8,13 +8,19 @@ Shares stand beside each other because they differ: MMLU trains two tokens a con
 """
 
 import json
+import sys
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prep.shard import Manifest, Split, listed_files, open_shards
+from prep.shard import Manifest, Split, listed_files, open_shards, read_manifest
+from prep.shares import share_lines
+from prep.stats_lengths import all_lengths_line, histogram, length_lines, uneven_lines
 from train.schedule import REFERENCE_BATCH, default_rows_per_step
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from prep.build import Job
 
 
@@ -59,11 +65,13 @@ def split_stats(split: Split) -> dict[str, Any]:
                 },
                 "rejected": sum(source["rejected"].values()),
                 "rejected_by_reason": source["rejected"],
+                **{key: source[key] for key in ("share", "not_chosen", "overlap") if key in source},
                 "shares": {key: round(source[key] / total[key], 6) if total[key] else 0.0 for key in total},
                 "lengths": lengths[i],
             }
             for i, source in enumerate(entry["sources"])
         ],
+        "histogram": histogram(split),
     }
 
 
@@ -89,17 +97,37 @@ def length_stats(split: Split) -> list[dict[str, float]]:
     return [found.get(i, nothing) for i in range(len(split.entry["sources"]))]
 
 
+def compare_builds(root: Path, other: Path, as_json: bool) -> None:
+    """Two builds side by side, on stdout"""
+    from prep.stats_compare import compare, print_comparison
+
+    found = compare(read_stats(root), read_stats(other), (read_manifest(root), read_manifest(other)))
+    if as_json:
+        print_json(found)
+    else:
+        print_comparison(found, make_console())
+
+
 def print_json(stats: dict[str, Any]) -> None:
     print(json.dumps(stats, ensure_ascii=False, indent=1))
 
 
-def print_stats(stats: dict[str, Any]) -> None:
-    """The statistics as tables, on stdout"""
+def make_console() -> "Console":
+    """Standard output, at least as wide as the tables"""
     from rich.console import Console
-    from rich.table import Table
 
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # bars, in a terminal that has none
     console = Console(highlight=False, soft_wrap=True)
     console.width = max(console.width, TABLE_WIDTH)
+    return console
+
+
+def print_stats(stats: dict[str, Any], by_length: bool = False) -> None:
+    """The statistics as tables, on stdout; `by_length`: how long the conversations of each source are, too"""
+    from rich.table import Table
+
+    console = make_console()
     console.print(
         f"[bold]{stats['name']}[/]  {stats['packing_strategy']}, max_seq_len {stats['max_seq_len']:,}, "
         f"{stats['excess_length_strategy']}, tokenizer {stats['tokenizer']} ({stats['vocab_size']:,} ids), "
@@ -124,7 +152,7 @@ def print_stats(stats: dict[str, Any]) -> None:
         ):
             table.add_column(column, justify="right", no_wrap=True)
         for source in split["sources"]:
-            label = source["name"] + (f" x{source['repeat']}" if source["repeat"] > 1 else "")
+            label = source["name"] + (f" x{source['repeat']:.4g}" if source["repeat"] != 1 else "")
             lengths, cut = source["lengths"], source["truncated"] + source["extra_pieces"]
             table.add_row(
                 label,
@@ -135,7 +163,7 @@ def print_stats(stats: dict[str, Any]) -> None:
             )
         table.add_row("[bold]all[/]", *_with_shares(split, dict.fromkeys(COUNTS, 1.0)))
         console.print(table)
-        console.print(*_split_lines(split), sep="\n")
+        console.print(*_split_lines(split), *(length_lines(split) if by_length else []), sep="\n", markup=False)
 
 
 TABLE_WIDTH = 118  # less would cut numbers; a narrower terminal wraps lines
@@ -160,6 +188,10 @@ def _split_lines(split: dict[str, Any]) -> list[str]:
         f"  {split['rows']:,} rows, filled to {split['packing_efficiency']:.2%}, {split['rows_over_bound']:,} over the least "
         f"possible {split['min_rows']:,}; {split['padding_tokens']:,} tokens of padding",
         f"  {size(split['bytes'])}, {split['bytes_per_token']:.3f} bytes a token; steps of an epoch: {steps}",
+        all_lengths_line(split),
+        *uneven_lines(split),
+        *share_lines(split),
+        *overlap_lines(split),
     ]
     if split["rows_without_trainable"]:
         lines.append(f"  {split['rows_without_trainable']:,} rows train nothing in SFT, it skips them")
@@ -168,6 +200,15 @@ def _split_lines(split: dict[str, Any]) -> list[str]:
             reasons = ", ".join(f"{number:,} {reason}" for reason, number in source["rejected_by_reason"].items())
             lines.append(f"  {source['name']}: rejected {reasons} (rejected.jsonl)")
     return [*lines, ""]
+
+
+def overlap_lines(split: dict[str, Any]) -> list[str]:
+    """Sources of val that training asks, too"""
+    return [
+        f"  {source['name']}: {found['asked_in_train']:,} of {found['of']:,} are asked in train, too (midprep overlap)"
+        for source in split["sources"]
+        if (found := source.get("overlap")) and found["asked_in_train"]
+    ]
 
 
 def built_lines(root: Path, manifest: Manifest, built: bool) -> list[str]:
@@ -182,6 +223,7 @@ def built_lines(root: Path, manifest: Manifest, built: bool) -> list[str]:
             f"({split['trainable_tokens']:,} trained), {split['rows']:,} rows of {manifest['max_seq_len']:,}, filled to "
             f"{split['packing_efficiency']:.2%}" + (f", {rejected:,} rejected" if rejected else "")
         )
+        lines += [f"  {line}" for line in (*share_lines(split), *overlap_lines(split))]
     return lines
 
 
