@@ -48,11 +48,17 @@ def exact_overlap(folder: Path, runs: dict[str, list[RunFiles]], splits: dict[st
     for split in ("train", "val"):
         docs = np.load(folder / f"{split}.docs.npy", mmap_mode="r")
         source, index = docs["source"], docs["index"].astype(np.int64)
-        rows[split] = [np.unique(index[source == i]) for i in range(len(runs[split]))]
+        mine = [np.sort(index[source == i]) for i in range(len(runs[split]))]
+        rows[split] = [some[np.diff(some, prepend=-1) > 0] for some in mine]  # each row once
     hashes = {
         split: [asked_by(files, some) for files, some in zip(runs[split], rows[split], strict=True)] for split in runs
     }
-    trained = np.unique(np.concatenate(hashes["train"]))
+    held = np.sort(np.concatenate(hashes["val"]))  # the smaller side: training's are looked up in it
+    is_asked = np.zeros(len(held), dtype=bool)
+    for some in hashes["train"]:
+        place = np.minimum(np.searchsorted(held, some), len(held) - 1)
+        is_asked[place[held[place] == some]] = True
+    trained = held[is_asked]
     for source_entry, some in zip(splits["val"]["sources"], hashes["val"], strict=True):
         found = int((np.isin(some, trained) & (some != 0)).sum())
         source_entry["overlap"] = {"asked_in_train": found, "of": len(some)}
