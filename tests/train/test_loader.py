@@ -1,12 +1,14 @@
 """Rows of steps, and what becomes of a row."""
 
 import math
+import runpy
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
 from hypothesis import given
 from hypothesis.strategies import floats, integers, lists, sampled_from
 from shards_factory import Doc, write_build
@@ -142,3 +144,21 @@ def test_sft_without_a_readable_mask_is_refused(build: Path, tmp_path: Path, err
     shutil.copytree(build, broken)
     next(broken.glob("train-*.mask.npy")).unlink()
     assert "mask.npy not found" in error_of("--shards", broken, "--mode", "sft", "--out", tmp_path / "o")  # type: ignore[operator]
+
+
+def test_memory_does_not_grow_over_a_pass_through_large_shards(tmp_path: Path) -> None:
+    startup = runpy.run_path(str(ROOT / "bench" / "startup.py"))
+    startup["write_sparse_build"](tmp_path, 20_000)  # 82 MB of tokens
+    split = open_shards(tmp_path).split("train")
+    order = np.random.default_rng(0).permutation(20_000).reshape(-1, 32)
+    stream = prefetch(split, iter(order), "sft", False, pin=False)
+    for _ in range(10):
+        next(stream)
+    before = anonymous_mb()
+    assert sum(1 for _ in stream) == 20_000 // 32 - 10
+    assert anonymous_mb() - before < 16  # mapped files are the page cache's, and given back when memory is short
+
+
+def anonymous_mb() -> float:
+    text = Path("/proc/self/smaps_rollup").read_text()
+    return int(text.split("Anonymous:")[1].split()[0]) / 1024

@@ -1,0 +1,93 @@
+"""
+From nothing to the first batch of a build of a billion tokens.
+
+    python bench/startup.py         # seconds: importing torch, and everything else until the first batch is there
+
+The build is made of empty (sparse) files with a real table of rows, so it costs no disk; the trainer maps them and reads
+the table of rows, the first rows and their documents, whatever the size of the rest.
+"""
+
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT)]
+
+from bench.loader import T  # noqa: E402
+from prep.shard import DOC, FORMAT, ROW, VERSION, write_manifest  # noqa: E402
+
+NUM_TOKENS, DOCS_PER_ROW = 1_000_000_000, 7
+
+CHILD = """
+import sys, time
+started = time.perf_counter()
+import torch
+imported = time.perf_counter()
+from train.config import parse_args
+from train.distributed import start_ranks
+from train.loader import prefetch
+from train.mid import rows_to_train
+from train.setup import set_up
+config = parse_args(sys.argv[1:])
+with start_ranks("cpu") as ranks:
+    run = set_up(config, ranks)
+    next(prefetch(run.split, rows_to_train(run, ranks), config.mode, False, False))
+print("seconds", imported - started, time.perf_counter() - imported)
+"""
+
+
+def write_sparse_build(root: Path, num_rows: int) -> None:
+    entry = {}
+    shapes = {
+        "train-00000-of-00001.tokens.npy": ("<u2", (num_rows, T + 1)),
+        "train-00000-of-00001.mask.npy": ("u1", (num_rows, -(-(T + 1) // 8))),
+        "train.rows.npy": (ROW, (num_rows,)),
+        "train.docs.npy": (DOC, (num_rows * DOCS_PER_ROW,)),
+    }
+    for name, (dtype, shape) in shapes.items():
+        array = np.lib.format.open_memmap(root / name, "w+", np.dtype(dtype), shape)
+        if name == "train.rows.npy":
+            array["first_doc"], array["num_tokens"] = np.arange(num_rows) * DOCS_PER_ROW, T + 1
+            array["num_targets"], array["num_trainable"] = T, T // 2
+        elif name == "train.docs.npy":
+            array["length"] = np.tile([*[(T + 1) // DOCS_PER_ROW] * 6, (T + 1) - (T + 1) // DOCS_PER_ROW * 6], num_rows)
+        array.flush()
+        entry[name] = {"bytes": (root / name).stat().st_size, "sha256": "0" * 64}
+    names = list(shapes)
+    shard = {"name": "train-00000-of-00001", "rows": num_rows, "files": {name: entry[name] for name in names[:2]}}
+    split = {"rows": num_rows, "docs": num_rows * DOCS_PER_ROW, "sources": [{"name": "all"}], "shards": [shard]}
+    split["files"] = {name: entry[name] for name in names[2:]}
+    tokenizer = {"name": "none", "sha256": "0" * 64, "special_tokens": {}}
+    write_manifest(root, {
+        "format": FORMAT, "version": VERSION, "fingerprint": "0" * 64, "max_seq_len": T, "token_dtype": "uint16",
+        "vocab_size": 32768, "bos_id": 0, "pad_id": 0, "tokenizer": tokenizer, "splits": {"train": split}, "files": {},
+    })  # fmt: skip
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        write_sparse_build(Path(folder), NUM_TOKENS // T)
+        found = []
+        for mode in ("mid", "sft", "mid", "sft"):
+            flags = ["--shards", folder, "--out", f"{folder}/out", "--mode", mode, "--eval-every", "0", "--depth", "2"]
+            started = time.perf_counter()
+            out = subprocess.run(
+                [sys.executable, "-c", CHILD, *flags], cwd=ROOT, capture_output=True, text=True, check=True
+            )
+            torch_seconds, rest = map(float, out.stdout.splitlines()[-1].split()[1:])
+            found.append(rest)
+            print(
+                f"{mode}: importing torch {torch_seconds:.2f} s, then {rest:.2f} s to the first batch "
+                f"({time.perf_counter() - started:.2f} s in all)",
+                flush=True,
+            )
+        print(f"over importing torch: {min(found):.2f} s at best, {max(found):.2f} s at worst")
+
+
+if __name__ == "__main__":
+    main()
