@@ -45,6 +45,17 @@ def select_rows(num_rows: int, permuted: bool, start: int, stop: int | None) -> 
     return rows[start:stop]
 
 
+def shuffle(numbers: "array[int]", seed: int) -> None:
+    """random.Random(seed).shuffle(numbers), whose algorithm Python keeps, at twice its speed: no call for each number."""
+    bits = random.Random(seed).getrandbits
+    for i in range(len(numbers) - 1, 0, -1):
+        num_bits = (i + 1).bit_length()
+        j = bits(num_bits)
+        while j > i:
+            j = bits(num_bits)
+        numbers[i], numbers[j] = numbers[j], numbers[i]
+
+
 def mixture_order(sizes: list[int], repeats: list[int], seed: int, parts: list[Array] | None = None) -> Order:
     """
     Sizes and repeats of the entries, and parts of them (places, ascending; empty for none) -> their conversations
@@ -63,7 +74,7 @@ def mixture_order(sizes: list[int], repeats: list[int], seed: int, parts: list[A
             f"{total:,} conversations in a split found, at most {1 << 32:,} can be shuffled: split the mixture"
         )
     numbers = array("I", range(total))
-    random.Random(seed).shuffle(numbers)
+    shuffle(numbers, seed)
     place = np.frombuffer(numbers, dtype=np.uint32) if total else np.zeros(0, dtype=np.uint32)
     copy = np.searchsorted(ends, place, side="right")
     position = (place - (ends - copy_sizes)[copy]).astype(np.uint32)
