@@ -26,6 +26,7 @@ MAGIC = {
     b"\x28\xb5\x2f\xfd": "zstd",
 }
 REFUSED = {b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"PK\x03\x04": "zip", b"FEA1": "Feather of version 1"}
+LINE_BYTES = 64 << 20  # of a first line that is looked at: more is one JSON array, or no text
 # of files in a directory: what lies beside the data (a README, a checksum) is not data
 SUFFIXES = tuple(
     kind + packed for kind in (".jsonl", ".ndjson", ".json") for packed in ("", ".gz", ".zst")
@@ -88,6 +89,8 @@ def first_rows_of(path: Path, num_rows: int) -> pa.Table:
     rest = b""
     for chunk in chunks(path, kind):
         *whole, rest = (rest + chunk).split(b"\n")
+        if len(rest) > LINE_BYTES and not lines:
+            raise ValueError(f"{path} has a first line of more than {LINE_BYTES >> 20} MB: wanted an object a line.")
         lines += [line for line in whole if line and not line.isspace()]
         if len(lines) >= num_rows:
             break

@@ -83,6 +83,8 @@ def decompressed(path: Path, sha256: str, kind: str, cache_dir: Path) -> Path:
                 file.write(chunk)
         target = folder / f"{sha256}-{digest.hexdigest()}.jsonl"
         os.replace(temporary, target)
+    except OSError as error:  # a full disk does not say which file it is about
+        raise OSError(error.errno, error.strerror, str(temporary)) from None
     finally:
         temporary.unlink(missing_ok=True)
     return target

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prep import sources
+from prep import formats, sources
 from prep.conversation import REASONS
 from prep.encode import Encoder
 from prep.mixture import parse_mixture
@@ -162,6 +162,12 @@ def test_turns_of_one_role_are_rejected_or_joined() -> None:
     assert shown(lines(row), merge) == ["trained in part of a turn"]
 
 
+def test_names_may_change_places() -> None:
+    row = {"prompt": "A", "question": "Q", "other": "x"}
+    layout = Layout(columns=(("prompt", "completion"), ("question", "prompt")))
+    assert shown(lines(row), layout) == shown(pa.Table.from_pylist([row]), layout) == ["<u>Q</u><a>[[A</a>]]"]
+
+
 # ---- what trains ----
 
 
@@ -176,6 +182,13 @@ def test_train_on_says_which_turns_train() -> None:
     assert shown(lines({"messages": [*messages("a"), {"role": "assistant", "content": "b", "train": "no"}]})) == [
         "train is not true or false"
     ]
+
+
+def test_openais_weights_are_flags() -> None:
+    row = {"messages": [{**message, "weight": 1 - i // 3} for i, message in enumerate(messages("a", "b", "c", "d"))]}
+    for rows in (lines(row), pa.Table.from_pylist([row])):
+        found = shown(rows, Layout(columns=(("weight", "train"),)))
+        assert found == ["<u>a</u><a>[[b</a>]]<u>c</u><a>d</a>"]
 
 
 def test_a_build_says_what_may_not_train_and_verify_proves_the_rest(tmp_path: Path) -> None:
@@ -318,13 +331,17 @@ def test_other_ways_of_reading_render_again_and_the_same_way_does_not(tmp_path: 
         ("a.jsonl", b"\n\n", "has no rows|its first rows have"),
         ("a.jsonl.gz", gzip.compress(b'{"messages": []}\n' * 999)[:-20], "compressed with gzip and cannot be decompressed"),
         ("a.jsonl.zst", b"\x28\xb5\x2f\xfdnothing", "compressed with zstd and cannot be decompressed"),
+        ("a.json", b"[" + b"{}, " * 1001, "a first line of more than 0 MB: wanted an object a line"),
         ("a.zip", b"PK\x03\x04", "is zip, wanted JSON lines"),
         ("a.arrow", b"ARROW1\0\0 and no more", "no readable Arrow file"),
         ("a.arrow", b"\xff\xff\xff\xff and no more", "no readable Arrow file"),
     ],
 )  # fmt: skip
-def test_a_file_that_cannot_be_read_is_one_line(tmp_path: Path, name: str, data: bytes, words: str) -> None:
+def test_a_file_that_cannot_be_read_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, data: bytes, words: str
+) -> None:
     (tmp_path / name).write_bytes(data)
+    monkeypatch.setattr(formats, "LINE_BYTES", 4000)
     with pytest.raises(ValueError, match=words) as found:
         build_mixture(tmp_path, {"train": [{"task": "chat", "path": name}]}, TOY)
     assert "\n" not in str(found.value)

@@ -110,3 +110,16 @@ def test_what_cannot_be_tried_is_one_line(tmp_path: Path, capsys: pytest.Capture
         env=os.environ,
     )
     assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
+
+
+def test_what_the_documentation_shows_is_what_is_printed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (Path(__file__).parent.parent / "docs" / "tasks.md").read_text(encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    Path("talks.jsonl").write_text(page.split("```jsonl talks.jsonl\n")[1].split("```")[0], encoding="utf-8")
+    first = tried(capsys, "talks.jsonl").splitlines()
+    assert first[0] in " ".join(page.split())
+    assert "row 1: rejected, unknown role" in first[-2]
+    second = tried(capsys, "talks.jsonl", "--roles", "teacher=assistant", "--train-on", "last").splitlines()
+    assert "".join(f"    {line}\n" for line in second[-3:-1]) in page

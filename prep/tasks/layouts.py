@@ -75,9 +75,9 @@ class Layout:
 def conversations(rows: pa.Table, layout: Layout) -> Conversations:
     """C rows, columns or lines of JSON in a column `line`, -> C conversations"""
     if "line" not in rows.column_names or layout.theirs(REQUIRED[layout.name][0]) in rows.column_names:
-        taken = {ours for _, ours in layout.columns}
-        rows = rows.select([name for name in rows.column_names if name not in taken])
-        rows = rows.rename_columns([dict(layout.columns).get(name, name) for name in rows.column_names])
+        ours = dict(layout.columns)
+        rows = rows.select([name for name in rows.column_names if name in ours or name not in ours.values()])
+        rows = rows.rename_columns([ours.get(name, name) for name in rows.column_names])
         if layout.name != "tools" and (batch := _of_columns(rows, layout)) is not None:
             return batch
     objects = rows_of(rows)

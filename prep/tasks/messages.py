@@ -83,7 +83,9 @@ def _role_codes(names: pa.Array, roles: Mapping[str, str]) -> Array:
 
 
 def _flags(column: pa.Array) -> Array:
-    """(M,) flags, true where there is none"""
+    """(M,) flags, true where there is none; 1 and 0 are as good"""
+    if pa.types.is_integer(column.type) and pc.all(pc.is_in(column, pa.array([0, 1, None], column.type))).as_py():
+        column = column.cast(pa.bool_())
     if not pa.types.is_boolean(column.type):
         raise ValueError(f"train is {column.type}, wanted true or false")
     flags: Array = pc.fill_null(column, True).to_numpy(zero_copy_only=False)
@@ -140,9 +142,9 @@ def of_objects(objects: list[Any], flags: bool = False) -> Conversations:
 
 def _trained(messages: list[Any]) -> list[bool]:
     flags = [True if message.get("train") is None else message["train"] for message in messages]
-    if not all(isinstance(flag, bool) for flag in flags):
+    if not all(isinstance(flag, int) and flag in (0, 1) for flag in flags):
         raise ValueError("train is not true or false")
-    return flags
+    return [bool(flag) for flag in flags]
 
 
 def of_lines(lines: pa.ChunkedArray) -> Conversations:
