@@ -12,7 +12,9 @@ where a task runs. Imported only where it is chosen; ray is the extra midprep[ra
 
 import logging
 import os
+import signal
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,6 +25,7 @@ from typing import Any
 
 MAX_RETRIES = 5  # of a task whose worker or node died; errors of a task are raised at once
 WINDOW = 3  # tasks in flight for each core: plans of shards are not all copied at once
+WAIT_SECONDS = 0.5  # after which a signal that came is looked at
 SHARED_SECONDS = 15.0  # network file systems show a new file to other nodes a little later
 
 _contexts: dict[str, Any] = {}  # of this worker process: one, the last
@@ -47,11 +50,11 @@ def run(
                     running[task.remote(function, [kept], job, os.getcwd(), probe)] = job
                 if not running:
                     return
-                for one in ray.wait(list(running), num_returns=1)[0]:
-                    yield running.pop(one), _result(ray, one)
+                for one, result in _finished(ray, list(running)):
+                    yield running.pop(one), result
         finally:
             for one in running:  # left early: what is running is of no use
-                ray.cancel(one, force=True)
+                ray.cancel(one)
 
 
 def connect(address: str | None, workers: int) -> Any:
@@ -71,13 +74,37 @@ def connect(address: str | None, workers: int) -> Any:
     started = {"num_cpus": workers or None, "include_dashboard": False} if alone else {}
     try:
         _check_reachable(address or os.environ.get("RAY_ADDRESS", ""))
-        ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL, **started)
+        with _signals_later():
+            ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL, **started)
     except (OSError, RuntimeError, ValueError) as error:
         raise ConnectionError(
             f"no Ray cluster at {address or os.environ.get('RAY_ADDRESS') or 'this machine'}: "
             f"{' '.join(str(error).split())[:200]} Start one with `ray start --head`, or give its --address."
         ) from None
     return ray
+
+
+@contextmanager
+def _signals_later() -> Iterator[None]:
+    """
+    Ctrl-C and SIGTERM take effect when the block is left: an exception in the middle breaks Ray's calls, and Ray takes
+    SIGTERM for itself when it starts. How the program ends is the program's.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    stops = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, lambda number, frame: came.append(number)) for number in stops}
+    try:
+        yield
+    except SystemExit:  # what Ray makes of SIGTERM
+        came.append(signal.SIGTERM)
+    finally:
+        for stop, handler in before.items():
+            signal.signal(stop, handler)
+    for number in came[:1]:
+        signal.raise_signal(number)
 
 
 def _check_reachable(address: str) -> None:
@@ -101,6 +128,12 @@ def _cores(ray: Any) -> int:
 def _room(ray: Any, workers: int) -> int:
     """Most tasks in flight; asked again each time, as nodes come and go"""
     return workers or max(1, _cores(ray)) * WINDOW
+
+
+def _finished(ray: Any, running: list[Any]) -> list[tuple[Any, Any]]:
+    """(task, its result) of those that have finished by now; waits a moment if none has"""
+    with _signals_later():
+        return [(one, _result(ray, one)) for one in ray.wait(running, num_returns=1, timeout=WAIT_SECONDS)[0]]
 
 
 def _result(ray: Any, one: Any) -> Any:
