@@ -40,16 +40,21 @@ class Rendered:
     reasons: Array  # (C,) uint8: place in conversation.REASONS
 
 
-def render(batch: Conversations, encode: Encoder, tokenizer: Tokenizer) -> Rendered:
-    """C conversations, valid or not, -> their tokens and mask."""
+def render(batch: Conversations, encode: Encoder, tokenizer: Tokenizer, generated: bool = False) -> Rendered:
+    """
+    C conversations, valid or not, -> their tokens and mask. What is generated is not hashed: its train and test rows
+    differ by construction, and there may be more of it than of anything else.
+    """
     batch = check(batch)
     ids, lengths = encode(batch.texts)
     if len(lengths) and lengths.min() < 0:
         message = np.searchsorted(batch.parts, np.flatnonzero(lengths < 0), side="right") - 1
         conversation = np.searchsorted(batch.messages, message, side="right") - 1
         bad = np.isin(np.arange(len(batch)), conversation)
-        return render(reject(batch, bad, "text that the tokenizer cannot encode"), encode, tokenizer)
-    return place(batch, ids, lengths, tokenizer, asked(batch))
+        rest = reject(batch, bad, "text that the tokenizer cannot encode")
+        return render(rest, encode, tokenizer, generated)
+    hashes = np.zeros(len(batch), dtype=np.uint64) if generated else asked(batch)
+    return place(batch, ids, lengths, tokenizer, hashes)
 
 
 def place(batch: Conversations, ids: Array, lengths: Array, tokenizer: Tokenizer, hashes: Array) -> Rendered:

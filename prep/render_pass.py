@@ -134,6 +134,6 @@ def cut_blocks(
             batch = next(batches, None)
             if batch is None:
                 raise ValueError(f"{unit.source.files[-1]} has fewer rows than before: did it change? Build again.")
-            pieces.append(render(batch, context.encode, context.tokenizer))
+            pieces.append(render(batch, context.encode, context.tokenizer, unit.task.generates and not unit.task.own))
             left -= len(batch)
         yield i, pieces

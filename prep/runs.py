@@ -28,7 +28,7 @@ from prep.render import Rendered
 Array = npt.NDArray[Any]
 
 HEADER_BYTES = 512
-VERSION = 2  # of the format, and of what stands in it beside what the key names
+VERSION = 3  # of the format, and of what stands in it beside what the key names
 
 
 def run_key(*parts: object) -> str:
