@@ -97,6 +97,11 @@ def allot(entries: Sequence[Entry], places: list[Array], weights: list[Array], m
                 "to take: see what was rejected, or take the entry out."
             )
     fixed = sum(one.copies * sizes[i] + _weight(one.part, places[i], weights[i]) for i, one in taken.items())
+    if asking and taken and not fixed:
+        raise ValueError(
+            f"{entries[asking[0]].label}: proportion = {entries[asking[0]].proportion} found, and the entries without one, "
+            "which fix the size of the split, have nothing: see what was rejected, or give every entry a proportion."
+        )
     proportions = [exact(entries[i].proportion or 0) for i in asking]
     limits = [sizes[i] * (entries[i].max_repeats or 1) for i in asking]
     wanted = amounts(fixed if taken else None, proportions, limits) if asking else []

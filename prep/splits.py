@@ -119,7 +119,8 @@ def take(split: SplitJob, table: Table) -> list[Taken]:
     if any(entry.takes_part for entry in entries) and split.cuts == "drop":
         for i in range(len(entries)):  # what is dropped later is not there to be chosen
             places = table.places(i)
-            mark(table, places[table.tokens[places] > split.options.max_seq_len], "too long")
+            tokens = np.minimum(table.tokens[places], split.options.token_limit or np.iinfo(np.uint32).max)
+            mark(table, places[tokens > split.options.max_seq_len], "too long")
     usable = [table.usable(i) for i in range(len(entries))]
     weights = [np.ones(len(some), dtype=np.int64) for some in usable]
     if split.mix.by != "conversations" and any(entry.proportion is not None for entry in entries):

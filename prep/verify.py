@@ -230,9 +230,9 @@ def _changed(description: dict[str, Any], manifest: Manifest) -> Iterator[str]:
     for key, value in description.items():
         then: Any = manifest["tokenizer"]["sha256"] if key == "tokenizer" else manifest.get(key)
         if key == "mixture":
-            for split, entries in value.items():
-                if then.get(split) != entries:
-                    yield f"mixture, {split}: {_differing(then.get(split), entries)}"
+            for part in dict.fromkeys([*value, *then]):
+                if then.get(part) != value.get(part):
+                    yield f"mixture, {part}: {_differing(then.get(part), value.get(part))}"
         elif then != value:
             yield f"{key}: {then} in the build, {value} now"
 

@@ -261,3 +261,21 @@ def test_what_an_entry_does_not_have_is_said_with_what_it_has(tmp_path: Path, to
         built(tmp_path, toy, [entry("short", choose=500)])
     with pytest.raises(ValueError, match=r"proportion = 0\.5 found, and it has no tokens to take"):
         built(tmp_path, toy, [entry("long"), entry("short", proportion=0.5, min_tokens=9999)])
+    with pytest.raises(ValueError, match=r"long: proportion = .* the entries without one, which fix the size"):
+        built(tmp_path, toy, [entry("long", proportion=0.5), entry("short", min_tokens=9999)])
+
+
+def test_what_is_cut_before_it_is_dropped_is_not_too_long(tmp_path: Path, toy: Tokenizer) -> None:
+    options = {"max_seq_len": 60, "max_tokens": 50, "excess_length_strategy": "drop"}
+    split = built(tmp_path, toy, [entry("long", choose=40)], **options)
+    assert (split["conversations"], split["sources"][0]["truncated"], split["sources"][0]["rejected"]) == (40, 40, {})
+
+
+def test_without_an_entry_the_proportions_must_still_add_up() -> None:
+    train = [
+        {"task": "mmlu", "proportion": 0.5},
+        {"task": "gsm8k", "proportion": 0.5},
+    ]
+    mixture = parse_mixture({"train": train}, "m.toml", Path(), "m")
+    with pytest.raises(ValueError, match=r"--without mmlu, train: the proportions add up to 0\.5, wanted 1"):
+        mixture.without(["mmlu"])
