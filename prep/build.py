@@ -162,7 +162,8 @@ def render_all(job: Job, record: Record, say: Callable[[str], None]) -> None:
     units = job.units()
     total = sum(unit.bounds[-1] - unit.bounds[0] for unit in units)
     context = RenderContext(job.tokenizer, job.options.encoder)
-    kind = "here" if total <= SMALL_BUILD else "processes"
+    missing = sum(u.bounds[-1] - u.bounds[0] for u in units if not all(path.exists() for path in u.paths))
+    kind = "here" if missing <= SMALL_BUILD else "processes"
     with Progress("render", total, job.options.quiet) as progress, record.measure("render") as measured:
         for _, blocks in job.options.run(render_unit, context, units, kind):
             for block in blocks:
