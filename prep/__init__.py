@@ -2,7 +2,18 @@
 Chat data to training data, once and offline. Read the modules in the order of the data:
 
     source rows -> conversations -> rendered runs -> plan -> shards
-      sources         tasks            render         plan    write
+      sources         tasks            render        plan     write
+
+    what is wanted     mixture, mix, options -> resolve (hub, own_data, own_tasks) -> build.Job
+    rows               sources (formats, lines, hub), tasks/, conversation
+    render             encode (encode_gigatoken), render, normal; render_pass does blocks, runs keeps them
+    plan               splits: order, shares, leave_out, excess, plan, packing; table and rejected count what is not in
+    write              write, shard (the format), output (lock, staging, rename), record (build.json)
+    where it runs      engines (processes, threads), engines_ray
+    is it right        verify, mask_rules, selftest, doctor
+    look at it         stats*, show (pick, show_text, origin), report*, plan_runs (steps, plan_text), watch, overlap*, try_rows
+    tokenizers         tokenizer (files, check, train), tokenizer_nanochat (safe_pickle), tokenizer_hf (regex)
+    commands           cli, cli_see, cli_tokenizer, cli_try
 
 `prep.shard` is the format on disk and all that the trainer imports from here; nothing here imports torch.
 """
