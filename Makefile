@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 JOBS ?= 2
 
-.PHONY: demo test check bench fuzz torture clean
+.PHONY: demo test check bench fuzz slow torture clean
 
 # torch: pip takes the CPU build where one is at hand; on a GPU box the CUDA build is what it should be
 $(READY): pyproject.toml constraints.txt
@@ -24,7 +24,7 @@ demo: $(READY)
 	$(BIN)/python train/mid.py --shards shards/sample $(SMALL) --num-iterations 6 --resume never --mode sft --base runs/sample
 	@echo
 	@echo "What was made:"
-	@echo "  shards/sample                      5,444 conversations as tokens and mask, memory-mapped"
+	@echo "  shards/sample                      some 5,000 conversations as tokens and mask, memory-mapped"
 	@echo "  runs/sample/mid_checkpoints/d2     a model of 2 layers after 8 steps of mid (every token trains)"
 	@echo "  runs/sample/chatsft_checkpoints/d2 the same after 6 steps of sft (only what the assistant says trains)"
 	@echo "What to type next:"
@@ -44,6 +44,9 @@ check: $(READY)
 fuzz: $(READY)
 	$(BIN)/python tests/fuzz_encode.py 1000000
 
+slow: $(READY) # every page of docs/ and examples/, the wheel, all code points, a Ray cluster
+	$(BIN)/python -m pytest -n $(JOBS) -m slow
+
 torture: $(READY)
 	$(BIN)/python -m pytest -m torture
 
@@ -54,4 +57,4 @@ bench: $(READY)
 	$(BIN)/python bench/startup.py
 
 clean:
-	rm -rf $(VENV) shards/*/ runs
+	rm -rf $(VENV)
