@@ -26,8 +26,10 @@ from typing import Any
 MAX_RETRIES = 5  # of a task whose worker or node died; errors of a task are raised at once
 WINDOW = 3  # tasks in flight for each core: plans of shards are not all copied at once
 WAIT_SECONDS = 0.5  # after which a signal that came is looked at
+LEAVE_SECONDS = 120.0
 SHARED_SECONDS = 15.0  # network file systems show a new file to other nodes a little later
 
+_connected = False  # whether it was us who connected this process to Ray
 _contexts: dict[str, Any] = {}  # of this worker process: one, the last
 
 
@@ -52,9 +54,9 @@ def run(
                     return
                 for one, result in _finished(ray, list(running)):
                     yield running.pop(one), result
-        finally:
-            for one in running:  # left early: what is running is of no use
-                ray.cancel(one)
+        except BaseException:
+            _leave(ray, list(running))
+            raise
 
 
 def connect(address: str | None, workers: int) -> Any:
@@ -68,6 +70,7 @@ def connect(address: str | None, workers: int) -> Any:
         raise ValueError("--engine ray needs Ray, which is not installed: pip install 'midprep[ray]'.") from None
     if ray.is_initialized():
         return ray
+    global _connected
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else Ray warns that it will be
     alone = address is None and "RAY_ADDRESS" not in os.environ
@@ -81,6 +84,7 @@ def connect(address: str | None, workers: int) -> Any:
             f"no Ray cluster at {address or os.environ.get('RAY_ADDRESS') or 'this machine'}: "
             f"{' '.join(str(error).split())[:200]} Start one with `ray start --head`, or give its --address."
         ) from None
+    _connected = True
     return ray
 
 
@@ -128,6 +132,20 @@ def _cores(ray: Any) -> int:
 def _room(ray: Any, workers: int) -> int:
     """Most tasks in flight; asked again each time, as nodes come and go"""
     return workers or max(1, _cores(ray)) * WINDOW
+
+
+def _leave(ray: Any, running: list[Any]) -> None:
+    """
+    Nothing runs on when a run ends early: what tasks write into is about to be removed. Ray is left, which ends them (to
+    cancel one that is just finishing makes Ray abort), or waited for where it is not ours to leave.
+    """
+    global _connected
+    with _signals_later():
+        if _connected:
+            _connected = False
+            ray.shutdown()
+        elif running:
+            ray.wait(running, num_returns=len(running), timeout=LEAVE_SECONDS)
 
 
 def _finished(ray: Any, running: list[Any]) -> list[tuple[Any, Any]]:

@@ -1,6 +1,7 @@
 """The Ray engine: the bytes of the local one, whatever dies; not imported, and not needed, unless it is chosen."""
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from prep import plan, sources
+from prep import engines_ray, plan, sources
 from prep.engines_ray import cluster as cluster_of
 from prep.options import Options
 from prep.tokenizer import Tokenizer
@@ -118,3 +119,62 @@ def test_a_cluster_that_loses_a_node_gives_the_bytes_of_one_machine(
         with pytest.raises(ValueError, match=words or "rows of chat") as error:
             build_mixture(Path(), mixture, toy, "bad", **options, **bad)
         assert "\n" not in str(error.value)
+
+
+@pytest.fixture
+def alone() -> Iterator[Any]:
+    """Ray on this machine, as a build without --address starts it"""
+    ray = pytest.importorskip("ray")
+    yield ray
+    ray.shutdown()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_a_worker_that_dies_costs_its_task_only_and_errors_come_through(alone: Any, tmp_path: Path) -> None:
+    def fragile(folder: Path, job: int) -> int:
+        if job == 3 and not (folder / "died").exists():
+            (folder / "died").touch()
+            os._exit(1)
+        if job == 100:
+            os._exit(1)
+        if job == 200:
+            (folder / "nothing" / "there").read_text()
+        return job * 2
+
+    def run(*jobs: int) -> dict[int, int]:
+        return dict(engines_ray.run(fragile, tmp_path, jobs, 2, None, tmp_path / "cache"))
+
+    assert run(*range(8)) == {job: 2 * job for job in range(8)}
+    assert (tmp_path / "died").exists()
+    with pytest.raises(FileNotFoundError) as missing:
+        run(1, 200)
+    assert missing.value.filename == str(tmp_path / "nothing" / "there")
+    with pytest.raises(RuntimeError, match=r"a task's workers died 6 times \(WorkerCrashedError\)") as died:
+        run(100)
+    assert "\n" not in str(died.value)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seconds", [2, 9])
+def test_a_build_on_ray_that_is_stopped_says_so_in_one_line(tmp_path: Path, seconds: float) -> None:
+    pytest.importorskip("ray")
+    write_lines(tmp_path / "m.toml", ['[[train]]\ntask = "spelling_bee"\nsize = 2_000_000'])
+    command = [
+        sys.executable,
+        "-m",
+        "prep.cli",
+        "build",
+        "--mixture",
+        str(tmp_path / "m.toml"),
+        "--engine",
+        "ray",
+        "-q",
+    ]
+    command += ["-o", str(tmp_path / "out"), "--cache-dir", str(tmp_path / "cache"), "--workers", "2"]
+    process = subprocess.Popen(command, stdout=-1, stderr=-1, text=True)
+    time.sleep(seconds)
+    process.terminate()
+    _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors.count("\n")) == (130, 1), errors
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name != "cache") == ["m.toml"]
