@@ -46,7 +46,7 @@ def test_steps_targets_and_micro_batches_are_the_trainers(
 
     from train.config import Config
     from train.distributed import Ranks
-    from train.mid import plan_run
+    from train.setup import plan_run
 
     shown = plan(root, "--epochs", epochs, *(["--total-batch-size", batch] if batch else []), "--world-size", "1,2")
     config = Config(shards=str(root), mode=mode, total_batch_size=batch, num_epochs=epochs)
