@@ -137,12 +137,17 @@ def stats(
     root: Build,
     other: Annotated[Path | None, typer.Argument(help="A second build, to be shown beside it.")] = None,
     lengths: Annotated[bool, typer.Option("--lengths", help="How long conversations are, by source.")] = False,
+    times: Annotated[bool, typer.Option("--build", help="Where the time of the build went, from its build.json.")] = False,
     as_json: Json = False,
 ) -> None:
     """Counts, shares, lengths and fill of a build, by source; of two builds, side by side with what changed."""
     from prep.stats import compare_builds, print_json, print_stats, read_stats
 
-    if other is not None:
+    if times:
+        from prep.stats_build import print_build, read_build
+
+        (print_json if as_json else print_build)(read_build(root))
+    elif other is not None:
         compare_builds(root, other, as_json)
     elif as_json:
         print_json(read_stats(root))
