@@ -115,6 +115,11 @@ def _in_words(
 def _download(where: str, repo: str, subset: str, split: str, commit: str) -> list[Path]:
     import datasets  # 0.7 s to import
 
+    if Path(repo).is_dir():
+        raise ValueError(
+            f"{where} cannot be read from here: `datasets` would take the directory {Path(repo).absolute()} for it. Build from "
+            "another directory, or, if it is a copy of the Hub's, give --data-root ."
+        )
     datasets.disable_progress_bars()
     try:
         builder = datasets.load_dataset_builder(repo, name=None if subset == "default" else subset, revision=commit)

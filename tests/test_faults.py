@@ -137,6 +137,12 @@ def test_changed_data_under_the_same_name_is_another_build_and_it_says_why(hub: 
     assert f"it has no revision '{old[::-1]}'" in wrong.stderr
 
 
+def test_a_directory_with_the_name_of_a_data_set_is_not_taken_for_it(hub: FaultHub, tmp_path: Path) -> None:
+    (tmp_path / "openai" / "gsm8k").mkdir(parents=True)
+    found = build(hub.environment(tmp_path), tmp_path)
+    assert f"would take the directory {tmp_path / 'openai' / 'gsm8k'} for it" in found.stderr
+
+
 # ---- the machine ----
 
 
