@@ -23,6 +23,8 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any
 
+from prep import __version__
+
 MAX_RETRIES = 5  # of a task whose worker or node died; errors of a task are raised at once
 WINDOW = 3  # tasks in flight for each core: plans of shards are not all copied at once
 WAIT_SECONDS = 0.5  # after which a signal that came is looked at
@@ -172,9 +174,12 @@ def _result(ray: Any, one: Any) -> Any:
 
 @contextmanager
 def _shared(cache_dir: Path) -> Iterator[str]:
-    """A file in the cache, for as long as the block runs: tasks look for it, to see that they share the cache"""
+    """A file in the cache with our version in it, while the block runs: by it tasks see that they share both with us"""
     cache_dir.mkdir(parents=True, exist_ok=True)
     with NamedTemporaryFile(prefix="shared-", suffix=".tmp", dir=cache_dir.absolute()) as file:
+        file.write(__version__.encode())
+        file.flush()
+        os.fsync(file.fileno())
         yield file.name
 
 
@@ -199,4 +204,6 @@ def _check_shared(folder: str, probe: str) -> None:
                 "on a file system that all nodes share, at the same path. Give --cache-dir and -o there."
             )
         time.sleep(0.2)
+    if (theirs := Path(probe).read_text(encoding="utf-8")) != __version__:
+        raise ValueError(f"node {socket.gethostname()} has midprep {__version__}, wanted {theirs}: install that there.")
     os.chdir(folder)

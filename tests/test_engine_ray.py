@@ -62,6 +62,20 @@ def test_a_cluster_that_is_not_there_is_one_line_at_once(tmp_path: Path) -> None
     assert not (tmp_path / "out").exists()
 
 
+def test_a_node_without_the_cache_or_with_another_midprep_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engines_ray, "SHARED_SECONDS", 0.1)
+    with engines_ray._shared(tmp_path / "cache") as probe:
+        engines_ray._check_shared(str(Path.cwd()), probe)
+        with pytest.raises(ValueError, match=r"does not see .*nowhere: sources, cache and output must lie"):
+            engines_ray._check_shared(str(Path.cwd()), str(tmp_path / "nowhere" / "shared.tmp"))
+        monkeypatch.setattr(engines_ray, "__version__", "0.0.0")
+        with pytest.raises(ValueError, match=r"has midprep 0\.0\.0, wanted [\d.]+: install that there"):
+            engines_ray._check_shared(str(Path.cwd()), probe)
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
 # ---- on a real cluster ----
 
 
