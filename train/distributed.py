@@ -90,16 +90,21 @@ def start_ranks(device_name: str) -> Iterator[Ranks]:
             dist.init_process_group(backend, store=store, rank=rank, world_size=world_size)
         yield Ranks(rank, world_size, device, store)
         if world_size > 1:
-            dist.destroy_process_group()
+            leave(0)
     except Exception as error:
         if shows_first(store):
             if isinstance(error, (ValueError, OSError)):
                 print(f"error: {error}", file=sys.stderr, flush=True)
             else:
                 traceback.print_exc()
-        # not sys.exit: tearing down a process group waits for ranks that wait for this one
-        sys.stdout.flush()
-        os._exit(1) if store is not None else sys.exit(1)
+        leave(1) if store is not None else sys.exit(1)
+
+
+def leave(code: int) -> None:
+    """End now. Tearing down a process group waits for ranks that wait for this one, and gloo's threads can abort it."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def shows_first(store: Any) -> bool:

@@ -1,12 +1,14 @@
 """The loss without logits against the plain one, and the denominators of a step."""
 
 import math
+import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import command, environment
 from test_model import random_model
 from torch import Tensor
 
@@ -113,6 +115,25 @@ def test_a_steps_gradient_is_that_of_one_big_batch_however_it_is_cut(
     expected = plain_gradients(model, build, mode)
     for device_batch in (1, 2, 4, 8):
         got = step_gradients(model, build, mode, device_batch)
+        assert got.keys() == expected.keys()
+        for name in got:
+            assert ((got[name] - expected[name]).norm() / expected[name].norm()).item() < tolerance, name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["mid", "sft"])
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-6), ("float32", 1e-5)])
+def test_a_steps_gradient_is_that_of_one_big_batch_for_any_number_of_ranks(
+    build: Path, tmp_path: Path, mode: str, dtype: str, tolerance: float
+) -> None:
+    expected = plain_gradients(random_model().to(getattr(torch, dtype)), build, mode)
+    for ranks in (1, 2, 4, 8):
+        flags = [str(build), mode, dtype, str(tmp_path / f"{ranks}.pt")]
+        launch = command(ranks=max(ranks, 2))
+        launch[-2:] = [str(ranks), str(Path(__file__).with_name("step_gradient.py")), *flags]
+        done = subprocess.run(launch, env=environment(), capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 0, done.stderr
+        got = torch.load(flags[-1], weights_only=True)
         assert got.keys() == expected.keys()
         for name in got:
             assert ((got[name] - expected[name]).norm() / expected[name].norm()).item() < tolerance, name

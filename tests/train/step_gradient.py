@@ -1,0 +1,32 @@
+"""Run by test_loss under torchrun: gradients of one step of 8 rows, as the loop makes them, saved by rank 0."""
+
+import sys
+
+import torch
+from test_model import random_model
+
+from prep.shard import open_shards
+from train.distributed import start_ranks
+from train.loader import make_batch, make_plan, micro_batches, row_targets
+from train.loss import BatchLoss
+
+
+def main(shards: str, mode: str, dtype: str, out: str) -> None:
+    torch.set_num_threads(1)
+    split = open_shards(shards).split("train")
+    with start_ranks("cpu") as ranks:
+        model = random_model().to(getattr(torch, dtype))
+        net = ranks.wrap(BatchLoss(model, compiled=False))
+        plan = make_plan(row_targets(split, mode, False)[:7], 8, None, 1.0, 0)
+        parts = micro_batches(plan.rows_of_step(0), 1, ranks.rank, ranks.world_size)
+        for number, part in enumerate(parts):
+            batch = make_batch(split, part, mode, isolated=False)
+            with ranks.syncing(net, is_last=number == len(parts) - 1):
+                total, _ = net(batch.inputs, batch.positions, batch.labels, None)
+                (total * (ranks.world_size / plan.targets_of_step(0))).backward()
+        if ranks.rank == 0:
+            torch.save({name: weight.grad for name, weight in model.named_parameters()}, out)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
