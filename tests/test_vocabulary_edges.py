@@ -14,7 +14,7 @@ import sys
 from train.mid import main
 for root in sys.argv[1:]:
     main(["--shards", root, "--depth", "1", "--device", "cpu", "--num-iterations", "2", "--total-batch-size", "256",
-          "--eval-tokens", "256", "--out", root + "-run"])
+          "--eval-every", "0", "--out", root + "-run"])
 """
 
 
