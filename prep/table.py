@@ -4,7 +4,8 @@ What is known of every rendered row of a split before anything is planned: a few
     input 0, rows 0 .. 3       tokens 36 0 147 305    trainable 20 0 80 90    reasons 0 2 0 0
     input 1, rows 0 .. 1              81 690                    2 300                 0 0
 
-9 bytes a row, and 8 for its number in the order of its source. All that follows (what is left out, how much is taken, the order, the rows) is decided from it.
+9 bytes a row, and 8 for its number in the order of its source. All that follows (what is left out, how much is taken, the
+order, the rows) is decided from it.
 """
 
 from dataclasses import dataclass
