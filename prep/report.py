@@ -51,7 +51,9 @@ class Report:
 
     @cached_property
     def names(self) -> list[str]:
-        return [source["name"] + f" × {source['repeat']:.4g}" * (source["repeat"] > 1) for source in self.stats["sources"]]
+        return [
+            source["name"] + f" × {source['repeat']:.4g}" * (source["repeat"] > 1) for source in self.stats["sources"]
+        ]
 
     @cached_property
     def scan(self) -> report_data.Scan:
