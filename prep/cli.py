@@ -137,7 +137,9 @@ def stats(
     root: Build,
     other: Annotated[Path | None, typer.Argument(help="A second build, to be shown beside it.")] = None,
     lengths: Annotated[bool, typer.Option("--lengths", help="How long conversations are, by source.")] = False,
-    times: Annotated[bool, typer.Option("--build", help="Where the time of the build went, from its build.json.")] = False,
+    times: Annotated[
+        bool, typer.Option("--build", help="Where the time of the build went, from its build.json.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Counts, shares, lengths and fill of a build, by source; of two builds, side by side with what changed."""
