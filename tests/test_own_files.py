@@ -1,0 +1,196 @@
+"""Files of one's own: every kind, compressed or many, gives the same build; what cannot be read is one line; the Hub."""
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.feather as feather
+import pyarrow.parquet as pq
+import pytest
+
+from prep import formats, sources
+from prep.mixture import parse_mixture
+from prep.shard import open_shards
+from tests.conftest import SHARED, build_mixture, needs_shared, toy_tokenizer, write_lines
+from tests.test_own_data import messages
+from tests.test_sources import hub, midprep  # noqa: F401
+
+TOY = toy_tokenizer()
+ROWS = [{"messages": messages(f"{i}?", "x" * (i % 5))} for i in range(50)]
+
+
+def write(path: Path, rows: list[Any]) -> None:
+    table, plain = pa.Table.from_pylist(rows), "".join(json.dumps(row) + "\n" for row in rows).encode()
+    if path.suffix == ".gz":
+        half = len(plain) // 2  # of two members, as `cat a.gz b.gz` gives
+        path.write_bytes(gzip.compress(plain[:half]) + gzip.compress(plain[half:]))
+    elif path.suffix == ".zst":
+        path.write_bytes(pa.compress(plain, "zstd", asbytes=True))
+    elif path.suffix == ".parquet":
+        pq.write_table(table, path, row_group_size=20)
+    elif path.suffix == ".feather":
+        feather.write_feather(table, path, compression="lz4", chunksize=7)
+    elif path.suffix == ".arrow":
+        with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, table.schema) as writer:
+            writer.write_table(table, max_chunksize=7)
+    else:
+        path.write_bytes(plain)
+
+
+def content(root: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in root.glob("*.npy")}
+
+
+def test_every_kind_of_file_gives_the_same_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "BLOCK_ROWS", 10)
+    monkeypatch.setattr(sources, "BATCH_ROWS", 4)
+    names = [f"a.{kind}" for kind in ("jsonl", "jsonl.gz", "jsonl.zst", "parquet", "feather", "arrow")]
+    for name in names:
+        write(tmp_path / name, ROWS)
+    for folder, kinds in (("many", ("jsonl", "jsonl.gz", "jsonl.zst")), ("batches", ("feather", "arrow"))):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "README.md").write_text("no data")
+        cuts = [0, 13, 31, 50] if folder == "many" else [0, 24, 50]
+        for number, kind in enumerate(kinds):
+            write(tmp_path / folder / f"{number}.{kind}", ROWS[cuts[number] : cuts[number + 1]])
+    builds = {}
+    for number, path in enumerate([*names, "many", "batches", "many/*.jsonl*", "ba*/?.*"]):
+        root, manifest, _ = build_mixture(
+            tmp_path, {"train": [{"task": "chat", "path": path, "name": "c"}]}, TOY, f"out{number}", max_seq_len=64
+        )
+        assert manifest["splits"]["train"]["sources"][0]["rows"] == 50, path
+        builds[path] = content(root)
+    assert all(build == builds["a.jsonl"] for build in builds.values())
+
+
+def test_compressed_lines_are_decompressed_once_and_a_damaged_copy_again(tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl.gz", ROWS)
+    mixture = {"train": [{"task": "chat", "path": "a.jsonl.gz"}]}
+    wanted = content(build_mixture(tmp_path, mixture, TOY, "one", max_seq_len=64)[0])
+    (plain,) = (tmp_path / "cache" / "plain").iterdir()
+    before = plain.read_bytes(), plain.stat().st_mtime_ns
+    build_mixture(tmp_path, mixture, TOY, "two", max_seq_len=64)
+    assert (plain.read_bytes(), plain.stat().st_mtime_ns) == before
+    plain.write_bytes(before[0][:100])
+    for run in (tmp_path / "cache" / "runs").rglob("*.run"):
+        run.unlink()
+    assert content(build_mixture(tmp_path, mixture, TOY, "three", max_seq_len=64)[0]) == wanted
+    assert plain.read_bytes() == before[0]
+
+
+def test_other_ways_of_reading_render_again_and_the_same_way_does_not(tmp_path: Path) -> None:
+    write_lines(tmp_path / "a.jsonl", ROWS)
+    seen = set()
+    for number, more in enumerate(
+        [{}, {"train_on": "last"}, {"train_on": "none"}, {"consecutive": "merge"}, {"roles": {"bot": "assistant"}}, {}]
+    ):
+        build_mixture(
+            tmp_path, {"train": [{"task": "chat", "path": "a.jsonl", **more}]}, TOY, f"o{number}", max_seq_len=64
+        )
+        seen.add(len(list((tmp_path / "cache" / "runs").rglob("*.run"))))
+    assert sorted(seen) == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "words"),
+    [
+        ("a.jsonl", b'{"text": "a"}\n', r"its first rows have the fields \['text'\], as in {\"text\": \"a\"}; wanted messages"),
+        ("a.json", b'[\n{"messages": []}\n]', "is one JSON array of rows, wanted an object a line"),
+        ("a.json", b'[{"prompt": "a", "completion": "b"}]', "is one JSON array of rows, wanted an object a line"),
+        ("a.jsonl", b"hello\n", r"as in hello; wanted messages \(messages\); or conversations \(sharegpt\)"),
+        ("a.jsonl", b"\n\n", "has no rows|its first rows have"),
+        ("a.jsonl.gz", gzip.compress(b'{"messages": []}\n' * 999)[:-20], "compressed with gzip and cannot be decompressed"),
+        ("a.jsonl.zst", b"\x28\xb5\x2f\xfdnothing", "compressed with zstd and cannot be decompressed"),
+        ("a.json", b"[" + b"{}, " * 1001, "a first line of more than 0 MB: wanted an object a line"),
+        ("a.zip", b"PK\x03\x04", "is zip, wanted JSON lines"),
+        ("a.arrow", b"ARROW1\0\0 and no more", "no readable Arrow file"),
+        ("a.arrow", b"\xff\xff\xff\xff and no more", "no readable Arrow file"),
+    ],
+)  # fmt: skip
+def test_a_file_that_cannot_be_read_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, data: bytes, words: str
+) -> None:
+    (tmp_path / name).write_bytes(data)
+    monkeypatch.setattr(formats, "LINE_BYTES", 4000)
+    with pytest.raises(ValueError, match=words) as found:
+        build_mixture(tmp_path, {"train": [{"task": "chat", "path": name}]}, TOY)
+    assert "\n" not in str(found.value)
+    assert name in str(found.value)
+
+
+def test_files_of_two_kinds_or_none_are_one_line(tmp_path: Path) -> None:
+    for folder in ("two", "none", "later"):
+        (tmp_path / folder).mkdir()
+    write(tmp_path / "later" / "a.jsonl", [])  # files without rows are fine beside others
+    write(tmp_path / "later" / "b.jsonl", ROWS[:2])
+    write(tmp_path / "later" / "c.jsonl", [])
+    _, manifest, _ = build_mixture(tmp_path, {"train": [{"task": "chat", "path": "later"}]}, TOY)
+    assert manifest["splits"]["train"]["rows"] == 1
+    write(tmp_path / "two" / "a.jsonl", ROWS[:2])
+    write(tmp_path / "two" / "b.parquet", ROWS[:2])
+    for path, words in (
+        ("two", "wanted files of one kind"),
+        ("none", "has no data in it"),
+        ("*.jsonl", "not found"),
+    ):
+        with pytest.raises((ValueError, FileNotFoundError), match=words):
+            build_mixture(tmp_path, {"train": [{"task": "chat", "path": path}]}, TOY)
+
+
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        ({"path": "a", "hub": "o/n"}, "needs a path or a hub, not both"),
+        ({"hub": "n"}, "hub = 'n' found, wanted \"owner/name\""),
+        ({"path": "a", "subset": "x"}, "subset is of a data set on the Hub"),
+        ({"path": "a", "layout": "sharegtp"}, "layout = 'sharegtp' found.*Did you mean 'sharegpt'"),
+        ({"path": "a", "train_on": "first"}, "train_on = 'first' found, wanted all or last or none"),
+        ({"path": "a", "consecutive": "keep"}, "consecutive = 'keep' found, wanted reject or merge"),
+        ({"path": "a", "roles": {"bot": "asistant"}}, "roles makes 'bot' 'asistant'.*Did you mean 'assistant'"),
+        ({"path": "a", "columns": {"q": "promt"}}, "columns makes 'q' 'promt'.*Did you mean 'prompt'"),
+        ({"path": "a", "columns": {"q": ["x"]}}, "columns makes 'q'"),
+        ({"path": "a", "columns": {"p": "prompt", "q": "prompt"}}, "two fields the same name"),
+        ({"path": "a", "columns": "q"}, "columns = 'q' found, wanted a table"),
+    ],
+)
+def test_a_mistake_in_an_entry_is_one_line(entry: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words) as found:
+        parse_mixture({"train": [{"task": "chat", **entry}]}, "m.toml", Path(), "m")
+    assert "\n" not in str(found.value)
+
+
+def test_a_column_that_is_not_there_is_named_with_those_that_are(tmp_path: Path) -> None:
+    write_lines(tmp_path / "a.jsonl", [{"q": "a", "a": "b"}])
+    entry = {"task": "chat", "path": "a.jsonl", "columns": {"question": "prompt", "a": "completion"}}
+    with pytest.raises(ValueError, match=r"columns names 'question', its first rows have \['a', 'q'\]"):
+        build_mixture(tmp_path, {"train": [entry]}, TOY)
+
+
+# ---- the Hub ----
+
+GSM8K = {
+    "task": "chat", "hub": "openai/gsm8k", "subset": "main", "split": "test",
+    "columns": {"question": "prompt", "answer": "completion"},
+}  # fmt: skip
+
+
+@needs_shared
+def test_a_data_set_of_the_hub_is_permuted_as_those_of_the_tasks(tmp_path: Path, hub: dict[str, str]) -> None:  # noqa: F811
+    data_root = SHARED / "data" / "hub"
+    mixture = {"train": [{**GSM8K, "stop": 9, "name": "own"}, {"task": "gsm8k", "split": "test", "stop": 9}]}
+    root, manifest, _ = build_mixture(tmp_path, mixture, TOY, data_root=data_root)
+    docs = open_shards(root).split("train").docs
+    own, task = manifest["splits"]["train"]["sources"]
+    assert (own["hub"], own["layout"], own["rows"]) == ("openai/gsm8k", "completion", 9)
+    assert own["sha256"] == task["sha256"]
+    assert sorted(docs["index"][docs["source"] == 0]) == sorted(docs["index"][docs["source"] == 1])
+    columns = '{ question = "prompt", answer = "completion" }'
+    (tmp_path / "m.toml").write_text(
+        f'[[train]]\ntask = "chat"\nhub = "openai/gsm8k"\nsubset = "main"\nsplit = "test"\nstop = 9\ncolumns = {columns}\n'
+    )
+    built = midprep(hub, "build", "--mixture", str(tmp_path / "m.toml"), "-o", str(tmp_path / "hub"))
+    assert built.returncode == 0, built.stderr
+    (source,) = json.loads((tmp_path / "hub" / "manifest.json").read_text())["splits"]["train"]["sources"]
+    assert (source["sha256"], len(source["revision"])) == (own["sha256"], 40)
