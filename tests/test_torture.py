@@ -64,7 +64,17 @@ def start(folder: Path, place: Path, **limits: int) -> subprocess.Popen[str]:
         "--tokenizer",
         str(folder / "toy"),
     ]
-    command += ["--max-seq-len", "512", "-o", str(place / "out"), "--cache-dir", str(place / "cache"), "--workers", "2", "-q"]
+    command += [
+        "--max-seq-len",
+        "512",
+        "-o",
+        str(place / "out"),
+        "--cache-dir",
+        str(place / "cache"),
+        "--workers",
+        "2",
+        "-q",
+    ]
     limit = (lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limits["file_bytes"],) * 2)) if limits else None
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=limit
