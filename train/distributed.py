@@ -21,6 +21,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
@@ -86,6 +87,8 @@ def start_ranks(device_name: str) -> Iterator[Ranks]:
             torch.set_float32_matmul_precision("high")  # TF32, as nanochat
         if world_size > 1:
             store, rank, world_size = next(rendezvous("env://"))
+            # torchrun keeps the store when it restarts ranks: without a prefix they would find addresses of dead ones
+            store = PrefixStore(f"midprep/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
             backend = "nccl" if device.type == "cuda" else "gloo"
             dist.init_process_group(backend, store=store, rank=rank, world_size=world_size)
         yield Ranks(rank, world_size, device, store)
