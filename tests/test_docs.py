@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -31,13 +32,18 @@ def run(command: list[str], folder: Path, what: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_a_page_runs_from_top_to_bottom(page: Path, tmp_path: Path) -> None:
-    """```sh and ```python run; ```toml NAME, ```jsonl NAME and the like are written; "not-run: why" is passed over"""
+    """
+    ```sh and ```python run, with "needs X" where X is installed; ```toml NAME, ```jsonl NAME and the like are written;
+    "not-run: why" is passed over.
+    """
     for kind, rest, body in blocks(page):
         if rest.startswith("not-run"):
             assert ":" in rest, f"{page.name}: say why: {rest}"
         elif kind == "sh":
             run(["bash", "-euo", "pipefail", "-c", body], tmp_path, f"{page.name}: {body}")
-        elif kind == "python" and not rest:
+        elif rest.startswith("needs ") and not all(find_spec(name.strip()) for name in rest[6:].split(",")):
+            print(f"{page.name}: {rest}, which is not here: passed over")
+        elif kind == "python":
             run([sys.executable, "-c", body], tmp_path, f"{page.name}: {body}")
         elif rest:
             (tmp_path / rest).write_text(body, encoding="utf-8")
