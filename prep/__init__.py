@@ -13,7 +13,7 @@ Chat data to training data, once and offline. Read the modules in the order of t
     is it right        verify, mask_rules, selftest, doctor
     look at it         stats*, show (pick, show_text, origin), report*, plan_runs (steps, plan_text), watch, overlap*, try_rows
     tokenizers         tokenizer (files, check, train), tokenizer_nanochat (safe_pickle), tokenizer_hf (regex)
-    commands           cli, cli_see, cli_tokenizer, cli_try
+    commands           cli, cli_about, cli_see, cli_overlap, cli_tokenizer, cli_try
 
 `prep.shard` is the format on disk and all that the trainer imports from here; nothing here imports torch.
 """

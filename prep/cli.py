@@ -10,18 +10,16 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
-from prep import __version__, cli_overlap, cli_see, cli_tokenizer, cli_try
+from prep import __version__, cli_about, cli_overlap, cli_see, cli_tokenizer, cli_try
+from prep.cli_about import Build, cores, say
 from prep.cli_tokenizer import Json, Pattern, TokenizerName
 
 # of the click that typer brings along
 UsageError: type[typer.BadParameter] = typer.BadParameter.__mro__[1]
-
-if TYPE_CHECKING:
-    pass
 
 app = typer.Typer(
     name="midprep",
@@ -39,13 +37,6 @@ app.command("try")(cli_try.try_rows)
 app.command("report")(cli_see.report)
 app.command("watch")(cli_see.watch)
 app.command("overlap")(cli_overlap.overlap)
-
-Build = Annotated[Path, typer.Argument(help="Directory of a finished build.")]
-
-
-def say(line: str) -> None:
-    """Something worth knowing, beside the output proper"""
-    print(line, file=sys.stderr, flush=True)
 
 
 @app.callback(invoke_without_command=True)
@@ -92,6 +83,9 @@ def build(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an output that holds another build.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be built, and build nothing.")] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Say nothing but errors.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("-v", "--verbose", help="Say which files are read first, and where the time went last.")
+    ] = False,
 ) -> None:
     """Build shards from a mixture: render, plan, write."""
     from prep import build as building
@@ -108,7 +102,7 @@ def build(
         excess_length_strategy=excess_length_strategy,
         max_tokens=max_tokens,
         cache_dir=cache_dir or default_cache_dir(),
-        workers=(0 if engine == "ray" else _cores()) if workers is None else workers,
+        workers=(0 if engine == "ray" else cores()) if workers is None else workers,
         engine=engine,
         address=address,
         encoder=encoder,
@@ -127,9 +121,15 @@ def build(
     if dry_run:
         print("\n".join(dry_run_lines(job, root)))
         return
+    if verbose:
+        say("\n".join(dry_run_lines(job, root)))
     manifest, built = building.build(job, root, say)
     if not quiet:
         print("\n".join(built_lines(root, manifest, built)))
+    if verbose and built:
+        from prep.stats_build import print_build, read_build
+
+        print_build(read_build(root))
 
 
 @app.command()
@@ -155,97 +155,6 @@ def stats(
         print_json(read_stats(root))
     else:
         print_stats(read_stats(root), lengths)
-
-
-@app.command()
-def verify(
-    root: Build,
-    rebuild: Annotated[
-        bool,
-        typer.Option("--rebuild", help="Build again from the sources, with an empty cache, and compare every byte."),
-    ] = False,
-    mixture: Annotated[
-        str | None, typer.Option(help="For --rebuild: as the build was given it, if it has moved.")
-    ] = None,
-    data_root: Annotated[Path | None, typer.Option(help="For --rebuild: where the sources are now.")] = None,
-    identity: Annotated[Path | None, typer.Option(help="For --rebuild: where the identity file is now.")] = None,
-    workers: Annotated[int | None, typer.Option(help="Processes of --rebuild; by default one a core.")] = None,
-    as_json: Json = False,
-) -> None:
-    """Check a build: checksums, every count, every rule of the mask; --rebuild proves its bytes."""
-    import json
-
-    from prep import verify as verifying
-
-    found = list(verifying.problems(root))
-    if rebuild and not found:
-        from prep.origin import where_from
-
-        where = where_from(root, mixture, data_root, identity)
-        cores = _cores() if workers is None else workers
-        found = list(verifying.rebuild(root, where.mixture, where.data_root, where.identity, cores, say))
-    if as_json:
-        print(json.dumps({"root": str(root), "problems": found}, ensure_ascii=False))
-    elif not found:
-        print(f"{root} is sound" + (", and a rebuild has the same bytes." if rebuild else "."))
-    for line in () if as_json else found[:20]:
-        say(f"midprep: {line}")
-    if found:
-        raise typer.Exit(1)
-
-
-@app.command()
-def doctor() -> None:
-    """Look at this machine: versions, encoder, compiler, cores, disk, caches; what will be fast and what not."""
-    from prep.doctor import findings
-
-    for what, found, advice in findings(_cores()):
-        print(f"{what:<12} {found}" + (f"\n{'':<12} -> {advice}" if advice else ""))
-
-
-@app.command(hidden=True)
-def selftest() -> None:
-    """Check that this installation is exact: encoders, renderer, shards, loss."""
-    from prep import selftest as checks
-
-    failed = False
-    for name, wrong, seconds in checks.run():
-        print(f"{name:<10} {f'FAILED: {wrong}' if wrong else 'exact':<8} {seconds:6.1f} s")
-        failed = failed or bool(wrong)
-    if failed:
-        raise typer.Exit(1)
-
-
-@app.command()
-def tasks() -> None:
-    """List the tasks, each with what it is made of; those of installed packages last."""
-    from prep.own_tasks import entry_points
-    from prep.tasks import TASKS
-
-    for name, task in TASKS.items():
-        about = (task.__doc__ or "").strip().split("\n\n")[0].replace("\n", " ")
-        print(f"{name:<16} {getattr(task, 'HUB', 'generated' if hasattr(task, 'generate') else 'a file'):<28} {about}")
-    for name in entry_points():
-        print(f"{name:<16} {'an installed package':<28}")
-
-
-@app.command()
-def mixtures() -> None:
-    """List the mixtures that ship with midprep."""
-    from prep.mixture import load_mixture, mixture_names
-
-    for name in mixture_names():
-        mixture = load_mixture(name)
-        parts = [
-            f"{split}: {', '.join(e.label + (f' x{e.repeat}' if e.repeat > 1 else '') for e in entries)}"
-            for split, entries in mixture.splits.items()
-        ]
-        print(f"{name:<10} -> shards/{mixture.name:<8} {'; '.join(parts)}")
-
-
-def _cores() -> int:
-    """Cores that this process may use"""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def fail(message: str) -> NoReturn:
@@ -299,6 +208,13 @@ def main() -> None:
         if os.environ.get("MIDPREP_TRACEBACK"):
             raise
         fail(_in_words(error))
+
+
+app.command("verify")(cli_about.verify)
+app.command("tasks")(cli_about.tasks)
+app.command("mixtures")(cli_about.mixtures)
+app.command("doctor")(cli_about.doctor)
+app.command("selftest", hidden=True)(cli_about.selftest)
 
 
 if __name__ == "__main__":

@@ -174,6 +174,7 @@ def report(
     output: Annotated[Path, typer.Option("-o", "--output", help="The page to write.")] = Path("report.html"),
     run: Annotated[Path | None, typer.Option(help="Directory of a run on this build: its losses, too.")] = None,
     split_name: SplitName = "train",
+    as_json: Json = False,
 ) -> None:
     """One HTML page about a build, which opens from disk and needs nothing else."""
     from prep.report import make_page, open_report
@@ -186,7 +187,7 @@ def report(
         temporary.replace(output)
     finally:
         temporary.unlink(missing_ok=True)
-    print(f"{output}: {size(len(page))}")
+    print(json.dumps({"page": str(output), "bytes": len(page)}) if as_json else f"{output}: {size(len(page))}")
 
 
 def watch(
