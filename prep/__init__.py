@@ -9,7 +9,7 @@ Chat data to training data, once and offline. Read the modules in the order of t
     render             encode (encode_gigatoken), render, normal; render_pass does blocks, runs keeps them
     plan               splits: order, shares, leave_out, excess, plan, packing; table and rejected count what is not in
     write              write, shard (the format), output (lock, staging, rename), record (build.json)
-    where it runs      engines (processes, threads), engines_ray
+    where it runs      engines (processes, threads), engines_ray, signals
     is it right        verify, mask_rules, selftest, doctor
     look at it         stats*, show (pick, show_text, origin), report*, plan_runs (steps, plan_text), watch, overlap*, try_rows
     tokenizers         tokenizer (files, check, train), tokenizer_nanochat (safe_pickle), tokenizer_hf (regex)

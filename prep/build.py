@@ -145,10 +145,11 @@ def render_and_write(
     while True:
         render_all(job, record, say)
         try:
-            splits = {name: build_split(job.split(name), staging, record) for name in job.inputs}
+            jobs = {name: job.split(name) for name in job.inputs}
+            splits = {name: build_split(one, staging, record) for name, one in jobs.items()}
             if "val" in splits:
                 with record.measure("overlap"):
-                    runs = {name: job.split(name).runs for name in splits}
+                    runs = {name: one.runs for name, one in jobs.items()}
                     exact_overlap(staging, runs, {name: split for name, (split, _) in splits.items()})
             return splits
         except FileNotFoundError as error:

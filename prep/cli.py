@@ -30,13 +30,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     epilog="Start with: midprep build --mixture sample, then midprep show shards/sample",
 )
-app.add_typer(cli_tokenizer.app, name="tokenizer")
-app.command("show")(cli_see.show)
-app.command("plan")(cli_see.plan)
-app.command("try")(cli_try.try_rows)
-app.command("report")(cli_see.report)
-app.command("watch")(cli_see.watch)
-app.command("overlap")(cli_overlap.overlap)
 
 
 @app.callback(invoke_without_command=True)
@@ -78,7 +71,9 @@ def build(
     address: Annotated[
         str | None, typer.Option(help="With --engine ray: HOST:PORT or auto; without, Ray starts on this machine.")
     ] = None,
-    encoder: Annotated[str, typer.Option(help="auto, tiktoken or fastokens; the bytes are the same.")] = "auto",
+    encoder: Annotated[
+        str, typer.Option(help="auto, tiktoken, fastokens or gigatoken; the bytes are the same.")
+    ] = "auto",
     max_rejected: Annotated[float, typer.Option(help="Largest share of a source's rows that may be rejected.")] = 0.05,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an output that holds another build.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be built, and build nothing.")] = False,
@@ -157,6 +152,21 @@ def stats(
         print_stats(read_stats(root), lengths)
 
 
+# in the order of --help: the day's work, then what there is
+app.command("verify")(cli_about.verify)
+app.command("show")(cli_see.show)
+app.command("plan")(cli_see.plan)
+app.command("report")(cli_see.report)
+app.command("overlap")(cli_overlap.overlap)
+app.command("watch")(cli_see.watch)
+app.command("try")(cli_try.try_rows)
+app.command("tasks")(cli_about.tasks)
+app.command("mixtures")(cli_about.mixtures)
+app.command("doctor")(cli_about.doctor)
+app.command("selftest", hidden=True)(cli_about.selftest)
+app.add_typer(cli_tokenizer.app, name="tokenizer")
+
+
 def fail(message: str) -> NoReturn:
     print(f"midprep: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(1)
@@ -208,13 +218,6 @@ def main() -> None:
         if os.environ.get("MIDPREP_TRACEBACK"):
             raise
         fail(_in_words(error))
-
-
-app.command("verify")(cli_about.verify)
-app.command("tasks")(cli_about.tasks)
-app.command("mixtures")(cli_about.mixtures)
-app.command("doctor")(cli_about.doctor)
-app.command("selftest", hidden=True)(cli_about.selftest)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from prep.signals import signals_later
+
 _context: Any = None  # of this worker process
 
 WINDOW = 3  # jobs in flight for each worker: plans of shards are not all copied at once
@@ -68,7 +70,7 @@ def _as_they_finish(
     running: dict[Future[Any], Any] = {}
     while True:
         for job in islice(waiting, workers * WINDOW - len(running)):
-            with _signals_wait():
+            with _starting_workers():
                 running[pool.submit(function, job)] = job
         if not running:
             return
@@ -77,26 +79,17 @@ def _as_they_finish(
 
 
 @contextmanager
-def _signals_wait() -> Iterator[None]:
+def _starting_workers() -> Iterator[None]:
     """
-    Ctrl-C and SIGTERM take effect when the block is left: a worker that is being started when its parent is interrupted
-    would end with a traceback. Workers keep Ctrl-C blocked, it is the parent's.
+    A worker that is being started when its parent is interrupted would end with a traceback: the parent is interrupted
+    afterwards. Workers keep Ctrl-C blocked, as they find it here; it is the parent's.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    came: list[int] = []
-    stops = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, lambda number, frame: came.append(number)) for number in stops}
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        for late in came:
-            signal.raise_signal(late)
+    with signals_later():
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def _start(context: Any) -> None:

@@ -12,9 +12,7 @@ where a task runs. Imported only where it is chosen; ray is the extra midprep[ra
 
 import logging
 import os
-import signal
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +22,7 @@ from tempfile import NamedTemporaryFile
 from typing import Any
 
 from prep import __version__
+from prep.signals import signals_later
 
 MAX_RETRIES = 5  # of a task whose worker or node died; errors of a task are raised at once
 WINDOW = 3  # tasks in flight for each core: plans of shards are not all copied at once
@@ -79,7 +78,7 @@ def connect(address: str | None, workers: int) -> Any:
     started = {"num_cpus": workers or None, "include_dashboard": False} if alone else {}
     try:
         _check_reachable(address or os.environ.get("RAY_ADDRESS", ""))
-        with _signals_later():
+        with signals_later():
             ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL, **started)
     except (OSError, RuntimeError, ValueError) as error:
         raise ConnectionError(
@@ -88,29 +87,6 @@ def connect(address: str | None, workers: int) -> Any:
         ) from None
     _connected = True
     return ray
-
-
-@contextmanager
-def _signals_later() -> Iterator[None]:
-    """
-    Ctrl-C and SIGTERM take effect when the block is left: an exception in the middle breaks Ray's calls, and Ray takes
-    SIGTERM for itself when it starts. How the program ends is the program's.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    came: list[int] = []
-    stops = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, lambda number, frame: came.append(number)) for number in stops}
-    try:
-        yield
-    except SystemExit:  # what Ray makes of SIGTERM
-        came.append(signal.SIGTERM)
-    finally:
-        for stop, handler in before.items():
-            signal.signal(stop, handler)
-    for number in came[:1]:
-        signal.raise_signal(number)
 
 
 def _check_reachable(address: str) -> None:
@@ -142,7 +118,7 @@ def _leave(ray: Any, running: list[Any]) -> None:
     cancel one that is just finishing makes Ray abort), or waited for where it is not ours to leave.
     """
     global _connected
-    with _signals_later():
+    with signals_later():
         if _connected:
             _connected = False
             ray.shutdown()
@@ -152,7 +128,7 @@ def _leave(ray: Any, running: list[Any]) -> None:
 
 def _finished(ray: Any, running: list[Any]) -> list[tuple[Any, Any]]:
     """(task, its result) of those that have finished by now; waits a moment if none has"""
-    with _signals_later():
+    with signals_later():
         return [(one, _result(ray, one)) for one in ray.wait(running, num_returns=1, timeout=WAIT_SECONDS)[0]]
 
 

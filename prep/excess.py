@@ -19,7 +19,7 @@ from prep.options import Options
 from prep.plan import split_pieces, split_points
 from prep.rejected import RejectedRows
 from prep.resolve import Input
-from prep.runs import read_run
+from prep.runs import read_run, trained_in
 from prep.tokenizer import Tokenizer
 from prep.write import RunFiles
 
@@ -68,11 +68,7 @@ def trained_tokens(pieces: Array, files: RunFiles) -> Array:
     for block in np.unique(blocks):
         run, here = read_run(files.paths[block]), np.flatnonzero(blocks == block)
         rows = pieces["index"][here].astype(np.int64) - files.starts[block]
-        out[here] = run.trainable[rows]
-        starts = offsets(run.lengths)
-        cut = np.flatnonzero(pieces["length"][here] < run.lengths[rows])
-        for place, row in zip(here[cut], rows[cut], strict=True):
-            out[place] = run.mask[starts[row] : starts[row] + pieces["length"][place]].sum(dtype=np.uint32)
+        out[here] = trained_in(run, rows, offsets(run.lengths)[rows], pieces["length"][here].astype(np.int64))
     return out
 
 

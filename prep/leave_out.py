@@ -24,10 +24,6 @@ from prep.write import RunFiles
 
 Array = npt.NDArray[Any]
 
-DELIBERATE = (
-    "too few tokens", "too many tokens", "too few trained tokens", "too many trained tokens", "asked in val", "duplicate",
-)  # fmt: skip
-
 
 def filter_lengths(entries: list[Entry], table: Table) -> None:
     """Mark what the filters of each entry leave out."""

@@ -23,7 +23,8 @@ from typing import Any
 import numpy as np
 
 from prep.shard import Split, open_shards
-from prep.steps import LR_FRAC, MODES, Steps, device_batch, plan_steps
+from prep.steps import LR_FRAC, MODES, device_batch, plan_steps, step_sums
+from train.plan import Plan
 from train.schedule import lr_multiplier
 
 # the trainer's defaults
@@ -132,9 +133,9 @@ def read_plan(
     }
 
 
-def describe_mode(split: Split, steps: Steps, mode: str, model: Model) -> dict[str, Any]:
+def describe_mode(split: Split, steps: Plan, mode: str, model: Model) -> dict[str, Any]:
     """What a run of one mode does, whatever it runs on"""
-    targets, S = steps.sums(steps.num_targets), steps.num_steps
+    targets, S = step_sums(steps, steps.num_targets), steps.num_steps
     few = np.flatnonzero(targets < targets.mean() / 2)
     tokens = S * steps.rows_per_step * split.max_seq_len
     checkpoints = S // SAVE_EVERY + (S % SAVE_EVERY > 0)
@@ -160,10 +161,10 @@ def describe_mode(split: Split, steps: Steps, mode: str, model: Model) -> dict[s
     }  # fmt: skip
 
 
-def padding_free(split: Split, steps: Steps) -> int:
+def padding_free(split: Split, steps: Plan) -> int:
     """Positions of all steps that hold a filled target; the others are padding, or rows that fill up the last step"""
     filled = split.rows["num_targets"][steps.row_ids].astype(np.int64)
-    return int(steps.sums(filled).sum())
+    return int(step_sums(steps, filled).sum())
 
 
 def warmdown_start(num_steps: int) -> int:

@@ -21,7 +21,7 @@ import numpy as np
 
 from prep.pick import goes_on, is_wrapped
 from prep.shard import Array, Split
-from prep.steps import Steps
+from train.plan import Plan
 
 CHUNK_DOCS = 1 << 20
 SAMPLE_TOKENS = 1 << 20
@@ -53,7 +53,7 @@ class Scan:
     samples: list[list[int]]  # K lists of documents
 
 
-def scan_docs(split: Split, steps: Steps, seed: int = 0) -> Scan:
+def scan_docs(split: Split, steps: Plan, seed: int = 0) -> Scan:
     """One pass over the documents of a split, in chunks; `steps` are those of one epoch."""
     K = len(split.entry["sources"])
     edges = log_bins(split.max_seq_len + 1, 4)

@@ -8,7 +8,6 @@ Everything that decides the bytes of a build is known after this step, before an
 """
 
 import os
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -177,8 +176,3 @@ def _find_identity(entry: Entry, mixture: Mixture, data_root: Path | None) -> Pa
         f"--identity FILE, or build without: midprep build --mixture {mixture.name if mixture.name != 'mid' else 'default'} "
         "--without identity"
     )
-
-
-def flat(inputs: dict[str, list[Input]]) -> Iterable[Input]:
-    """The inputs of all splits"""
-    return (one for some in inputs.values() for one in some)

@@ -115,6 +115,14 @@ def read_run(path: Path, verify: bool = False) -> Run:
     )
 
 
+def trained_in(run: Run, rows: Array, first: Array, length: Array) -> Array:
+    """(n,) uint32 what parts of conversations train: of row rows[i] of the run, length[i] tokens from its token first[i] on"""
+    out = run.trainable[rows]
+    for i in np.flatnonzero(length != run.lengths[rows]):  # only what is cut has to be counted
+        out[i] = np.count_nonzero(run.mask[first[i] : first[i] + length[i]])
+    return out
+
+
 def list_runs(cache_dir: Path) -> Iterator[Path]:
     """Every run in a cache directory"""
     yield from (cache_dir / "runs").glob("*/*.run")

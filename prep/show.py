@@ -15,8 +15,9 @@ import numpy as np
 
 from prep.pick import first_doc, goes_on, row_of
 from prep.shard import Array, Split
-from prep.steps import FILLER, LR_FRAC, Steps, device_batch, ranks_of_step, row_targets
+from prep.steps import LR_FRAC, device_batch, ranks_of_step, targets_of_rows
 from prep.tokenizer import Tokenizer
+from train.plan import FILLER, Plan
 from train.schedule import lr_multiplier
 
 
@@ -97,11 +98,11 @@ def _document(split: Split, tokenizer: Tokenizer, doc: int, tokens: Array, mask:
     }
 
 
-def show_step(split: Split, steps: Steps, step: int, mode: str, world_size: int, batch: int | None) -> dict[str, Any]:
+def show_step(split: Split, steps: Plan, step: int, mode: str, world_size: int, batch: int | None) -> dict[str, Any]:
     """What a step trains, and which rank gets which row of it"""
     if not 0 <= step < steps.num_steps:
         raise ValueError(f"step {step} asked for, this run has steps 0 to {steps.num_steps - 1}.")
-    rows, counts = steps.rows_of_step(step), row_targets(split, mode)
+    rows, counts = steps.rows_of_step(step), targets_of_rows(split, mode)
     batch = device_batch(len(rows), world_size, split.max_seq_len, batch)
     targets = np.where(rows == FILLER, 0, counts[np.maximum(rows, 0)])
     dealt = ranks_of_step(rows, world_size, batch)

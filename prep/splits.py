@@ -173,7 +173,7 @@ def count_rows(split: SplitJob, table: Table, taken: list[Taken]) -> tuple[list[
 
 
 def make_plans(split: SplitJob, pieces: Array) -> list[ShardPlan]:
-    """ValueError where a dtype of the format would overflow; nothing of a size that real data has"""
+    """The shards of a split, packed as asked"""
     if split.wrapped:
         return plan_wrapped(pieces, split.options.max_seq_len)
     return plan_bfd(pieces, split.options.max_seq_len, split.seed)

@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from prep.conversation import index_array, offsets
 from prep.plan import ShardPlan
-from prep.runs import Run, read_run
+from prep.runs import Run, read_run, trained_in
 from prep.shard import DOC, ROW, write_array
 
 Array = npt.NDArray[Any]
@@ -97,10 +97,7 @@ def find_parts(pieces: Array, runs: tuple[RunFiles, ...]) -> list[Part]:
             run, some = read_run(files.paths[block]), pieces[cuts[block] : cuts[block + 1]]
             row, length = some["index"].astype(np.int64) - files.starts[block], some["length"].astype(np.int64)
             first = offsets(run.lengths)[row] + some["start"]
-            trainable = run.trainable[row]
-            for i in np.flatnonzero(length != run.lengths[row]):  # a part of a conversation
-                trainable[i] = np.count_nonzero(run.mask[first[i] : first[i] + length[i]])
-            parts.append((run, _elements(first, length), trainable))
+            parts.append((run, _elements(first, length), trained_in(run, row, first, length)))
     return parts
 
 

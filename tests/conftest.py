@@ -4,6 +4,7 @@ What many tests need: a byte-level toy tokenizer, builds of small mixtures, and 
 
 import importlib.util
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,11 @@ def build_mixture(
     root = folder / output
     manifest, built = build(job, root)
     return root, manifest, built
+
+
+def midprep_command(*arguments: object) -> list[str]:
+    """`midprep ...` of this checkout, as a list"""
+    return [sys.executable, "-m", "prep.cli", *map(str, arguments)]
 
 
 def check_shards(root: Path) -> None:

@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.conftest import SHARED, check_shards, needs_shared, write_lines
+from tests.conftest import SHARED, check_shards, midprep_command, needs_shared, write_lines
 
 
 def midprep(*arguments: object, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "prep.cli", *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, env=os.environ | env, capture_output=True, text=True, timeout=120)
+    return subprocess.run(
+        midprep_command(*arguments), cwd=cwd, env=os.environ | env, capture_output=True, text=True, timeout=120
+    )
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import midprep_command
+
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*(ROOT / "docs").glob("*.md"), *(ROOT / "examples").glob("*/README.md")])
 BLOCK = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -51,9 +53,7 @@ def test_a_page_runs_from_top_to_bottom(page: Path, tmp_path: Path) -> None:
 
 def test_every_command_of_midprep_is_documented() -> None:
     text = "\n".join(page.read_text(encoding="utf-8") for page in [ROOT / "README.md", *PAGES])
-    shown = subprocess.run(
-        [sys.executable, "-m", "prep.cli", "--help"], capture_output=True, text=True, timeout=60
-    ).stdout
+    shown = subprocess.run(midprep_command("--help"), capture_output=True, text=True, timeout=60).stdout
     commands = re.findall(r"^  ([a-z]+) +[A-Z]", shown.split("Commands:")[1], re.MULTILINE)
     assert "build" in commands
     assert not [command for command in commands if f"midprep {command}" not in text]

@@ -16,7 +16,7 @@ from prep import engines_ray, plan, sources
 from prep.engines_ray import cluster as cluster_of
 from prep.options import Options
 from prep.tokenizer import Tokenizer
-from tests.conftest import build_mixture, chat, toy_tokenizer, write_lines
+from tests.conftest import build_mixture, chat, midprep_command, toy_tokenizer, write_lines
 from tests.test_build import MIXTURE, some_chats, tree, write_sources
 
 
@@ -52,7 +52,7 @@ def test_a_cluster_that_is_not_there_is_one_line_at_once(tmp_path: Path) -> None
     pytest.importorskip("ray")
     mixture = write_lines(tmp_path / "m.toml", ['[[train]]\ntask = "chat"\npath = "a.jsonl"'])
     write_lines(tmp_path / "a.jsonl", [chat("a", "b")])
-    command = [sys.executable, "-m", "prep.cli", "build", "--mixture", str(mixture), "-o", str(tmp_path / "out")]
+    command = midprep_command("build", "--mixture", mixture, "-o", tmp_path / "out")
     command += ["--engine", "ray", "--address", "127.0.0.1:1", "--cache-dir", str(tmp_path / "cache")]
     begin = time.monotonic()
     found = subprocess.run(command, capture_output=True, text=True, timeout=60)
@@ -174,18 +174,8 @@ def test_a_worker_that_dies_costs_its_task_only_and_errors_come_through(alone: A
 def test_a_build_on_ray_that_is_stopped_says_so_in_one_line(tmp_path: Path, seconds: float) -> None:
     pytest.importorskip("ray")
     write_lines(tmp_path / "m.toml", ['[[train]]\ntask = "spelling_bee"\nsize = 2_000_000'])
-    command = [
-        sys.executable,
-        "-m",
-        "prep.cli",
-        "build",
-        "--mixture",
-        str(tmp_path / "m.toml"),
-        "--engine",
-        "ray",
-        "-q",
-    ]
-    command += ["-o", str(tmp_path / "out"), "--cache-dir", str(tmp_path / "cache"), "--workers", "2"]
+    command = midprep_command("build", "--mixture", tmp_path / "m.toml", "--engine", "ray", "-q", "--workers", 2)
+    command += ["-o", str(tmp_path / "out"), "--cache-dir", str(tmp_path / "cache")]
     process = subprocess.Popen(command, stdout=-1, stderr=-1, text=True)
     time.sleep(seconds)
     process.terminate()

@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from prep.verify import problems
-from tests.conftest import chat, write_lines
+from tests.conftest import chat, midprep_command, write_lines
 from tests.fault_hub import FaultHub
 from tests.test_build import tree
 
@@ -31,19 +30,8 @@ def build(
     """`midprep build` as a user runs it; its errors are one line, and leave no output"""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "m.toml").write_text(mixture)
-    command = [
-        sys.executable,
-        "-m",
-        "prep.cli",
-        "build",
-        "--mixture",
-        str(folder / "m.toml"),
-        "-o",
-        str(folder / output),
-    ]
-    done = subprocess.run(
-        [*command, "--workers", "1", *more], env=env, capture_output=True, text=True, timeout=200, cwd=folder
-    )
+    command = midprep_command("build", "--mixture", folder / "m.toml", "-o", folder / output, "--workers", 1)
+    done = subprocess.run([*command, *more], env=env, capture_output=True, text=True, timeout=200, cwd=folder)
     if done.returncode:
         assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
         assert not list(folder.glob(f".{output}.*"))
@@ -171,7 +159,7 @@ def test_a_home_that_cannot_be_written_keeps_nothing_of_the_hub(hub: FaultHub, t
 
 def test_two_builds_at_once_into_one_output_are_one_build_and_one_line(tmp_path: Path) -> None:
     env = os.environ | {"XDG_CACHE_HOME": str(tmp_path)}
-    command = [sys.executable, "-m", "prep.cli", "build", "-o", str(tmp_path / "out"), "--workers", "1", "--mixture"]
+    command = midprep_command("build", "-o", tmp_path / "out", "--workers", 1, "--mixture")
     (tmp_path / "m.toml").write_text('[[train]]\ntask = "spelling_bee"\nsize = 20000\n')
     command.append(str(tmp_path / "m.toml"))
     both = [subprocess.Popen(command, env=env, stdout=-1, stderr=-1, text=True) for _ in range(2)]

@@ -3,7 +3,6 @@
 import json
 import random
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from prep.overlap_scan import find_overlap
 from prep.shard import open_shards
 from prep.tokenizer import Tokenizer
 from prep.verify import problems
-from tests.conftest import build_mixture, chat, check_shards, write_lines
+from tests.conftest import build_mixture, chat, check_shards, midprep_command, write_lines
 
 # ---- what counts as the same ----
 
@@ -237,7 +236,7 @@ def test_files_are_compared_with_through_the_command_line(planted: Path, toy: To
         planted / "bench.jsonl",
         [chat("What is new?", "?"), json.loads((planted / "train.jsonl").read_text().splitlines()[5])],
     )
-    command = [sys.executable, "-m", "prep.cli", "overlap", str(root), "--against", str(planted / "bench.jsonl")]
+    command = midprep_command("overlap", root, "--against", planted / "bench.jsonl")
     shown = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert shown.returncode == 0, shown.stderr
     assert "bench.jsonl (against)" in shown.stdout

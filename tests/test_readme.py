@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import midprep_command
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = [line.strip() for line in README.splitlines() if line.startswith("    ")]
@@ -30,7 +32,7 @@ def run(command: str, cwd: Path, cache: Path) -> subprocess.CompletedProcess[str
     program, *arguments = shlex.split(command)
     assert program == "midprep"
     return subprocess.run(
-        [sys.executable, "-m", "prep.cli", *arguments],
+        midprep_command(*arguments),
         cwd=cwd, env=os.environ | {"XDG_CACHE_HOME": str(cache)}, capture_output=True, text=True, timeout=120,
     )  # fmt: skip
 

@@ -16,8 +16,9 @@ from prep.options import Options
 from prep.shard import Split, open_shards
 from prep.show import show_conversation, show_row, show_step
 from prep.show_text import coloured, plain, visible
-from prep.steps import FILLER, plan_steps
+from prep.steps import plan_steps, step_sums
 from prep.tokenizer import Tokenizer, load_tokenizer
+from train.plan import FILLER
 
 EVIL = "a\x1b]0;owned\x07 [bold]b[/bold] :smile: \u202ec <|assistant_end|> d[[0]]\r"
 SUM = {"role": "assistant", "content": [{"type": "text", "text": "It is "}, {"type": "python", "text": "2+2"},
@@ -224,7 +225,7 @@ def test_origin_is_the_source_row_as_it_came(root: Path, train: Split, tmp_path:
 
 @pytest.mark.parametrize("mode", ["mid", "sft"])
 def test_steps_are_those_of_the_trainer(root: Path, train: Split, mode: str) -> None:
-    from train.loader import make_plan, micro_batches, row_targets
+    from train.plan import make_plan, micro_batches, row_targets
 
     counts = row_targets(train, mode, False)
     for batch, epochs in ((128, 1.0), (512, 2.5), (128 * 64, 3.0)):
@@ -233,7 +234,7 @@ def test_steps_are_those_of_the_trainer(root: Path, train: Split, mode: str) -> 
         assert ours.num_steps == theirs.num_steps
         rows = [ours.rows_of_step(step).tolist() for step in range(ours.num_steps)]
         assert rows == [theirs.rows_of_step(step).tolist() for step in range(ours.num_steps)]
-        targets = ours.sums(ours.num_targets).tolist()
+        targets = step_sums(ours, ours.num_targets).tolist()
         assert targets == [theirs.targets_of_step(step) for step in range(ours.num_steps)]
     for step in (0, ours.num_steps - 1):
         shown = show_step(train, ours, step, mode, 2, 8)

@@ -15,7 +15,7 @@ import pytest
 from prep import sources
 from prep.hub import hub_files
 from prep.sources import local_files, open_files, read_rows
-from tests.conftest import SHARED, needs_shared, write_lines
+from tests.conftest import SHARED, midprep_command, needs_shared, write_lines
 
 
 @pytest.fixture(autouse=True)
@@ -118,8 +118,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
 
 
 def midprep(hub: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "prep.cli", *arguments]
-    return subprocess.run(command, env=hub, capture_output=True, text=True, timeout=120)
+    return subprocess.run(midprep_command(*arguments), env=hub, capture_output=True, text=True, timeout=120)
 
 
 @needs_shared

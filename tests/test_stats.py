@@ -15,7 +15,7 @@ from prep.stats import print_stats, read_stats
 from prep.stats_compare import changes, side_by_side
 from prep.stats_lengths import histogram, length_lines, marks, uneven_lines
 from prep.tokenizer import Tokenizer
-from tests.conftest import build_mixture, chat, write_lines
+from tests.conftest import build_mixture, chat, midprep_command, write_lines
 
 
 def entry(name: str, **keys: Any) -> dict[str, Any]:
@@ -40,7 +40,7 @@ def builds(tmp_path_factory: pytest.TempPathFactory, toy: Tokenizer) -> tuple[Pa
 
 
 def midprep(*arguments: object, **env: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "prep.cli", *map(str, arguments)]
+    command = midprep_command(*arguments)
     return subprocess.run(command, capture_output=True, text=True, timeout=120, env=env or None)
 
 

@@ -164,7 +164,7 @@ def test_lines_of_json_may_be_objects_or_bare_arrays() -> None:
         b"\xff",
         b"3",
     ]
-    batch = messages.of_lines(pa.chunked_array([pa.array(lines, pa.large_binary())]))
+    batch = chat.conversations(pa.table({"line": pa.array(lines, pa.large_binary())}))
     assert plain(batch) == [
         [("user", [("text", "a")])], [("user", [("text", "b")])],
         "invalid JSON", "not valid Unicode", "not an object",

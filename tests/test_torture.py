@@ -6,7 +6,6 @@ import resource
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from prep.mixture import load_mixture
 from prep.options import Options
 from prep.tokenizer import load_tokenizer
 from prep.verify import problems
-from tests.conftest import toy_tokenizer, write_lines
+from tests.conftest import midprep_command, toy_tokenizer, write_lines
 from tests.test_build import some_chats, tree
 
 TOML = """
@@ -52,29 +51,17 @@ def finish(folder: Path, root: Path, cache: Path) -> None:
     build(make_job(load_mixture(str(folder / "m.toml")), load_tokenizer(folder / "toy"), options), root)
 
 
+def build_command(folder: Path, place: Path, *more: object) -> list[str]:
+    """The same build as a command"""
+    command = midprep_command(
+        "build", "--mixture", folder / "m.toml", "--tokenizer", folder / "toy", "--max-seq-len", 512
+    )
+    return [*command, "-o", str(place / "out"), "--cache-dir", str(place / "cache"), "-q", *map(str, more)]
+
+
 def start(folder: Path, place: Path, **limits: int) -> subprocess.Popen[str]:
     """The same build as a process group of its own"""
-    command = [
-        sys.executable,
-        "-m",
-        "prep.cli",
-        "build",
-        "--mixture",
-        str(folder / "m.toml"),
-        "--tokenizer",
-        str(folder / "toy"),
-    ]
-    command += [
-        "--max-seq-len",
-        "512",
-        "-o",
-        str(place / "out"),
-        "--cache-dir",
-        str(place / "cache"),
-        "--workers",
-        "2",
-        "-q",
-    ]
+    command = build_command(folder, place, "--workers", 2)
     limit = (lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limits["file_bytes"],) * 2)) if limits else None
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=limit
@@ -218,20 +205,8 @@ def test_a_cache_that_vanishes_in_mid_build_is_made_again(
 
 def build_elsewhere(folder: Path, place: Path, **env: str) -> dict[str, bytes]:
     place.mkdir()
-    command = [
-        sys.executable,
-        "-m",
-        "prep.cli",
-        "build",
-        "--mixture",
-        str(folder / "m.toml"),
-        "--tokenizer",
-        str(folder / "toy"),
-    ]
-    command += ["--max-seq-len", "512", "-o", str(place / "out"), "--cache-dir", str(place / "cache")]
-    done = subprocess.run(
-        [*command, *env.pop("options", "").split()], env=os.environ | env, capture_output=True, text=True, timeout=120
-    )
+    command = build_command(folder, place, *env.pop("options", "").split())
+    done = subprocess.run(command, env=os.environ | env, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return tree(place / "out")
 

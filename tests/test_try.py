@@ -4,7 +4,6 @@ import gzip
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from prep.cli import app
-from tests.conftest import write_lines
+from tests.conftest import midprep_command, write_lines
 
 SHARE = {"id": 1, "conversations": [{"from": "human", "value": "Hi"}, {"from": "teacher", "value": "\x1b[31mA"}]}
 FINE = {"id": 2, "conversations": [{"from": "human", "value": "2+2?"}, {"from": "gpt", "value": "4"}]}
@@ -104,7 +103,7 @@ def test_what_cannot_be_tried_is_one_line(tmp_path: Path, capsys: pytest.Capture
             tried(capsys, *arguments)
         assert "\n" not in str(found.value)
     done = subprocess.run(
-        [sys.executable, "-m", "prep.cli", "try", str(tmp_path / "none.jsonl")],
+        midprep_command("try", tmp_path / "none.jsonl"),
         capture_output=True,
         text=True,
         env=os.environ,

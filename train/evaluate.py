@@ -18,8 +18,9 @@ from torch import Tensor
 
 from prep.shard import Array, Split
 from train.distributed import Ranks
-from train.loader import FILLER, micro_batches, prefetch
+from train.loader import prefetch
 from train.loss import BatchLoss
+from train.plan import FILLER, micro_batches
 
 
 def source_names(split: Split) -> list[str]:

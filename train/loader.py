@@ -1,23 +1,18 @@
 """
-Which rows a step trains, and how they become tensors. The loader's whole state is the number of the step.
+How rows become batches: mapped tokens and masks to tensors, made in a thread while the ones before are trained on.
 
-    order     epoch 0: 0 1 2 3 4 5 6    epoch 1: 3 6 0 5 1 4 2    (as stored; then permuted by default_rng([seed, e]))
-    steps     |0 1 2 3|4 5 6 3|6 0 5 1|4 2 . .|                        G = 4 rows a step; "." has no targets
-    2 ranks x 1 row x 2 micro-batches of step 0:   rank 0: 0, 2   rank 1: 1, 3
+    row of T + 1   inputs  = row[:-1]                      (B, T)
+                   targets = row[1:], -1 where not trained (B, T)  ->  positions, labels, sources (K,) of those that train
 
-Rows of a step do not depend on ranks, device batch size or where a run was stopped; neither does the number of its
-targets, which is added up from `rows` before the step. So a loss can be divided by the targets of the whole step with
-no collective, and resuming is O(1). Rows without a target (in SFT: user turns only) are left out of the order.
+Which rows a step trains is `train.plan`. No byte is looked for: what is filled, trained and from where, the build stores.
 
-Legend: N rows with targets, G rows a step, B rows of a batch, T positions, K positions that train.
+Legend: B rows of a batch, T positions, K positions that train.
 """
 
-import math
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -26,78 +21,9 @@ from torch import Tensor
 
 from prep.shard import Array, Split
 from train.loss import ROUND_TO
+from train.plan import FILLER
 
-FILLER = -1  # in place of a row number: a row of padding
 PREFETCH = 2  # batches made ahead
-
-
-@dataclass(frozen=True)
-class Plan:
-    """All steps of a run: row_ids (N,) in stored order, their num_targets (N,), and where the last step ends."""
-
-    row_ids: Array
-    num_targets: Array
-    rows_per_step: int
-    num_steps: int
-    num_positions: int
-    seed: int
-
-    def rows_of_step(self, step: int) -> Array:
-        """(G,) row numbers of the split, FILLER in what the last step does not need"""
-        return self._take(step, self.row_ids, FILLER)
-
-    def targets_of_step(self, step: int) -> int:
-        return int(self._take(step, self.num_targets, 0).sum())
-
-    def _take(self, step: int, values: Array, filler: int) -> Array:
-        out = np.full(self.rows_per_step, filler, dtype=np.int64)
-        start = step * self.rows_per_step
-        end = min(start + self.rows_per_step, self.num_positions)
-        while start < end:  # a step may reach into the next epoch, or span several of a tiny split
-            epoch, first = divmod(start, len(self.row_ids))
-            here = epoch_order(self.seed, epoch, len(self.row_ids))[first : first + end - start]
-            at = start - step * self.rows_per_step
-            out[at : at + len(here)] = values[here]
-            start += len(here)
-        return out
-
-
-@lru_cache(maxsize=2)
-def epoch_order(seed: int, epoch: int, num_rows: int) -> Array:
-    """(N,) order of an epoch: 0 is as stored, every other one a permutation that no other (seed, epoch) shares."""
-    return np.random.default_rng([seed, epoch]).permutation(num_rows) if epoch else np.arange(num_rows)
-
-
-def row_targets(split: Split, mode: str, isolated: bool) -> Array:
-    """(rows,) targets of each row. Isolated documents do not predict the start of the next one."""
-    if mode == "sft":
-        return split.rows["num_trainable"].astype(np.int64)
-    counts: Array = split.rows["num_targets"].astype(np.int64)
-    if isolated:
-        num_docs = np.diff(split.rows["first_doc"].astype(np.int64), append=split.entry["docs"])
-        counts = counts - (num_docs - 1)
-    return counts
-
-
-def make_plan(counts: Array, rows_per_step: int, num_iterations: int | None, num_epochs: float, seed: int) -> Plan:
-    """Steps over all rows that have targets, `counts` (rows,): `num_iterations` of them, or `num_epochs` epochs."""
-    row_ids = np.flatnonzero(counts)
-    if not len(row_ids):
-        raise ValueError(f"none of {len(counts):,} rows has a target: nothing to train on (try --mode mid)")
-    if num_iterations is not None:
-        num_steps, num_positions = num_iterations, num_iterations * rows_per_step
-    else:
-        num_positions = math.ceil(num_epochs * len(row_ids))
-        num_steps = math.ceil(num_positions / rows_per_step)
-    return Plan(row_ids, counts[row_ids], rows_per_step, num_steps, num_positions, seed)
-
-
-def micro_batches(rows: Array, device_batch: int, rank: int, world_size: int) -> list[Array]:
-    """(G,) rows of a step -> this rank's micro-batches, (B,) each, taken by position."""
-    return list(rows.reshape(-1, world_size, device_batch)[:, rank])
-
-
-# ---- rows to arrays ----
 
 
 def read_batch(split: Split, row_ids: Array, mode: str) -> tuple[Array, Array]:

@@ -25,10 +25,11 @@ from train.checkpoint import read_meta, remove_run, save_checkpoint, steps_in
 from train.config import parse_args
 from train.distributed import Ranks, StopFlag, start_ranks
 from train.evaluate import evaluate, ratios, source_names
-from train.loader import micro_batches, prefetch
+from train.loader import prefetch
 from train.loss import BatchLoss
 from train.metrics import Metrics, peak_flops, step_record, summary
 from train.optimizer import set_step
+from train.plan import micro_batches
 from train.preview import preview
 from train.schedule import lr_multiplier
 from train.setup import Run, set_up

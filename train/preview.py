@@ -12,8 +12,9 @@ import base64
 import numpy as np
 
 from train.distributed import Ranks
-from train.loader import FILLER, read_batch
+from train.loader import read_batch
 from train.optimizer import memory_bytes
+from train.plan import FILLER
 from train.schedule import lr_multiplier
 from train.setup import Run
 

@@ -22,10 +22,10 @@ from prep.shard import Array, Manifest, Shards, Split, check_files, open_shards
 from train.checkpoint import STAGES, Meta, find_base, load_model, load_optimizers, read_meta, steps_in
 from train.config import IDENTITY, Config
 from train.distributed import Ranks
-from train.loader import Plan, make_plan, row_targets
 from train.model import GPT, config_of_depth
 from train.optimizer import build_optimizers
-from train.schedule import REFERENCE_BATCH, choose_device_batch, default_rows_per_step
+from train.plan import Plan, make_plan, row_targets, rows_a_step
+from train.schedule import REFERENCE_BATCH, choose_device_batch
 
 EVAL_TOKENS = 20 * REFERENCE_BATCH  # nanochat's
 
@@ -101,16 +101,9 @@ def plan_run(config: Config, split: Split, ranks: Ranks) -> tuple[Plan, int]:
     num_rows = int(np.count_nonzero(counts))
     if num_rows < len(counts):
         ranks.say(f"{len(counts) - num_rows:,} of {len(counts):,} rows have no target in {config.mode}: skipped")
-    if total is None:
-        rows_per_step = default_rows_per_step(num_rows * config.num_epochs, T)
-        if rows_per_step * T * 2 <= REFERENCE_BATCH:
-            ranks.say(f"few rows: {rows_per_step * T:,} tokens a step, not {REFERENCE_BATCH:,} (--total-batch-size)")
-    else:
-        rows_per_step = total // T
-        if rows_per_step == 0 or total % T:
-            near = sorted({max(rows_per_step, 1) * T, (rows_per_step + 1) * T})
-            sizes = " or ".join(map(str, near))
-            raise ValueError(f"--total-batch-size {total} is no multiple of rows of {T} tokens: give {sizes}")
+    rows_per_step = rows_a_step(num_rows, config.num_epochs, T, total)
+    if total is None and rows_per_step * T * 2 <= REFERENCE_BATCH:
+        ranks.say(f"few rows: {rows_per_step * T:,} tokens a step, not {REFERENCE_BATCH:,} (--total-batch-size)")
     limit = 32 if ranks.device.type == "cuda" else 8
     device_batch = choose_device_batch(rows_per_step, ranks.world_size, T, config.device_batch_size, limit)
     plan = make_plan(counts, rows_per_step, config.num_iterations, config.num_epochs, config.seed)

@@ -147,11 +147,6 @@ def _trained(messages: list[Any]) -> list[bool]:
     return [bool(flag) for flag in flags]
 
 
-def of_lines(lines: pa.ChunkedArray) -> Conversations:
-    """(C,) lines of JSON as binary -> C conversations"""
-    return of_objects([parse(line) for line in lines.to_pylist()])
-
-
 def parse(line: bytes) -> Any:
     try:
         return json.loads(line)

@@ -11,8 +11,8 @@ from test_model import random_model
 from prep.shard import open_shards
 from train.distributed import Ranks
 from train.evaluate import bits_per_byte, evaluate, sums_by_source
-from train.loader import row_targets
 from train.loss import BatchLoss
+from train.plan import row_targets
 
 ONE_RANK = Ranks(0, 1, torch.device("cpu"), None)
 

@@ -14,9 +14,10 @@ from torch import Tensor
 
 import train.loss
 from prep.shard import open_shards
-from train.loader import FILLER, make_batch, make_plan, micro_batches, read_batch, row_targets
+from train.loader import make_batch, read_batch
 from train.loss import BatchLoss, Loss, only_losses
 from train.model import GPT, SOFTCAP
+from train.plan import FILLER, make_plan, micro_batches, row_targets
 
 torch.manual_seed(0)
 
