@@ -45,7 +45,7 @@ def test_a_page_runs_from_top_to_bottom(page: Path, tmp_path: Path) -> None:
             run(["bash", "-euo", "pipefail", "-c", body], tmp_path, f"{page.name}: {body}")
         elif rest.startswith("needs ") and not all(find_spec(name.strip()) for name in rest[6:].split(",")):
             print(f"{page.name}: {rest}, which is not here: passed over")
-        elif kind == "python":
+        elif kind == "python" and (not rest or rest.startswith("needs ")):  # else the rest is the name of a file
             run([sys.executable, "-c", body], tmp_path, f"{page.name}: {body}")
         elif rest:
             (tmp_path / rest).write_text(body, encoding="utf-8")
