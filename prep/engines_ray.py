@@ -79,7 +79,9 @@ def connect(address: str | None, workers: int) -> Any:
     try:
         _check_reachable(address or os.environ.get("RAY_ADDRESS", ""))
         with signals_later():
-            ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL, **started)
+            ray.init(
+                address="local" if alone else address, log_to_driver=False, logging_level=logging.CRITICAL, **started
+            )
     except (OSError, RuntimeError, ValueError) as error:
         raise ConnectionError(
             f"no Ray cluster at {address or os.environ.get('RAY_ADDRESS') or 'this machine'}: "
