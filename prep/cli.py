@@ -84,7 +84,7 @@ def build(
 ) -> None:
     """Build shards from a mixture: render, plan, write."""
     from prep import build as building
-    from prep.engines import keep_pandas_out
+    from prep.engines import keep_for_midprep
     from prep.mixture import load_mixture
     from prep.options import Options
     from prep.runs import default_cache_dir
@@ -105,7 +105,7 @@ def build(
         overwrite=overwrite,
         quiet=quiet,
     )
-    keep_pandas_out()
+    keep_for_midprep()
     wanted = load_mixture(mixture)
     if tokenizer is None and not quiet and (notice := notice_of_nanochat()):
         say(notice)
@@ -198,6 +198,7 @@ def _interrupt(number: int, frame: object) -> NoReturn:
 
 def main() -> None:
     """Entry point of the `midprep` command."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy starts a thread a core for products that nobody makes
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _interrupt)
     try:

@@ -25,10 +25,9 @@ import pyarrow as pa
 from prep import encode_gigatoken
 from prep.conversation import index_array, text_array
 from prep.tokenizer import Tokenizer
-from prep.tokenizer_files import tiktoken_bytes
 
 ENGINES: Final = ("gigatoken", "fastokens", "tiktoken")  # the fastest first: what `auto` prefers
-SAMPLE: Final = 256  # one text in so many is encoded by tiktoken too
+SAMPLE: Final = 1024  # one text in so many is encoded by tiktoken too
 LONG_TEXT: Final = 100_000  # bytes; runs of about a million spaces overflow tiktoken's regex, others encode them
 
 # What `\s` means to tiktoken (Unicode's White_Space); PCRE2 would count U+180E too
@@ -146,10 +145,14 @@ def can_be_merged(tokenizer: Tokenizer) -> bool:
     ranks = tokenizer.ranks
     if max(ranks.values()) != len(ranks) - 1:
         return False
+    find = ranks.get
     for token, rank in ranks.items():
-        cuts = range(len(token) - 1, 0, -1)
-        if cuts and not any(ranks.get(token[:i], rank) < rank and ranks.get(token[i:], rank) < rank for i in cuts):
-            return False
+        for i in range(len(token) - 1, 0, -1):
+            if find(token[:i], rank) < rank and find(token[i:], rank) < rank:
+                break
+        else:
+            if len(token) > 1:
+                return False
     return True
 
 
@@ -203,7 +206,7 @@ def _fastokens(tokenizer: Tokenizer) -> Engine:
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "tokenizer.tiktoken"
-        path.write_bytes(tiktoken_bytes(tokenizer.ranks))
+        path.write_bytes(tokenizer.file)
         # without special tokens: with them, text that spells one would become the control id
         fast = Fastokens.from_tiktoken(str(path), pattern=spell_out(tokenizer.pattern))
 

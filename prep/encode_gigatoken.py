@@ -27,7 +27,6 @@ import pyarrow.compute as pc
 
 from prep.conversation import text_array
 from prep.tokenizer import PATTERN, Tokenizer
-from prep.tokenizer_files import tiktoken_bytes
 
 Array = npt.NDArray[Any]
 
@@ -156,7 +155,7 @@ class Gigatoken:
         self.backend: Any = None  # first let go of the old one
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "tokenizer.tiktoken"
-            path.write_bytes(tiktoken_bytes(self.tokenizer.ranks))
+            path.write_bytes(self.tokenizer.file)
             self.backend = BPETokenizer.from_tiktoken(path, self.scheme.name, {SEPARATOR: self.separator})
         self.new_text, self.resident = 0, resident_bytes() or 0
 

@@ -7,6 +7,7 @@ Results must not depend on the order or the number of workers. Workers are fresh
 they end with the process that started them, however it ends.
 """
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -96,7 +97,7 @@ def _start(context: Any) -> None:
     """First thing in a worker: keep the context, and end when the parent ends."""
     global _context
     _context = context
-    keep_pandas_out()
+    keep_for_midprep()
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
@@ -111,11 +112,12 @@ class _NoPandas:
             raise ModuleNotFoundError(name)
 
 
-def keep_pandas_out() -> None:
+def keep_for_midprep() -> None:
     """
-    For a process that is midprep's alone: pyarrow imports pandas, 0.17 s, to see whether the first value it is given is
-    one of pandas'. It looks once, so it looks while there is none.
+    For a process that is midprep's alone. pyarrow imports pandas, 0.17 s, to see whether the first value it is given is
+    one of pandas'. It looks once, so it looks while there is none. And what is imported now will not be garbage.
     """
+    gc.freeze()
     finder: Any = _NoPandas()
     sys.meta_path.insert(0, finder)
     try:

@@ -29,14 +29,16 @@ PUNCTUATION = re.compile(
     "\uff01\uff08\uff09\uff0c\uff0e\uff1a\uff1b\uff1f]+"
 )
 DROPPED = re.compile(rf"[^\w{re.escape(SIGNS)}×÷]|_")
-SIGN = re.compile(rf"[{re.escape(SIGNS)}]|\xc3[\x97\xb7]".encode("latin-1"))
-STRAY = re.compile(rf"(?<![0-9])[{re.escape(SIGNS)}]+|[{re.escape(SIGNS)}]+(?![0-9])".encode())
-STRAY_OTHER = re.compile(rf"(?<!\d)[{re.escape(SIGNS)}×÷]+|[{re.escape(SIGNS)}×÷]+(?!\d)")
+OTHER_SIGNS = ("×".encode(), "÷".encode())
+# a sign with no digit on one side or none on the other; a pattern that starts with what it looks for is fast
+STRAY = re.compile(rf"[{re.escape(SIGNS)}](?:(?<![0-9].)|(?![0-9]))".encode())
+STRAY_OTHER = re.compile(rf"[{re.escape(SIGNS)}×÷](?:(?<!\d.)|(?!\d))")
 NO_WORD = re.compile(r"[^\w\s]|_")
 
 LOWER = bytes(i + 32 if chr(i) in "ABCDEFGHIJKLMNOPQRSTUVWXYZ" else i for i in range(256))
 KEPT = {i for i in range(128) if chr(i).isalnum()} | set(SIGNS.encode())
 DELETED = bytes(i for i in range(128) if i not in KEPT)
+CLASSES = bytes(ord("0") if 48 <= i < 58 else ord("-") if chr(i) in SIGNS else 0 for i in range(256))
 NOTHING = bytes(8)
 NOT_SPACE_OR_WORD = bytes(i for i in range(128) if not (chr(i).isalnum() or chr(i).isspace()))
 
@@ -51,12 +53,14 @@ def squeezed(text: bytes) -> bytes:
     (b'a20minuterun12-3', b'na\\xc3\\xafve')
     """
     data = text.translate(LOWER, DELETED)
-    if data.isalnum():  # nothing but ASCII, and no sign: most texts, at the price of two look-ups a character
+    if data.isalnum():  # nothing but ASCII, and no sign
         return data
+    if data.isascii() and b"0-0" not in data.translate(CLASSES):  # no sign that stays: most texts
+        return data.translate(None, SIGNS.encode())
     if not data.isascii():
         left = _folded(data.decode("utf-8", "ignore"))
         data = left.encode().translate(LOWER, DELETED) if left.isascii() else DROPPED.sub("", left).encode()
-    if not SIGN.search(data):
+    if len(data.translate(None, SIGNS.encode())) == len(data) and not any(sign in data for sign in OTHER_SIGNS):
         return data
     return STRAY.sub(b"", data) if data.isascii() else STRAY_OTHER.sub("", data.decode()).encode()
 

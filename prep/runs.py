@@ -42,18 +42,16 @@ def run_path(cache_dir: Path, key: str) -> Path:
 
 def write_run(path: Path, pieces: list[Rendered]) -> None:
     """Write the pieces of one block as a run, all or nothing."""
-    columns = [
-        np.concatenate([getattr(piece, name) for piece in pieces])
-        for name in ("lengths", "trainable", "asked", "tokens", "mask", "reasons")
-    ]
-    contents = [column.tobytes() for column in columns]
+    names = ("lengths", "trainable", "asked", "tokens", "mask", "reasons")
+    columns = [np.ascontiguousarray(getattr(piece, name)) for name in names for piece in pieces]
+    contents = [column.view(np.uint8).data for column in columns if column.size]
     digest = hashlib.sha256()
     for content in contents:
         digest.update(content)
     header = {
-        "conversations": len(columns[0]),
-        "tokens": len(columns[3]),
-        "dtype": columns[3].dtype.str,
+        "conversations": sum(len(piece.lengths) for piece in pieces),
+        "tokens": sum(len(piece.tokens) for piece in pieces),
+        "dtype": pieces[0].tokens.dtype.str,
         "sha256": digest.hexdigest(),
     }
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -201,7 +201,7 @@ def _read_parquet(path: Path, columns: list[str], start: int, stop: int) -> Iter
     batch_rows = max(1, min(BATCH_ROWS, BATCH_BYTES // max(num_bytes, 1)))
     left = stop - start
     try:
-        for batch in file.iter_batches(batch_rows, row_groups=groups, columns=columns):
+        for batch in file.iter_batches(batch_rows, row_groups=groups, columns=columns, use_threads=False):
             rows = batch.slice(min(skip, len(batch)), left)
             skip = max(0, skip - len(batch))
             left -= len(rows)

@@ -81,7 +81,12 @@ class Tokenizer:
     @cached_property
     def sha256(self) -> str:
         """Identity: over ranks, pattern and special tokens in a fixed form, never over the name"""
-        return identity(self.ranks, self.pattern, self.special_tokens)
+        return identity(self.file, self.pattern, self.special_tokens)
+
+    @cached_property
+    def file(self) -> bytes:
+        """The .tiktoken file of its ranks"""
+        return tiktoken_bytes(self.ranks)
 
     @cached_property
     def encoding(self) -> "tiktoken.Encoding":
@@ -112,7 +117,7 @@ class Tokenizer:
         about = {"name": self.name, "pattern": self.pattern, "special_tokens": by_id, "sha256": self.sha256}
         text = json.dumps(about, ensure_ascii=False, indent=1) + "\n"
         return {
-            "tokenizer.tiktoken": shard.write_bytes(root / "tokenizer.tiktoken", tiktoken_bytes(self.ranks)),
+            "tokenizer.tiktoken": shard.write_bytes(root / "tokenizer.tiktoken", self.file),
             "tokenizer.json": shard.write_bytes(root / "tokenizer.json", text.encode()),
             "token_bytes.npy": shard.write_array(root / "token_bytes.npy", self.token_bytes()),
         }

@@ -11,10 +11,10 @@ A file that holds ranks alone takes the caller's pattern. The readers check the 
 what they found is a tokenizer.
 """
 
-import base64
 import binascii
 import hashlib
 import json
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -42,14 +42,15 @@ def read_tiktoken(path: Path) -> dict[bytes, int]:
 
 def tiktoken_bytes(ranks: dict[bytes, int]) -> bytes:
     """The .tiktoken file of these ranks, sorted by rank: equal ranks, equal bytes"""
-    by_rank = sorted((rank, token) for token, rank in ranks.items())
-    return b"".join(b"%s %d\n" % (base64.b64encode(token), rank) for rank, token in by_rank)
+    base64 = binascii.b2a_base64
+    by_rank = sorted(ranks.items(), key=itemgetter(1))
+    return b"".join([b"%s %d\n" % (base64(token, newline=False), rank) for token, rank in by_rank])
 
 
-def identity(ranks: dict[bytes, int], pattern: str, special_tokens: dict[str, int]) -> str:
-    """sha256 over what a tokenizer does, in a fixed form: whatever file it came from, whatever its name"""
+def identity(file: bytes, pattern: str, special_tokens: dict[str, int]) -> str:
+    """sha256 over what a tokenizer does, in a fixed form: its .tiktoken file, whatever file it came from or its name"""
     by_id = sorted(special_tokens.items(), key=lambda item: item[1])
-    content = [hashlib.sha256(tiktoken_bytes(ranks)).hexdigest(), pattern, by_id]
+    content = [hashlib.sha256(file).hexdigest(), pattern, by_id]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
@@ -65,7 +66,7 @@ def read_written(root: Path) -> Parts:
             )
     parts = Parts(entry["name"], read_tiktoken(root / "tokenizer.tiktoken"), entry["pattern"], entry["special_tokens"])
     check_parts(parts, ())
-    found, recorded = identity(*parts[1:]), entry["sha256"]
+    found, recorded = identity(tiktoken_bytes(parts.ranks), parts.pattern, parts.special_tokens), entry["sha256"]
     if found != recorded:
         raise ValueError(
             f"{path} is for sha256 {recorded[:12]:s}, the files have {found[:12]}: damaged, build it again."

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-DATA = ("nano32k.tiktoken", "words.txt.xz", "identity.jsonl", "selftest.jsonl", "report.css", "NOTICE.md")
+DATA = ("nano32k.tiktoken", "words.txt.zst", "identity.jsonl", "selftest.jsonl", "report.css", "NOTICE.md")
 
 pytestmark = pytest.mark.slow  # builds, downloads and installs
 

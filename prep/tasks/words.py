@@ -13,7 +13,6 @@ in both spelling tasks. Legend: C rows of a block, N words, L letters of all of 
 
 import functools
 import hashlib
-import lzma
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ import pyarrow.compute as pc
 
 from prep.conversation import index_array, text_array
 
-WORDS_PATH = Path(__file__).parent.parent / "data" / "words.txt.xz"
+WORDS_PATH = Path(__file__).parent.parent / "data" / "words.txt.zst"
 TEST_SHARE = 20  # one word in so many is a test word
 ODD = np.uint64(0x9E3779B97F4A7C15)  # 2**64 over the golden ratio
 
@@ -91,18 +90,18 @@ def spelled(words: pa.LargeStringArray) -> pa.LargeStringArray:
 def is_test_word(words: pa.LargeStringArray) -> Array:
     """N words, none of them empty -> (N,) bool: a function of the letters of each"""
     letters, bounds = letters_of(words)
-    powers = np.multiply.accumulate(np.full(len(letters), ODD))  # ODD**1, ODD**2, ... modulo 2**64
-    sums = np.add.reduceat(letters * powers, bounds[:-1])
-    # a word that starts at s has the factor ODD**s too much: out with it, and where a word stands no longer matters
-    unshift = np.multiply.accumulate(np.full(len(letters), pow(int(ODD), -1, 1 << 64), dtype=np.uint64))
-    is_test: Array = mix(sums * unshift[bounds[:-1]]) % np.uint64(TEST_SHARE) == 0
+    lengths = np.diff(bounds)
+    powers = ODD ** np.arange(lengths.max(initial=0), dtype=np.uint64)  # 1, ODD, ODD**2, ... modulo 2**64
+    place = np.arange(len(letters)) - np.repeat(bounds[:-1], lengths)  # (L,) of each letter in its word
+    is_test: Array = mix(np.add.reduceat(letters * powers[place], bounds[:-1])) % np.uint64(TEST_SHARE) == 0
     return is_test
 
 
 @functools.cache
 def word_list() -> pa.LargeStringArray:
     """all words, lower case a-z, each once, in the order of the file"""
-    text = np.frombuffer(lzma.decompress(WORDS_PATH.read_bytes()), dtype=np.uint8)
+    with pa.input_stream(WORDS_PATH, compression="zstd") as file:
+        text = np.frombuffer(file.read(), dtype=np.uint8)
     ends = np.flatnonzero(text == ord("\n"))
     bounds = np.concatenate([[0], ends - np.arange(len(ends))])
     return strings_of(text[text != ord("\n")], bounds)
