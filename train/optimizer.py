@@ -71,8 +71,7 @@ def build_optimizers(
             {"params": [model.x0_lambdas], "lr": 0.5, "betas": (0.96, 0.95)},
             {"params": smear_backout, "lr": 0.2},
         ]
-    fused = model.lm_head.weight.device.type == "cuda"
-    adamw = AdamW(adam, betas=BETAS, eps=EPS, weight_decay=weight_decay, fused=fused)
+    adamw = AdamW(adam, betas=BETAS, eps=EPS, weight_decay=weight_decay, fused=True)
     matrices = list(model.transformer.h.parameters())
     # one group a size of matrix, as nanochat has them: the order decides which state belongs to which matrix
     groups = [{"params": [p for p in matrices if p.numel() == size]} for size in {p.numel() for p in matrices}]
