@@ -23,8 +23,9 @@ import numpy as np
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT)]
 
+from prep.batches import read_batch  # noqa: E402
 from prep.shard import DOC, FORMAT, ROW, VERSION, Split, open_shards, write_array, write_manifest  # noqa: E402
-from train.loader import make_batch, prefetch, read_batch  # noqa: E402
+from train.loader import make_batch, prefetch  # noqa: E402
 
 B, T = 32, 2048
 DOC_LEN = 293  # about seven conversations a row

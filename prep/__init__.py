@@ -11,11 +11,13 @@ Chat data to training data, once and offline. Read the modules in the order of t
     write              write, shard (the format), output (lock, staging, rename), record (build.json)
     where it runs      engines (processes, threads), engines_ray, signals
     is it right        verify, mask_rules, selftest, doctor
-    look at it         stats*, show (pick, show_text, origin), report*, plan_runs (steps, plan_text), watch, overlap*, try_rows
+    look at it         stats*, show (pick, show_text, origin), report*, plan_runs (plan_text), watch, overlap*, try_rows
     tokenizers         tokenizer (files, check, train), tokenizer_nanochat (safe_pickle), tokenizer_hf (regex)
+    for training       steps (schedule): which rows each step trains; batches: their arrays; dataset: for other trainers
     commands           cli, cli_about, cli_see, cli_overlap, cli_tokenizer, cli_try
 
-`prep.shard` is the format on disk and all that the trainer imports from here; nothing here imports torch.
+The trainer takes `shard`, the format on disk, and what stands under "for training". Nothing here imports torch but `dataset`
+and the selftest.
 """
 
 __version__ = "0.1.0"

@@ -8,7 +8,7 @@ The launch table: all that can be known of a run before a GPU is booked.
     ...
     ranks  rows  accumulation  memory a rank  hours      and the torchrun line of each
 
-Steps, rows, targets and learning rates are the trainer's own arithmetic (prep.steps, train.schedule). Weights, FLOPs and
+Steps, rows, targets and learning rates are the trainer's own arithmetic (prep.steps, prep.schedule). Weights, FLOPs and
 checkpoints are counted for the model of train/model.py without building it; a test compares them with it. Memory is an
 estimate: what eager bfloat16 training keeps, counted once with hooks; torch.compile needs less.
 
@@ -22,10 +22,9 @@ from typing import Any
 
 import numpy as np
 
+from prep.schedule import lr_multiplier
 from prep.shard import Split, open_shards
-from prep.steps import LR_FRAC, MODES, device_batch, plan_steps, step_sums
-from train.plan import Plan
-from train.schedule import lr_multiplier
+from prep.steps import LR_FRAC, MODES, Plan, device_batch, plan_steps, step_sums
 
 # the trainer's defaults
 SEED, EVAL_EVERY, SAVE_EVERY, WARMDOWN_RATIO, DEPTH = 42, 150, 500, 0.2, 12

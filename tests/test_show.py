@@ -16,9 +16,8 @@ from prep.options import Options
 from prep.shard import Split, open_shards
 from prep.show import show_conversation, show_row, show_step
 from prep.show_text import coloured, plain, visible
-from prep.steps import plan_steps, step_sums
+from prep.steps import FILLER, plan_steps, step_sums
 from prep.tokenizer import Tokenizer, load_tokenizer
-from train.plan import FILLER
 
 EVIL = "a\x1b]0;owned\x07 [bold]b[/bold] :smile: \u202ec <|assistant_end|> d[[0]]\r"
 SUM = {"role": "assistant", "content": [{"type": "text", "text": "It is "}, {"type": "python", "text": "2+2"},
@@ -225,7 +224,7 @@ def test_origin_is_the_source_row_as_it_came(root: Path, train: Split, tmp_path:
 
 @pytest.mark.parametrize("mode", ["mid", "sft"])
 def test_steps_are_those_of_the_trainer(root: Path, train: Split, mode: str) -> None:
-    from train.plan import make_plan, micro_batches, row_targets
+    from prep.steps import make_plan, micro_batches, row_targets
 
     counts = row_targets(train, mode, False)
     for batch, epochs in ((128, 1.0), (512, 2.5), (128 * 64, 3.0)):

@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, NoReturn
 
+from prep.steps import LR_FRAC
+
 DESCRIPTION = "Train on finished shards: mid (every token trains) or sft (only what the assistant says trains)."
 
 
@@ -65,7 +67,7 @@ class Config:
 
     @property
     def lr_frac(self) -> float:
-        return self.init_lr_frac if self.init_lr_frac is not None else {"mid": 1.0, "sft": 0.02}[self.mode]
+        return self.init_lr_frac if self.init_lr_frac is not None else LR_FRAC[self.mode]
 
 
 # what makes a run another run; everything else (ranks, micro-batches, device, what is logged) may change when resuming

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from prep.shard import Array, Split
+from prep.steps import FILLER, micro_batches
 from train.distributed import Ranks
 from train.loader import prefetch
 from train.loss import BatchLoss
-from train.plan import FILLER, micro_batches
 
 
 def source_names(split: Split) -> list[str]:

@@ -17,6 +17,8 @@ from typing import Any
 
 import torch
 
+from prep.watch import first_and_last, read_records
+
 Record = dict[str, Any]
 
 # dense bfloat16 FLOP/s of a device, by a part of its name; the first that occurs counts
@@ -54,8 +56,10 @@ class Metrics:
 
     def __init__(self, path: Path, first_step: int, is_main: bool) -> None:
         self.path, self.is_main, self.total_seconds = path, is_main, 0.0
-        self.records = [record for record in read_records(path) if record["step"] < first_step] if is_main else []
+        self.records: list[Record] = []
         if is_main:
+            before = read_records(path) if path.is_file() else []
+            self.records = [record for record in before if record["step"] < first_step]
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text("".join(json.dumps(record) + "\n" for record in self.records))
         self.remote: Any = None
@@ -90,28 +94,12 @@ class Metrics:
             self.remote.finish()
 
 
-def read_records(path: Path) -> list[Record]:
-    """The whole lines of a metrics.jsonl; the last one may have been cut by a kill."""
-    records = []
-    for line in path.read_text().splitlines() if path.is_file() else []:
-        try:
-            records.append(json.loads(line))
-        except ValueError:
-            break
-    return records
-
-
 def summary(records: list[Record], rows: list[tuple[str, str]]) -> str:
     """The table at the end: `rows` as they are, then train loss and val bits per byte by source, first and last."""
     lines = [f"  {name:<12}{value}" for name, value in rows]
     lines.append(f"  {'source':<24}{'train loss':>20}{'val bpb':>20}")
-    found: dict[str, dict[str, list[float]]] = {}
-    for record in records:
-        for key in ("loss_by_source", "val_bpb_by_source_before", "val_bpb_by_source"):
-            for name, value in record.get(key, {}).items():
-                found.setdefault(name, {}).setdefault(key.removesuffix("_before"), []).append(value)
-    for name, by_key in sorted(found.items()):
-        values = [by_key.get(key) for key in ("loss_by_source", "val_bpb_by_source")]
-        cells = [f"{each[0]:.4f} -> {each[-1]:.4f}" if each else "-" for each in values]
+    loss, bpb = (first_and_last(records, key) for key in ("loss_by_source", "val_bpb_by_source"))
+    for name in sorted(loss.keys() | bpb.keys()):
+        cells = ["{:.4f} -> {:.4f}".format(*found[name]) if name in found else "-" for found in (loss, bpb)]
         lines.append(f"  {name:<24}{cells[0]:>20}{cells[1]:>20}")
     return "\n".join(lines)

@@ -20,7 +20,9 @@ from typing import Any
 
 import torch
 
+from prep.schedule import lr_multiplier
 from prep.shard import Array
+from prep.steps import micro_batches
 from train.checkpoint import read_meta, remove_run, save_checkpoint, steps_in
 from train.config import parse_args
 from train.distributed import Ranks, StopFlag, start_ranks
@@ -29,9 +31,7 @@ from train.loader import prefetch
 from train.loss import BatchLoss
 from train.metrics import Metrics, peak_flops, step_record, summary
 from train.optimizer import set_step
-from train.plan import micro_batches
 from train.preview import preview
-from train.schedule import lr_multiplier
 from train.setup import Run, set_up
 
 

@@ -7,41 +7,35 @@
     first row  <|bos|><|user_start|>2+2?<|user_end|><|assistant_start|>[4<|assistant_end|>]     [..] trains
 """
 
-import base64
-
 import numpy as np
 
+from prep.batches import read_batch
+from prep.schedule import lr_multiplier
+from prep.steps import FILLER
+from prep.tokenizer_files import read_tiktoken
 from train.distributed import Ranks
-from train.loader import read_batch
 from train.optimizer import memory_bytes
-from train.plan import FILLER
-from train.schedule import lr_multiplier
 from train.setup import Run
 
 SHOWN_TOKENS = 200  # of each row
 
 
 def preview(run: Run, ranks: Ranks) -> str:
-    config, plan, model, T = run.config, run.plan, run.model.config, run.split.max_seq_len
+    config, plan, model = run.config, run.plan, run.model.config
+    T, G = run.split.max_seq_len, plan.rows_per_step
     targets = [plan.targets_of_step(step) for step in range(plan.num_steps)]
     last = plan.num_steps - 1
     num_filled = int((plan.rows_of_step(last) != FILLER).sum())
-    share = 1 - sum(targets) / (plan.num_steps * plan.rows_per_step * T)
+    share = 1 - sum(targets) / (plan.num_steps * G * T)
     shape = (plan.num_steps, config.warmdown_ratio, config.lr_frac)
     lr = {part: lr_multiplier(min(int(part * plan.num_steps), last), *shape) for part in (0, 0.5, 0.8, 1)}
-    weights = list(run.model.parameters())
+    num_weights = sum(weight.numel() for weight in run.model.parameters())
     # for the backward each layer keeps about 34 numbers a position and channel
     kept = 34 * run.device_batch * T * model.n_embd * model.n_layer * run.model.transformer.wte.weight.itemsize
-    num_micro = plan.rows_per_step // (ranks.world_size * run.device_batch)
+    num_micro = G // (ranks.world_size * run.device_batch)
     lines = [
-        (
-            "model",
-            f"{sum(weight.numel() for weight in weights):,} weights, depth {model.n_layer}, width {model.n_embd}",
-        ),
-        (
-            "steps",
-            f"{plan.num_steps} of {plan.rows_per_step * T:,} tokens: {plan.rows_per_step} rows, the last {num_filled}",
-        ),
+        ("model", f"{num_weights:,} weights, depth {model.n_layer}, width {model.n_embd}"),
+        ("steps", f"{plan.num_steps} of {G * T:,} tokens: {G} rows, the last {num_filled}"),
         ("targets", f"{sum(targets):,}; a step {min(targets):,} to {max(targets):,}, mean {np.mean(targets):,.0f}"),
         ("padding", f"{share:.2%} of all positions train nothing"),
         ("lr", "times " + ", ".join(f"{value:.4g} at {part:.0%}" for part, value in lr.items())),
@@ -54,19 +48,14 @@ def preview(run: Run, ranks: Ranks) -> str:
 
 def first_rows(run: Run) -> list[str]:
     """The first micro-batch as text, the first tokens of each row, what trains in brackets"""
-    text, special = (
-        (run.shards.root / "tokenizer.tiktoken").read_bytes(),
-        run.split.manifest["tokenizer"]["special_tokens"],
-    )
-    pieces = {
-        int(rank): base64.b64decode(piece) for piece, rank in (line.split() for line in text.splitlines() if line)
-    }
+    special = run.split.manifest["tokenizer"]["special_tokens"]
+    pieces = {rank: piece for piece, rank in read_tiktoken(run.shards.root / "tokenizer.tiktoken").items()}
     pieces |= {number: name.encode() for name, number in special.items()}
-    rows, out = run.plan.rows_of_step(0)[: run.device_batch], []
+    rows, out, marks = run.plan.rows_of_step(0)[: run.device_batch], [], {1: b"[", -1: b"]", 0: b""}
     for row, ids, targets in zip(rows, *read_batch(run.split, rows, run.config.mode), strict=True):
-        trains = np.concatenate([[False], targets >= 0])[:SHOWN_TOKENS]
-        marks = {1: b"[", -1: b"]", 0: b""}
-        change = np.diff(trains.astype(int), prepend=0)
-        shown = b"".join(marks[int(c)] + pieces.get(int(token), b"?") for token, c in zip(ids, change, strict=False))
+        change = np.diff(np.concatenate([[0, 0], targets >= 0]))  # of each token: it trains, unlike the one before
+        shown = b"".join(
+            marks[c] + pieces.get(i, b"?") for i, c in zip(ids.tolist()[:SHOWN_TOKENS], change.tolist(), strict=False)
+        )
         out.append(f"\nrow {row}, what trains in brackets:\n{shown.decode(errors='replace')}")
     return out

@@ -6,10 +6,10 @@ import torch
 from test_model import random_model
 
 from prep.shard import open_shards
+from prep.steps import make_plan, micro_batches, row_targets
 from train.distributed import start_ranks
 from train.loader import make_batch
 from train.loss import BatchLoss
-from train.plan import make_plan, micro_batches, row_targets
 
 
 def main(shards: str, mode: str, dtype: str, out: str) -> None:

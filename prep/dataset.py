@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from prep.shard import open_shards
-from train.plan import epoch_order, row_targets
+from prep.steps import epoch_order, row_targets
 
 IGNORE = -100
 
