@@ -99,6 +99,7 @@ def main() -> None:
             found = rates(
                 {
                     "numpy": lambda ids: single[ids].astype(np.int64),
+                    "numpy int32": lambda ids: single[ids].astype(np.int32),
                     "mid": lambda ids: read_batch(split, ids, "mid"),
                     "sft": lambda ids: read_batch(split, ids, "sft"),
                     "batch mid": lambda ids: make_batch(split, ids, "mid", False),

@@ -9,8 +9,6 @@ No byte is looked for: what is filled, trained and from where, the build stores.
 Legend: B rows of a batch, T positions.
 """
 
-from typing import Any
-
 import numpy as np
 
 from prep.shard import Array, Split
@@ -45,13 +43,18 @@ def read_documents(split: Split, row_ids: Array) -> tuple[Array, Array, Array]:
 
     `np.repeat(sources, lengths).reshape(B, T + 1)` is the source of each position. No token is looked at.
     """
-    lengths: list[Any] = []
-    sources: list[Any] = []
-    numbers: list[Array] = []
-    for row in row_ids:
-        first, end = split.doc_range(int(row)) if row != FILLER else (0, 0)
-        docs = split.docs[first:end]
-        lengths += [docs["length"], [split.max_seq_len + 1 - int(docs["length"].sum())]]
-        sources += [docs["source"], [0]]
-        numbers.append(np.arange(end - first + 1))
-    return np.concatenate(lengths), np.concatenate(sources).astype(np.int32), np.concatenate(numbers).astype(np.int32)
+    real = row_ids != FILLER
+    rows = np.where(real, row_ids, 0)
+    first_doc = split.rows["first_doc"]
+    first = first_doc[rows].astype(np.int64)  # (B,)
+    following = first_doc[np.minimum(rows + 1, split.num_rows - 1)].astype(np.int64)
+    ends = np.where(rows + 1 < split.num_rows, following, split.entry["docs"])
+    counts = np.where(real, ends - first, 0)
+    starts = np.concatenate([[0], np.cumsum(counts + 1)])  # one more, for the padding
+    row = np.repeat(np.arange(len(rows)), counts + 1)
+    numbers = np.arange(len(row)) - starts[row]
+    docs = split.docs[np.minimum(first[row] + numbers, len(split.docs) - 1)]
+    lengths, sources, padding = docs["length"].astype(np.int64), docs["source"].astype(np.int32), starts[1:] - 1
+    lengths[padding] = sources[padding] = 0
+    lengths[padding] = split.max_seq_len + 1 - np.add.reduceat(lengths, starts[:-1])
+    return lengths, sources, numbers.astype(np.int32)

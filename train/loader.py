@@ -48,11 +48,13 @@ class Batch:
 def pack_targets(targets: Array) -> tuple[Array, Array]:
     """targets (B, T) -> flat positions that train and their labels (K,) int32, filled up with label -1"""
     flat = targets.reshape(-1)
-    positions = np.flatnonzero(flat >= 0)
+    trained = flat >= 0
+    if trained.all() and len(flat) % ROUND_TO == 0:  # most batches of mid
+        return np.arange(len(flat), dtype=np.int32), flat
+    positions = np.flatnonzero(trained)
     num_padded = max(1, -(-len(positions) // ROUND_TO)) * ROUND_TO
     where, labels = np.zeros(num_padded, dtype=np.int32), np.full(num_padded, -1, dtype=np.int32)
-    where[: len(positions)] = positions
-    labels[: len(positions)] = flat if len(positions) == len(flat) else flat[positions]
+    where[: len(positions)], labels[: len(positions)] = positions, flat[trained]
     return where, labels
 
 
@@ -65,8 +67,9 @@ def make_batch(split: Split, row_ids: Array, mode: str, isolated: bool, pin: boo
         targets = np.where(docs[:, 1:] == docs[:, :-1], targets, np.int32(-1))
         extra = [np.ascontiguousarray(docs[:, :-1])]
     positions, labels = pack_targets(targets)
-    # a target at flat position p of (B, T) is at p + p // T + 1 of (B, T + 1)
-    by_target = np.repeat(sources, lengths)[positions + positions // split.max_seq_len + 1]
+    by_target = np.repeat(sources, lengths).reshape(-1, width)[:, 1:].reshape(-1)
+    if not (len(positions) == len(by_target) == positions[-1] + 1):
+        by_target = by_target[positions]
     inputs = np.ascontiguousarray(inputs)  # one layout for compiled code, fillers or not
     tensors = [torch.from_numpy(array) for array in (inputs, positions, labels, by_target, *extra)]
     return Batch(row_ids, *[tensor.pin_memory() if pin else tensor for tensor in tensors])
