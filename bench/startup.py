@@ -3,6 +3,8 @@ From nothing to the first batch of a build of a billion tokens.
 
     python bench/startup.py         # seconds: importing torch, and everything else until the first batch is there
 
+Once as `python`, once under torchrun, whose agent imports torch for itself before it starts the rank; that is taken off too.
+
 The build is made of empty (sparse) files with a real table of rows, so it costs no disk; the trainer maps them and reads
 the table of rows, the first rows and their documents, whatever the size of the rest.
 """
@@ -37,7 +39,7 @@ config = parse_args(sys.argv[1:])
 with start_ranks("cpu") as ranks:
     run = set_up(config, ranks)
     next(prefetch(run.split, rows_to_train(run, ranks), config.mode, False, False))
-print("seconds", imported - started, time.perf_counter() - imported)
+print("seconds", imported - started, time.perf_counter() - imported, time.time())
 """
 
 
@@ -72,21 +74,37 @@ def write_sparse_build(root: Path, num_rows: int) -> None:
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         write_sparse_build(Path(folder), NUM_TOKENS // T)
-        found = []
-        for mode in ("mid", "sft", "mid", "sft"):
-            flags = ["--shards", folder, "--out", f"{folder}/out", "--mode", mode, "--eval-every", "0", "--depth", "2"]
-            started = time.perf_counter()
-            out = subprocess.run(
-                [sys.executable, "-c", CHILD, *flags], cwd=ROOT, capture_output=True, text=True, check=True
-            )
-            torch_seconds, rest = map(float, out.stdout.splitlines()[-1].split()[1:])
-            found.append(rest)
-            print(
-                f"{mode}: importing torch {torch_seconds:.2f} s, then {rest:.2f} s to the first batch "
-                f"({time.perf_counter() - started:.2f} s in all)",
-                flush=True,
-            )
-        print(f"over importing torch: {min(found):.2f} s at best, {max(found):.2f} s at worst")
+        script = Path(folder) / "first_batch.py"
+        script.write_text(f"import sys\nsys.path.insert(0, {str(ROOT)!r})\n{CHILD}")
+        torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "1"]
+        for name, launcher in (("python", [sys.executable]), ("torchrun", torchrun)):
+            found = []
+            for mode in ("mid", "sft", "mid", "sft"):
+                flags = [
+                    "--shards",
+                    folder,
+                    "--out",
+                    f"{folder}/out",
+                    "--mode",
+                    mode,
+                    "--eval-every",
+                    "0",
+                    "--depth",
+                    "2",
+                ]
+                started = time.time()
+                out = subprocess.run(
+                    [*launcher, str(script), *flags], capture_output=True, text=True, check=True
+                ).stdout
+                torch_seconds, rest, ended = map(float, out.splitlines()[-1].split()[1:])
+                imports = torch_seconds * (2 if launcher == torchrun else 1)
+                found.append(ended - started - imports)
+                print(
+                    f"{name}, {mode}: {ended - started:.2f} s to the first batch: importing torch {imports:.2f} s, "
+                    f"from there in the rank {rest:.2f} s",
+                    flush=True,
+                )
+            print(f"{name}: over importing torch {min(found):.2f} s at best, {max(found):.2f} s at worst")
 
 
 if __name__ == "__main__":

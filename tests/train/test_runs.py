@@ -6,8 +6,10 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -322,3 +324,29 @@ def stop_at(flags: list[Any], ranks: int, step: int, number: signal.Signals) -> 
             os.kill(int(children[-1]), number)  # one of them: the others must stop at the same step
         process.stdout.read()
     assert process.returncode == (0 if number == signal.SIGTERM else -number)
+
+
+@pytest.mark.parametrize("logger", ["wandb", "trackio"])
+def test_a_named_run_is_sent_to_the_logger(
+    build: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logger: str
+) -> None:
+    sent: list[Any] = []
+    module = ModuleType(logger)
+    module.init = lambda **about: sent.append(about) or module  # type: ignore[attr-defined]
+    module.log = sent.append  # type: ignore[attr-defined]
+    module.finish = lambda: sent.append("finished")  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, logger, module)
+    flags = ["--shards", build, *TINY, "--num-iterations", 3, "--out", tmp_path]
+    run_here(*flags, "--logger", logger)
+    assert sent == []  # a run without a name stays here
+    run_here(*flags, "--resume", "never", "--logger", logger, "--run", "first")
+    assert (sent[0]["project"], sent[0]["name"], sent[0]["config"]["num_iterations"]) == ("midprep", "first", 3)
+    assert sent[1:] == [*records(tmp_path), "finished"]
+
+
+def test_a_logger_that_is_not_installed_is_named(
+    build: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error_of: Callable[..., str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    line = error_of("--shards", build, *TINY, "--out", tmp_path, "--run", "first")
+    assert line == "error: --run first wants wandb, which is not installed: pip install wandb"
