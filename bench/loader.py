@@ -1,33 +1,38 @@
 """
 Batches of 32 x 2048 from the page cache, beside bare numpy.
 
-    python bench/loader.py          # Mtok/s of one process, ratios within one run
+    python bench/loader.py [--peers]        # Mtok/s of one process, ratios within one run
 
-    numpy       rows of one mapped array by fancy indexing, and one conversion (to int64): nothing can do with less
-    mid, sft    inputs int32 and targets int64 by `train.loader.read_batch`, -1 where nothing trains
+    numpy       rows of one array by fancy indexing, and one conversion, to int64 (or int32): nothing can do with less
+    mid, sft    inputs and targets int32 by `prep.batches.read_batch`, -1 where nothing trains
     batch       what the loop gets: also positions, labels and the source of each target, for losses by source
     waiting     what the loop waits for a batch from the thread while a step takes 100 ms
     memory      anonymous memory before and after a pass through everything
 """
 
 import argparse
+import importlib.util
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT)]
 
+from bench.peers import do_without_torchvision  # noqa: E402
 from prep.batches import read_batch  # noqa: E402
 from prep.shard import DOC, FORMAT, ROW, VERSION, Split, open_shards, write_array, write_manifest  # noqa: E402
 from train.loader import make_batch, prefetch  # noqa: E402
 
 B, T = 32, 2048
+PEER_ROWS = 4096
 DOC_LEN = 293  # about seven conversations a row
 
 
@@ -77,6 +82,52 @@ def rates(readers: dict[str, Callable[[np.ndarray], object]], batches: list[np.n
     return {name: B * T / statistics.median(each) / 1e6 for name, each in times.items()}
 
 
+def peers(tokens: np.ndarray, folder: Path) -> Iterator[tuple[str, Iterable[Any]]]:
+    """Those that are installed: (name, batches of B rows of the same tokens, without a mask), each read once beforehand"""
+    import pyarrow as pa
+    from datasets import Dataset, load_from_disk
+
+    flat = pa.FixedSizeListArray.from_arrays(pa.array(tokens.reshape(-1)), T + 1)
+    Dataset(pa.table({"tokens": flat})).save_to_disk(str(folder / "arrow"))
+    rows = load_from_disk(str(folder / "arrow")).with_format("torch")
+    yield "datasets", (rows[at : at + B]["tokens"] for at in range(0, len(tokens), B))
+    if importlib.util.find_spec("litdata"):
+        import litdata
+
+        loader = litdata.TokensLoader(block_size=T + 1)
+        litdata.optimize(
+            fn=PieceOf(tokens), inputs=list(range(0, len(tokens), 256)), output_dir=str(folder / "lit"),
+            chunk_bytes="64MB", item_loader=loader, num_workers=1, start_method="fork",
+        )  # fmt: skip
+        stream = litdata.StreamingDataset(str(folder / "lit"), item_loader=litdata.TokensLoader(block_size=T + 1))
+        yield "litdata", litdata.StreamingDataLoader(stream, batch_size=B)
+    if importlib.util.find_spec("streaming"):
+        do_without_torchvision()
+        from streaming import MDSWriter, StreamingDataset
+        from torch.utils.data import DataLoader
+
+        with MDSWriter(out=str(folder / "mds"), columns={"tokens": f"ndarray:uint16:{T + 1}"}) as writer:
+            for row in tokens:
+                writer.write({"tokens": row})
+        yield "MDS", DataLoader(StreamingDataset(local=str(folder / "mds"), batch_size=B), batch_size=B)
+
+
+class PieceOf:
+    def __init__(self, tokens: np.ndarray) -> None:
+        self.tokens = tokens
+
+    def __call__(self, row: int) -> Iterator[torch.Tensor]:
+        yield torch.from_numpy(self.tokens[row : row + 256].reshape(-1))
+
+
+def stream_rate(batches: Iterable[Any], num_rows: int) -> float:
+    """Mtok/s of batches one after the other"""
+    started = time.perf_counter()
+    for _ in batches:
+        pass
+    return num_rows * T / (time.perf_counter() - started) / 1e6
+
+
 def anonymous_mb() -> float:
     text = Path("/proc/self/smaps_rollup").read_text()
     return int(text.split("Anonymous:")[1].split()[0]) / 1024
@@ -85,6 +136,7 @@ def anonymous_mb() -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description="loader throughput beside bare numpy")
     parser.add_argument("--rows", type=int, default=16_384)
+    parser.add_argument("--peers", action="store_true", help="datasets, and litdata and MDS where they are installed")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
@@ -111,6 +163,12 @@ def main() -> None:
                 f"{name}: "
                 + ", ".join(f"{key} {rate:,.0f} Mtok/s ({rate / found['numpy']:.2f}x)" for key, rate in found.items())
             )
+        if args.peers:
+            few = single[:PEER_ROWS]
+            print(f"peers, {PEER_ROWS:,} rows in order, in one process:")
+            ours = prefetch(split, iter(np.arange(PEER_ROWS).reshape(-1, B)), "mid", False, pin=False)
+            for name, some in (("midprep", ours), *peers(few, root)):
+                print(f"    {name:<10} {stream_rate(some, PEER_ROWS):10,.0f} Mtok/s", flush=True)
         before, waits = anonymous_mb(), []
         stream = prefetch(split, iter(batches[:40]), "sft", False, pin=False)
         for _ in range(40):

@@ -146,7 +146,8 @@ def run_litdata(rows: Path, folder: Path) -> Result:
     return {"seconds": seconds, "tokens": tokens, "bytes": folder_bytes(folder / "lit"), "gives": "tokens"}
 
 
-def run_mds(rows: Path, folder: Path) -> Result:
+def do_without_torchvision() -> None:
+    """`streaming` imports it, and needs it for pictures only"""
     try:
         import torchvision  # noqa: F401
     except (ImportError, RuntimeError):  # not there, or not of this torch; writing does without, importing does not
@@ -160,6 +161,10 @@ def run_mds(rows: Path, folder: Path) -> Result:
             sys.modules[name].__spec__ = importlib.machinery.ModuleSpec(name, None)
         sys.modules["torchvision.datasets"].VisionDataset = object  # type: ignore[attr-defined]
         sys.modules["torchvision.transforms.functional"].to_tensor = None  # type: ignore[attr-defined]
+
+
+def run_mds(rows: Path, folder: Path) -> Result:
+    do_without_torchvision()
     from streaming import MDSWriter
 
     conversations, render = rows_of(rows), PlainRenderer(load_tokenizer())
