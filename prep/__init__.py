@@ -13,7 +13,8 @@ Chat data to training data, once and offline. Read the modules in the order of t
     is it right        verify, mask_rules, selftest, doctor
     look at it         stats*, show (pick, show_text, origin), report*, plan_runs (plan_text), watch, overlap*, try_rows
     tokenizers         tokenizer (files, check, train), tokenizer_nanochat (safe_pickle), tokenizer_hf (regex)
-    for training       steps (schedule): which rows each step trains; batches: their arrays; dataset: for other trainers
+    for training       steps (schedule): which rows each step trains; batches: their arrays; dataset: for other trainers;
+                       checkpoints: where a run keeps them
     commands           cli, cli_about, cli_see, cli_overlap, cli_tokenizer, cli_try
 
 The trainer takes `shard`, the format on disk, and what stands under "for training". Nothing here imports torch but `dataset`

@@ -151,6 +151,10 @@ class Split:
         if self.first_rows[-1] != self.num_rows:
             raise ValueError(f"{root}: shards of {name} have {self.first_rows[-1]} rows, the manifest {self.num_rows}")
 
+    @property
+    def source_names(self) -> list[str]:
+        return [str(source["name"]) for source in self.entry["sources"]]
+
     @cached_property
     def rows(self) -> Array:
         """(N,) ROW"""

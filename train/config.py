@@ -28,11 +28,9 @@ class Config:
     mode: str = flag("mid", str, "mid: every filled position is a target; sft: those the mask marks", ("mid", "sft"))
     split: str = flag("train", str, "split to train on")
     val_split: str = flag("val", str, "split to evaluate on")
-    attention: str = flag(
-        "causal", str, "isolated: conversations of a row do not see each other", ("causal", "isolated")
-    )
+    attention: str = flag("causal", str, "isolated: conversations do not see each other", ("causal", "isolated"))
     base: str | None = flag(
-        None, str, "start from this checkpoint: a path, or a tag (d12) of nanochat's; alone: its largest"
+        None, str, "checkpoint to start from: a path, a tag (d12) of nanochat's; alone: its largest"
     )
     base_step: int | None = flag(None, int, "step of --base (default: its last)")
     base_optimizer: bool = flag(False, bool, "go on with the optimizer state of --base")

@@ -9,13 +9,11 @@ An error of the user's is one line on stderr and exit code 1; a bug keeps its tr
 """
 
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from types import FrameType
 from typing import Any
 
 import torch
@@ -68,8 +66,7 @@ class Ranks:
 
 
 def choose_device(name: str) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
+    name = ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
     if name == "cuda" and not torch.cuda.is_available():
         raise ValueError("--device cuda: no CUDA device was found; use --device cpu, or install a CUDA build of torch")
     return torch.device(name, int(os.environ.get("LOCAL_RANK", "0"))) if name == "cuda" else torch.device("cpu")
@@ -118,18 +115,3 @@ def shows_first(store: Any) -> bool:
         return bool(store.add("midprep/error", 1) == 1)
     except Exception:
         return False  # the store went away: another rank ended the run
-
-
-class StopFlag:
-    """Set by SIGTERM or Ctrl-C: the loop then ends after the step it is in, with a checkpoint."""
-
-    def __init__(self) -> None:
-        self.is_set = False
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._stop)
-
-    def _stop(self, number: int, frame: FrameType | None) -> None:
-        if self.is_set:  # the second time at once
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
-        self.is_set = True

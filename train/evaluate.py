@@ -23,10 +23,6 @@ from train.loader import prefetch
 from train.loss import BatchLoss
 
 
-def source_names(split: Split) -> list[str]:
-    return [str(source["name"]) for source in split.entry["sources"]]
-
-
 def ratios(names: Sequence[str], over: Sequence[float], under: Sequence[float], unit: float = 1.0) -> dict[str, float]:
     """{name: sum over / sum under / unit} of what occurs; sources that share a name are taken together."""
     sums: dict[str, list[float]] = {}
@@ -57,7 +53,7 @@ def evaluate(
     net: BatchLoss, split: Split, rows: Array, mode: str, isolated: bool, device_batch: int, ranks: Ranks
 ) -> tuple[float, dict[str, float]]:
     """Bits per byte over `rows` (M,) of a split, whole and by source"""
-    names, device = source_names(split), ranks.device
+    names, device = split.source_names, ranks.device
     token_bytes = torch.from_numpy(np.load(split.root / "token_bytes.npy").astype(np.int64)).to(device)
     padded = np.full(-(-len(rows) // (ranks.world_size * device_batch)) * ranks.world_size * device_batch, FILLER)
     padded[: len(rows)] = rows

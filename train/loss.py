@@ -56,11 +56,6 @@ def slope_in_blocks(z: Tensor) -> Tensor:
     return torch.cat([slope(block) for block in torch.split(z, BLOCK_LEN)])
 
 
-def add(total: Tensor, part: Tensor) -> None:
-    """total (float32) += part (bfloat16); compiled, the part is not copied in float32 first"""
-    total.add_(part)
-
-
 def chunks(x: Tensor, num_vocab: int) -> Iterator[slice]:
     chunk_len = max(ROUND_TO, CHUNK_BYTES[x.device.type] // (num_vocab * x.element_size()) // ROUND_TO * ROUND_TO)
     return (slice(start, min(start + chunk_len, len(x))) for start in range(0, len(x), chunk_len))
@@ -83,7 +78,7 @@ class Loss(torch.autograd.Function):
         weight: Tensor,
         labels: Tensor,
         slope: Kernel = slope_in_blocks,
-        add: Add = add,
+        add: Add = Tensor.add_,
     ) -> tuple[Tensor, Tensor]:
         """x (K, d), weight (V, d), labels (K,), -1 where nothing trains -> sum of the losses, losses (K,)"""
         wide, w = torch.promote_types(x.dtype, torch.float32), weight.to(x.dtype)
@@ -95,7 +90,7 @@ class Loss(torch.autograd.Function):
             z = torch.mm(x[chunk], w.T, out=None if buffer is None else buffer[: len(here)])  # (C, V)
             buffer = z if buffer is None else buffer
             t = squash(z[row, at])  # of the labels
-            torch._dynamo.mark_dynamic(z, 0)
+            torch._dynamo.mark_dynamic(z, 0)  # chunks differ in length, and nothing else does
             sums = slope(z)
             losses[chunk] = trains * (torch.log(sums) - SOFTCAP * t)
             z[row, at] = ((1 - t * t) * (torch.exp(SOFTCAP * t) - sums)).to(z.dtype)
@@ -127,10 +122,11 @@ class BatchLoss(nn.Module):
     def __init__(self, model: GPT, compiled: bool) -> None:
         super().__init__()
         self.model = model
-        self.hidden, self.kernels = model.hidden, (slope_in_blocks, add)
-        if compiled:  # chunks differ in length, and nothing else does
+        self.hidden = model.hidden
+        self.kernels: tuple[Kernel, Add] = (slope_in_blocks, Tensor.add_)
+        if compiled:  # a compiled sum of float32 and bfloat16 makes no copy of the latter
             self.hidden = torch.compile(model.hidden, dynamic=False)
-            self.kernels = (torch.compile(slope), torch.compile(add))
+            self.kernels = (torch.compile(slope), torch.compile(lambda total, part: total.add_(part)))
 
     def forward(self, inputs: Tensor, positions: Tensor, labels: Tensor, docs: Tensor | None) -> tuple[Tensor, Tensor]:
         x = self.hidden(inputs, docs).flatten(0, 1).index_select(0, positions)  # (K, d)

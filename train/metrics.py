@@ -42,15 +42,6 @@ def step_record(step: int, num_steps: int, loss: float, lrm: float, dt: float, n
     return record | {"mfu": 100 * speed / peak if peak else 0.0}
 
 
-def step_line(record: Record, total_seconds: float) -> str:
-    step, num_steps = record["step"], record["num_steps"]
-    return (
-        f"step {step:05d}/{num_steps:05d} ({100 * step / num_steps:.2f}%) | loss: {record['loss']:.6f} | "
-        f"lrm: {record['lrm']:.2f} | dt: {1000 * record['dt']:.2f}ms | tok/sec: {record['tokens_per_second']:,.0f} | "
-        f"mfu: {record['mfu']:.2f} | total time: {total_seconds / 60:.2f}m"
-    )
-
-
 class Metrics:
     """Rank 0's; on other ranks it stays silent."""
 
@@ -81,7 +72,12 @@ class Metrics:
         self.records.append(record)
         with open(self.path, "a") as file:
             file.write(json.dumps(record) + "\n")
-        line = step_line(record, self.total_seconds)
+        step, num_steps, dt = record["step"], record["num_steps"], 1000 * record["dt"]
+        line = (
+            f"step {step:05d}/{num_steps:05d} ({100 * step / num_steps:.2f}%) | loss: {record['loss']:.6f} | "
+            f"lrm: {record['lrm']:.2f} | dt: {dt:.2f}ms | tok/sec: {record['tokens_per_second']:,.0f} | "
+            f"mfu: {record['mfu']:.2f} | total time: {self.total_seconds / 60:.2f}m"
+        )
         width = shutil.get_terminal_size().columns if sys.stdout.isatty() else len(line)
         while len(line) > width and " | " in line:  # the last fields go first
             line = line.rpartition(" | ")[0]

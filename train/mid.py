@@ -20,13 +20,15 @@ from typing import Any
 
 import torch
 
+from prep.checkpoints import read_meta, remove_run, steps_in
 from prep.schedule import lr_multiplier
 from prep.shard import Array
+from prep.signals import StopFlag
 from prep.steps import micro_batches
-from train.checkpoint import read_meta, remove_run, save_checkpoint, steps_in
+from train.checkpoint import save_checkpoint
 from train.config import parse_args
-from train.distributed import Ranks, StopFlag, start_ranks
-from train.evaluate import evaluate, ratios, source_names
+from train.distributed import Ranks, start_ranks
+from train.evaluate import evaluate, ratios
 from train.loader import prefetch
 from train.loss import BatchLoss
 from train.metrics import Metrics, peak_flops, step_record, summary
@@ -38,7 +40,7 @@ from train.setup import Run, set_up
 def train(run: Run, ranks: Ranks, metrics: Metrics) -> None:
     """The loop."""
     config, plan, split, device = run.config, run.plan, run.split, ranks.device
-    G, names, stop = plan.rows_per_step, source_names(split), StopFlag()
+    G, names, stop = plan.rows_per_step, split.source_names, StopFlag()
     loss_of = BatchLoss(run.model, run.compiled)
     net, num_micro = ranks.wrap(loss_of), G // (run.device_batch * ranks.world_size)
     batches = prefetch(split, rows_to_train(run, ranks), config.mode, config.isolated, device.type == "cuda")
@@ -133,9 +135,7 @@ def say_how_it_ended(run: Run, metrics: Metrics, ranks: Ranks) -> None:
     elif config.mode == "mid":
         ranks.say(f"\nnext: torchrun train/mid.py --shards {config.shards} --mode sft --base {out}")
     else:
-        ranks.say(
-            f"\nnext, in a nanochat checkout: NANOCHAT_BASE_DIR={out.resolve()} python -m scripts.chat_cli -i sft"
-        )
+        ranks.say(f"\nnext, in nanochat: NANOCHAT_BASE_DIR={out.resolve()} python -m scripts.chat_cli -i sft")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

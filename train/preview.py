@@ -26,20 +26,21 @@ def preview(run: Run, ranks: Ranks) -> str:
     targets = [plan.targets_of_step(step) for step in range(plan.num_steps)]
     last = plan.num_steps - 1
     num_filled = int((plan.rows_of_step(last) != FILLER).sum())
-    share = 1 - sum(targets) / (plan.num_steps * G * T)
     shape = (plan.num_steps, config.warmdown_ratio, config.lr_frac)
     lr = {part: lr_multiplier(min(int(part * plan.num_steps), last), *shape) for part in (0, 0.5, 0.8, 1)}
     num_weights = sum(weight.numel() for weight in run.model.parameters())
     # for the backward each layer keeps about 34 numbers a position and channel
     kept = 34 * run.device_batch * T * model.n_embd * model.n_layer * run.model.transformer.wte.weight.itemsize
-    num_micro = G // (ranks.world_size * run.device_batch)
     lines = [
         ("model", f"{num_weights:,} weights, depth {model.n_layer}, width {model.n_embd}"),
         ("steps", f"{plan.num_steps} of {G * T:,} tokens: {G} rows, the last {num_filled}"),
         ("targets", f"{sum(targets):,}; a step {min(targets):,} to {max(targets):,}, mean {np.mean(targets):,.0f}"),
-        ("padding", f"{share:.2%} of all positions train nothing"),
+        ("padding", f"{1 - sum(targets) / (plan.num_steps * G * T):.2%} of all positions train nothing"),
         ("lr", "times " + ", ".join(f"{value:.4g} at {part:.0%}" for part, value in lr.items())),
-        ("ranks", f"{ranks.world_size} x {run.device_batch} rows x {num_micro} micro-batches"),
+        (
+            "ranks",
+            f"{ranks.world_size} x {run.device_batch} rows x {G // (ranks.world_size * run.device_batch)} micro-batches",
+        ),
         ("memory", f"about {memory_bytes(run.model) / 2**30:.2f} GiB of state, {kept / 2**30:.2f} GiB of activations"),
         ("writes to", str(run.root)),
     ]
@@ -54,8 +55,7 @@ def first_rows(run: Run) -> list[str]:
     rows, out, marks = run.plan.rows_of_step(0)[: run.device_batch], [], {1: b"[", -1: b"]", 0: b""}
     for row, ids, targets in zip(rows, *read_batch(run.split, rows, run.config.mode), strict=True):
         change = np.diff(np.concatenate([[0, 0], targets >= 0]))  # of each token: it trains, unlike the one before
-        shown = b"".join(
-            marks[c] + pieces.get(i, b"?") for i, c in zip(ids.tolist()[:SHOWN_TOKENS], change.tolist(), strict=False)
-        )
+        pairs = list(zip(ids.tolist(), change.tolist(), strict=False))[:SHOWN_TOKENS]
+        shown = b"".join(marks[c] + pieces.get(token, b"?") for token, c in pairs)
         out.append(f"\nrow {row}, what trains in brackets:\n{shown.decode(errors='replace')}")
     return out

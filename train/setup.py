@@ -18,10 +18,11 @@ import numpy as np
 import torch
 from torch.optim import Optimizer
 
+from prep.checkpoints import STAGES, Meta, find_base, read_meta, steps_in
 from prep.schedule import REFERENCE_BATCH, choose_device_batch
 from prep.shard import Array, Manifest, Shards, Split, check_files, open_shards
 from prep.steps import Plan, make_plan, row_targets, rows_a_step
-from train.checkpoint import STAGES, Meta, find_base, load_model, load_optimizers, read_meta, steps_in
+from train.checkpoint import load_model, load_optimizers
 from train.config import IDENTITY, Config
 from train.distributed import Ranks
 from train.model import GPT, config_of_depth
