@@ -31,8 +31,7 @@ BLOCK_LEN = 32  # rows a pointwise pass without a compiler
 ROUND_TO = 32  # the loader fills K up to a multiple of this
 LOG2_E = math.log2(math.e)
 
-Kernel = Callable[[Tensor], Tensor]
-Add = Callable[[Tensor, Tensor], object]
+Kernel = Callable[..., Any]
 
 
 def squash(z: Tensor) -> Tensor:
@@ -78,7 +77,7 @@ class Loss(torch.autograd.Function):
         weight: Tensor,
         labels: Tensor,
         slope: Kernel = slope_in_blocks,
-        add: Add = Tensor.add_,
+        add: Kernel = Tensor.add_,
     ) -> tuple[Tensor, Tensor]:
         """x (K, d), weight (V, d), labels (K,), -1 where nothing trains -> sum of the losses, losses (K,)"""
         wide, w = torch.promote_types(x.dtype, torch.float32), weight.to(x.dtype)
@@ -123,7 +122,7 @@ class BatchLoss(nn.Module):
         super().__init__()
         self.model = model
         self.hidden = model.hidden
-        self.kernels: tuple[Kernel, Add] = (slope_in_blocks, Tensor.add_)
+        self.kernels: tuple[Kernel, Kernel] = (slope_in_blocks, Tensor.add_)
         if compiled:  # a compiled sum of float32 and bfloat16 makes no copy of the latter
             self.hidden = torch.compile(model.hidden, dynamic=False)
             self.kernels = (torch.compile(slope), torch.compile(lambda total, part: total.add_(part)))
