@@ -125,7 +125,7 @@ class BatchLoss(nn.Module):
         self.kernels: tuple[Kernel, Kernel] = (slope_in_blocks, Tensor.add_)
         if compiled:  # a compiled sum of float32 and bfloat16 makes no copy of the latter
             self.hidden = torch.compile(model.hidden, dynamic=False)
-            self.kernels = (torch.compile(slope), torch.compile(lambda total, part: total.add_(part)))
+            self.kernels = (torch.compile(slope), torch.compile(Tensor.add_))
 
     def forward(self, inputs: Tensor, positions: Tensor, labels: Tensor, docs: Tensor | None) -> tuple[Tensor, Tensor]:
         x = self.hidden(inputs, docs).flatten(0, 1).index_select(0, positions)  # (K, d)
