@@ -34,8 +34,6 @@ SEPARATOR: Final = "\0"  # a text that holds it goes through tiktoken
 GROWTH: Final = 256 << 20
 FRESH_TEXT: Final = 64 << 20  # bytes of text after which its size is looked at
 
-OTHER, CUT = 10, 11  # kinds of ids beside the digits 0 .. 9: any other, and the separator
-
 
 @dataclass(frozen=True)
 class Scheme:
@@ -102,10 +100,10 @@ class Gigatoken:
     def __init__(self, tokenizer: Tokenizer, scheme: Scheme) -> None:
         self.tokenizer, self.scheme = tokenizer, scheme
         self.separator = len(tokenizer.ranks)
-        self.kind = np.full(self.separator + 1, OTHER, dtype=np.uint8)  # of each id: a digit's value, or one of the two
-        self.kind[self.separator] = CUT
-        if scheme.pairs:
-            self.kind[[tokenizer.ranks[b"%d" % digit] for digit in range(10)]] = np.arange(10)
+        digits = [tokenizer.ranks.get(b"%d" % digit, 0) for digit in range(10)]
+        self.low, self.span = np.uint32(min(digits)), np.uint32(max(digits) - min(digits))  # where their ids lie
+        self.value = np.full(int(self.span) + 1, -1)  # of each id there: the digit's, or -1
+        self.value[np.array(digits) - int(self.low)] = np.arange(10)
         self.pair = np.array([tokenizer.ranks.get(b"%02d" % number, -1) for number in range(100)])
         self._renew()
 
@@ -119,26 +117,30 @@ class Gigatoken:
         if self.new_text > FRESH_TEXT:
             self._look()
         ids = np.array(self.backend.encode(joined), copy=None)  # ours alone, written to below
-        kind = self.kind.take(ids)
-        keep, cuts, seconds = kind != CUT, np.flatnonzero(kind == CUT), self._pair_digits(ids, kind)
+        keep = ids != self.separator
+        cuts = np.flatnonzero(~keep)
+        seconds = self._pair_digits(ids) if self.scheme.pairs else cuts[:0]
         keep[seconds] = False
         ends = np.append(cuts, len(ids)) - np.searchsorted(seconds, np.append(cuts, len(ids)))
         assert len(ends) == len(texts)
-        return ids.take(np.flatnonzero(keep)), np.diff(ends - np.arange(len(ends)), prepend=0)
+        return ids[keep], np.diff(ends - np.arange(len(ends)), prepend=0)
 
-    def _pair_digits(self, ids: Array, kind: Array) -> Array:
+    def _pair_digits(self, ids: Array) -> Array:
         """
         (n,) ids with a token for each digit: puts the token of two neighbours, counted from the left of a number, where the
         first of them is, if there is one, and returns the places of the second
 
             in " " 1 2 3 . 4 5   ->   in " " 12 2 3 . 45 5,   places 3 and 7
         """
-        places = np.flatnonzero(kind < 10)
+        places = np.flatnonzero(ids - self.low <= self.span)  # unsigned: an id below wraps around
+        values = self.value[ids[places] - self.low]
+        if not (values >= 0).all():
+            places, values = places[values >= 0], values[values >= 0]
         starts = np.where(np.diff(places, prepend=-2) > 1, places, 0)  # where a number starts
-        seconds: Array = places[(places - np.maximum.accumulate(starts)) % 2 == 1]
-        pairs = self.pair[10 * kind[seconds - 1].astype(np.int64) + kind[seconds]]
+        second = np.flatnonzero((places - np.maximum.accumulate(starts)) % 2)
+        pairs = self.pair[10 * values[second - 1] + values[second]]
         known = pairs >= 0
-        seconds = seconds[known]
+        seconds: Array = places[second[known]]
         ids[seconds - 1] = pairs[known]
         return seconds
 

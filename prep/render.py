@@ -76,7 +76,8 @@ def place(batch: Conversations, ids: Array, lengths: Array, tokenizer: Tokenizer
     says = batch.roles == ASSISTANT if batch.trained is None else (batch.roles == ASSISTANT) & batch.trained
     trained = says[message] & (batch.kinds != OUTPUT)  # (P,)
 
-    tokens = np.empty(total, dtype=np.uint32)
+    text = to_tokens(ids, tokenizer.vocab_size)
+    tokens = np.empty(total, dtype=text.dtype)
     mask = np.zeros(total, dtype=np.uint8)
     is_text = np.ones(total, dtype=bool)
 
@@ -93,14 +94,14 @@ def place(batch: Conversations, ids: Array, lengths: Array, tokenizer: Tokenizer
     python, opens = batch.kinds[fenced] == PYTHON, part_starts[fenced]
     put(opens, either(python, "<|python_start|>", "<|output_start|>"), trained[fenced])
     put(opens + 1 + lengths[fenced], either(python, "<|python_end|>", "<|output_end|>"), trained[fenced])
-    tokens[is_text] = ids
+    tokens[is_text] = text
     mask[is_text] = np.repeat(trained, lengths)
 
     conv_lengths = offsets(np.diff(before[batch.parts]) + 2)[batch.messages]  # (C + 1,) without bos
     per_part = offsets(np.where(trained, lengths + 2 * fenced, 0))[batch.parts]
     per_message = offsets(np.diff(per_part) + says)[batch.messages]
     return Rendered(
-        tokens=to_tokens(tokens, tokenizer.vocab_size),
+        tokens=tokens,
         mask=mask,
         lengths=(np.diff(conv_lengths) + there).astype(np.uint32),
         trainable=np.diff(per_message).astype(np.uint32),
