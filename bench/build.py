@@ -1,7 +1,7 @@
 """
 The whole build against the plain loop and against encoding alone, and what issue by issue it promises, in one table.
 
-    python bench/build.py [--data-root DIR] [--quick]        about 5 minutes on 2 cores, 1 with --quick
+    python bench/build.py [--data-root DIR] [--quick] [--real SHARE]       about 5 minutes on 2 cores, 1 with --quick
 
 Everything is compared within one run. What uses one core is compared by processor seconds, which a busy machine disturbs
 least; two workers against one by the clock. A build is the whole command, from its start to its end, with an empty cache;
@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import shutil
 import statistics
 import subprocess
@@ -28,6 +29,7 @@ import numpy as np
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT)]
 
+from bench.real_size import make_data_root, scaled_mixture  # noqa: E402
 from prep.encode import ENGINES, why_not  # noqa: E402
 from prep.packing import pack  # noqa: E402
 from prep.tokenizer import load_tokenizer  # noqa: E402
@@ -36,6 +38,7 @@ PLAIN = [sys.executable, str(ROOT / "bench/plain_build.py")]
 BUILD = [sys.executable, "-m", "prep.cli", "build", "--quiet"]
 IDENTITY = ROOT / "prep/data/identity.jsonl"
 HUB = ROOT.parent / "shared/data/hub"
+DEFAULT = ROOT / "prep/mixtures/default.toml"
 GENERATED = {"simple_spelling": 0.6, "spelling_bee": 0.3, "arithmetic": 0.1}  # shares of a generated mixture
 
 Result = dict[str, float]
@@ -189,13 +192,11 @@ def compare_tasks(bench: Bench) -> None:
 
 def compare_warm(bench: Bench) -> None:
     """Builds that find a cache against the cold one, by the clock, with all workers"""
-    text = (
-        (ROOT / "prep/mixtures/default.toml").read_text()
-        if bench.mixture == "default"
-        else Path(bench.mixture).read_text()
-    )
+    text = (DEFAULT if bench.mixture == "default" else Path(bench.mixture)).read_text()
     seed = bench.mixture_file("seed", text.replace("seed = 42", "seed = 43"))
-    without = bench.mixture_file("remix", text.replace("size = 80_000", "size = 40_000"))
+    without = bench.mixture_file(
+        "remix", re.sub(r"(spelling_bee.\nsize = )(\w+)", lambda m: f"{m[1]}{int(m[2]) // 2}", text)
+    )
     added = bench.mixture_file("added", text + '\n[[train]]\ntask = "arithmetic"\nsize = 5000\n')
     found = defaultdict[str, list[Result]](list)
     for _ in range(bench.repeats):
@@ -263,6 +264,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-root", type=Path, help="data sets in the Hub's layout")
     parser.add_argument("--quick", action="store_true", help="one repetition, smaller sizes")
+    parser.add_argument("--real", type=float, metavar="SHARE", help="so large a part of the real data sets' rows")
     parser.add_argument("--only", default="speed,tasks,warm,pack,scale", help="parts, with commas")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -270,6 +272,10 @@ def main() -> None:
         bench = Bench(Path(folder), data_root, "default", 1 if args.quick else 3)
         if data_root is None:
             bench.mixture = bench.generated(100_000)
+        elif args.real:
+            bench.data_root = bench.folder / "real"
+            make_data_root(data_root, bench.data_root, args.real)
+            bench.mixture = bench.mixture_file("mid", scaled_mixture(DEFAULT.read_text(), args.real))
         versions = subprocess.run(
             [sys.executable, "-m", "pip", "freeze"], capture_output=True, text=True, check=False
         ).stdout.split()
