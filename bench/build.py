@@ -270,6 +270,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         data_root = args.data_root or (HUB if HUB.is_dir() else None)
         bench = Bench(Path(folder), data_root, "default", 1 if args.quick else 3)
+        if args.real and data_root is None:
+            parser.error("--real wants --data-root: it repeats the rows that are there")
         if data_root is None:
             bench.mixture = bench.generated(100_000)
         elif args.real:
