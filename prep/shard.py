@@ -19,8 +19,9 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -55,14 +56,24 @@ def to_tokens(ids: Array, vocab_size: int) -> Array:
 
 def write_array(path: Path, array: Array) -> dict[str, Any]:
     """Write a .npy file, synced to disk; returns its manifest entry {"bytes", "sha256"}."""
-    header = io.BytesIO()
     array = np.ascontiguousarray(array)
-    np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(array))
-    return write_bytes(path, header.getvalue(), array.reshape(-1).view(np.uint8).data if array.size else b"")
+    return write_rows(path, array.dtype, array.shape, [array])
+
+
+def write_rows(path: Path, dtype: npt.DTypeLike, shape: tuple[int, ...], chunks: Iterable[Array]) -> dict[str, Any]:
+    """The same of an array of this dtype and shape that comes in chunks of rows, each contiguous"""
+    header = io.BytesIO()
+    about = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(header, about)
+    return _write(path, chain([header.getvalue()], (chunk.reshape(-1).view(np.uint8).data for chunk in chunks)))
 
 
 def write_bytes(path: Path, *chunks: bytes | memoryview) -> dict[str, Any]:
     """Write chunks to `path`, synced to disk; returns {"bytes", "sha256"}."""
+    return _write(path, chunks)
+
+
+def _write(path: Path, chunks: Iterable[bytes | memoryview]) -> dict[str, Any]:
     digest, num_bytes = hashlib.sha256(), 0
     try:
         with open(path, "wb") as file:

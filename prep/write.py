@@ -1,31 +1,31 @@
 """
-Write one shard: gather its pieces from the runs, lay them out in rows, and write tokens and mask.
+Write one shard: cut its pieces out of the runs, one after the other as they lie in the rows, and write tokens and mask.
 
     runs      [aaaabbc][ddeeee]           mapped files, pieces wanted: e d c a
-    gathered  aaaa c dd eeee              run by run, each read from front to back
-    rows      eeeedd.. caaaa...           one more move puts everything in its place, padding too
+    segments  eeee dd ... | c aaaa ...    a view of a run each; padding is a view of a buffer of bos
+    rows      eeeedd...caaaa...           joined and written, a few rows at a time
 
-Both moves are Arrow's `take` on variable-length binary: it copies every piece with one memcpy, so no index per token is
-ever made. Padding and the bos that leads a split piece are pieces of a buffer of their own.
+Nothing is computed for a token: a piece costs two views and two copies of its bytes, whatever its length. In memory are the
+runs' mapped pages and CHUNK_ROWS rows.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
-from prep.conversation import index_array, offsets
+from prep.conversation import offsets
 from prep.plan import ShardPlan
 from prep.runs import Run, read_run, trained_in
-from prep.shard import DOC, ROW, write_array
+from prep.shard import DOC, ROW, write_rows
+
+CHUNK_ROWS = 512  # joined at a time
 
 Array = npt.NDArray[Any]
-
-# a run, the elements wanted of it (their offsets, and which comes when), and the trained tokens of each piece
-Part = tuple[Run, tuple[Array, Array], Array]
 
 
 @dataclass(frozen=True)
@@ -55,106 +55,93 @@ class ShardWriter:
     dtype: str
 
 
+@dataclass(frozen=True)
+class Segments:
+    """S stretches of tokens that make the rows when they are put one after the other, none of them empty."""
+
+    run: Array  # (S,) number of the run; one past the last run: the buffer of bos
+    start: Array  # (S,) first token of it
+    stop: Array  # (S,)
+    chunks: list[int]  # bounds of the segments that make CHUNK_ROWS rows each
+
+
 def write_shard(to: ShardWriter, plan: ShardPlan) -> WrittenShard:
-    """Gather and write one shard; tokens, then mask, so that only one of them is in memory."""
-    name = to.name.format(plan.number)
-    order = np.lexsort((plan.pieces["start"], plan.pieces["index"], plan.pieces["source"]))  # as they lie in the runs
-    lengths = plan.pieces["length"].astype(np.int64)  # (D,)
-    doc_lengths, row_docs = lengths + plan.lead, offsets(plan.docs_per_row)
+    """Cut out and write one shard: tokens, then mask."""
+    name, num_rows = to.name.format(plan.number), len(plan.docs_per_row)
+    row_docs = offsets(plan.docs_per_row)
+    doc_lengths = plan.pieces["length"].astype(np.int64) + plan.lead  # (D,)
     filled = np.add.reduceat(doc_lengths, row_docs[:-1])  # (R,)
-    places = layout(plan, order, lengths, to.width - filled)
-    parts = find_parts(plan.pieces[order], to.runs)
+    runs, run_of, first, trainable = find_pieces(plan.pieces, to.runs)
+    segments = lay_out(plan, run_of, first, len(runs), to.width - filled, to.width)
+    first_trained = list[Array]()
+
+    def packed() -> Iterator[Array]:
+        for mask in rows_of([run.mask for run in runs], np.zeros(to.width, "u1"), segments):
+            first_trained.append(mask[:, 0].copy())
+            yield np.packbits(mask, axis=1, bitorder="little")
+
+    tokens = rows_of([run.tokens for run in runs], np.full(to.width, to.bos, to.dtype), segments)
+    shapes = {"tokens": (to.dtype, to.width, tokens), "mask": ("|u1", -(-to.width // 8), packed())}
     files = {}
-
-    def write(kind: str, array: Array) -> None:
-        files[f"{name}.{kind}.npy"] = write_array(to.root / f"{name}.{kind}.npy", array)
-
-    write(
-        "tokens", lay_out([(run.tokens, *elements) for run, elements, _ in parts], *places, to.bos, to.dtype, to.width)
-    )
-    mask = lay_out([(run.mask, *elements) for run, elements, _ in parts], *places, 0, "u1", to.width)
-    write("mask", np.packbits(mask, axis=1, bitorder="little"))
+    for kind, (dtype, width, chunks) in shapes.items():
+        file = f"{name}.{kind}.npy"
+        files[file] = write_rows(to.root / file, dtype, (num_rows, width), chunks)
     docs = np.zeros(len(plan.pieces), dtype=DOC)
     for field in ("source", "repeat", "index"):
         docs[field] = plan.pieces[field]
-    docs["length"] = doc_lengths
-    docs["trainable"][order] = np.concatenate([trainable for _, _, trainable in parts])
-    rows = np.zeros(len(filled), dtype=ROW)
+    docs["length"], docs["trainable"] = doc_lengths, trainable
+    rows = np.zeros(num_rows, dtype=ROW)
     rows["first_doc"] = row_docs[:-1]
     rows["num_tokens"] = filled
     rows["num_targets"] = filled - 1
-    rows["num_trainable"] = np.add.reduceat(docs["trainable"], row_docs[:-1]) - mask[:, 0]  # position 0 is no target
-    return WrittenShard(rows, docs, {"name": name, "rows": len(rows), "files": files})
+    # position 0 is no target
+    rows["num_trainable"] = np.add.reduceat(docs["trainable"], row_docs[:-1]) - np.concatenate(first_trained)
+    return WrittenShard(rows, docs, {"name": name, "rows": num_rows, "files": files})
 
 
-def find_parts(pieces: Array, runs: tuple[RunFiles, ...]) -> list[Part]:
-    """Where pieces that are sorted by source and row lie: run by run, the elements of it, and what each piece trains"""
-    parts = []
+def find_pieces(pieces: Array, runs: tuple[RunFiles, ...]) -> tuple[list[Run], Array, Array, Array]:
+    """pieces (D,) PIECE -> the runs they lie in, and of each piece (D,) its run, first token there, and what it trains"""
+    found = list[Run]()
+    run_of, first, trainable = (np.empty(len(pieces), dtype=np.int64) for _ in range(3))
+    order = np.lexsort((pieces["index"], pieces["source"]))
+    ordered = pieces[order]
     for source, files in enumerate(runs):
-        a, b = np.searchsorted(pieces["source"], [source, source + 1])
-        cuts = a + np.searchsorted(pieces["index"][a:b], files.starts.astype(np.uint64))
+        a, b = np.searchsorted(ordered["source"], [source, source + 1])
+        cuts = a + np.searchsorted(ordered["index"][a:b], files.starts.astype(np.uint64))
         for block in np.flatnonzero(np.diff(cuts)):
-            run, some = read_run(files.paths[block]), pieces[cuts[block] : cuts[block + 1]]
-            row, length = some["index"].astype(np.int64) - files.starts[block], some["length"].astype(np.int64)
-            first = offsets(run.lengths)[row] + some["start"]
-            parts.append((run, _elements(first, length), trained_in(run, row, first, length)))
-    return parts
+            here, some = order[cuts[block] : cuts[block + 1]], ordered[cuts[block] : cuts[block + 1]]
+            run = read_run(files.paths[block])
+            row = some["index"].astype(np.int64) - files.starts[block]
+            start = offsets(run.lengths)[row] + some["start"]
+            run_of[here], first[here] = len(found), start
+            trainable[here] = trained_in(run, row, start, some["length"].astype(np.int64))
+            found.append(run)
+    return found, run_of, first, trainable
 
 
-def lay_out(
-    parts: list[tuple[Array, Array, Array]],
-    bounds: Array,
-    which: Array,
-    num_extra: int,
-    extra: int,
-    dtype: str,
-    width: int,
-) -> Array:
-    """Gather one column of the runs, and put its pieces and the `extra` ones between them into rows (R, width)"""
-    gathered = np.empty(int(bounds[-1]), dtype=dtype)
-    place = 0
-    for column, *elements in parts:
-        some = take(column, *elements)
-        gathered[place : place + len(some)] = some
-        place += len(some)
-    gathered[place : place + num_extra] = extra
-    return take(gathered, bounds, which).reshape(-1, width)
-
-
-def layout(plan: ShardPlan, order: Array, lengths: Array, free: Array) -> tuple[Array, Array, int]:
+def lay_out(plan: ShardPlan, run_of: Array, first: Array, buffer: int, free: Array, width: int) -> Segments:
     """
-    How the pieces, gathered in `order`, and a buffer of bos tokens after them make the rows.
-
-    lengths (D,) of the pieces, free (R,) padding of the rows -> offsets of the elements, which element comes when, and
-    the size of the buffer: a token for every lead and for every place of padding.
+    The segments of a shard's rows: before a piece that needs one a bos, after a row's last piece its padding, (R,) `free`,
+    both from the run numbered `buffer`.
     """
-    num_docs, num_rows = len(lengths), len(free)
-    bounds = offsets(np.concatenate([lengths[order], plan.lead.astype(np.int64), free]))
-    place = np.empty(num_docs, dtype=np.int64)
-    place[order] = np.arange(num_docs)
-    # every document is a lead (mostly of no tokens) and a piece; every row ends with its padding
-    pairs = np.stack([num_docs + np.arange(num_docs), place], axis=1).reshape(-1)
-    which = np.insert(pairs, 2 * np.cumsum(plan.docs_per_row), 2 * num_docs + np.arange(num_rows))
-    return bounds, which, int(plan.lead.sum() + free.sum())
+    lead, nothing = plan.lead.astype(np.int64), np.zeros(len(first), dtype=np.int64)
+    ends = 2 * np.cumsum(plan.docs_per_row)
+
+    def in_order(of_lead: Array, of_piece: Array, of_padding: Array | int) -> Array:
+        return np.insert(np.stack([of_lead, of_piece], axis=1).reshape(-1), ends, of_padding)
+
+    lengths = in_order(lead, plan.pieces["length"].astype(np.int64), free)
+    there = np.flatnonzero(lengths)
+    start, lengths = in_order(nothing, first, 0)[there], lengths[there]
+    row_ends = np.arange(CHUNK_ROWS, len(free), CHUNK_ROWS) * width
+    chunks = [0, *np.searchsorted(np.cumsum(lengths), row_ends, side="right").tolist(), len(there)]
+    return Segments(in_order(nothing + buffer, run_of, buffer)[there], start, start + lengths, chunks)
 
 
-def _elements(first: Array, length: Array) -> tuple[Array, Array]:
-    """Ranges of a run, which may touch or overlap -> offsets of elements, and the elements that make the ranges in turn"""
-    bounds = np.sort(np.concatenate([first, first + length]), kind="stable")  # two sorted runs, nearly: fast
-    bounds = bounds[np.diff(bounds, prepend=-1) > 0]
-    a, b = np.searchsorted(bounds, first), np.searchsorted(bounds, first + length)
-    counts = b - a
-    which = np.arange(counts.sum()) - np.repeat(offsets(counts)[:-1] - a, counts)
-    return bounds, which
-
-
-def take(data: Array, bounds: Array, which: Array) -> Array:
-    """Elements data[bounds[i] : bounds[i + 1]] for i in `which`, one after the other"""
-    if not len(which):
-        return data[:0]
-    size = data.dtype.itemsize
-    binary = pa.LargeBinaryArray.from_buffers(
-        pa.large_binary(), len(bounds) - 1, [None, pa.py_buffer(bounds * size), pa.py_buffer(data.view(np.uint8))]
-    )
-    taken = binary.take(index_array(which))
-    return np.frombuffer(taken.buffers()[2] or b"", dtype=data.dtype)
+def rows_of(columns: list[Array], buffer: Array, segments: Segments) -> Iterator[Array]:
+    """One column of the runs, and what padding is in it -> rows (r, width), a chunk at a time"""
+    views, size = [column.view(np.uint8).data for column in (*columns, buffer)], buffer.itemsize
+    for a, b in pairwise(segments.chunks):
+        places = (segments.run[a:b], segments.start[a:b] * size, segments.stop[a:b] * size)
+        joined = b"".join([views[run][x:y] for run, x, y in zip(*(each.tolist() for each in places), strict=True)])
+        yield np.frombuffer(joined, dtype=buffer.dtype).reshape(-1, len(buffer))
