@@ -60,6 +60,24 @@ def find_base(name: str, step: int | None, mode: str) -> tuple[Path, int]:
     raise FileNotFoundError(f"{what} nor a nanochat with {places[0]}: give a path, or set NANOCHAT_BASE_DIR")
 
 
+def find_run(root: Path, identity: dict[str, Any], resume: str) -> int:
+    """The step to go on from: that of the last whole checkpoint of the same run, or 0."""
+    steps = steps_in(root)
+    if not steps:
+        return 0
+    ours = read_meta(root, steps[-1]).get("midprep")
+    if ours is None:
+        raise ValueError(f"{root} holds checkpoints that midprep did not write: give another --out")
+    if resume == "never":
+        return 0
+    for name, value in identity.items():
+        theirs = ours["identity"].get(name)
+        if theirs != value:
+            found = f"{root} holds a run with {name} {theirs}, this one has {value}"
+            raise ValueError(f"{found}: give another --out, or --resume never to replace it")
+    return steps[-1]
+
+
 def read_meta(root: Path, step: int) -> Meta:
     path = root / f"meta_{step:06d}.json"
     try:

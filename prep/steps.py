@@ -104,6 +104,28 @@ def make_plan(counts: Array, rows_per_step: int, num_iterations: int | None, num
     return Plan(row_ids, counts[row_ids], rows_per_step, num_steps, num_positions, seed)
 
 
+def plan_steps(
+    split: Split,
+    mode: str,
+    total_batch_size: int | None,
+    num_epochs: float,
+    seed: int,
+    num_iterations: int | None = None,
+    isolated: bool = False,
+) -> Plan:
+    """
+    The steps of a run over a split, of the flags of `train/mid.py`. ValueError where a step does not hold whole rows, or no
+    row has a target.
+    """
+    if mode not in MODES:
+        raise ValueError(f"--mode {mode!r} found, wanted {' or '.join(MODES)}.")
+    if num_epochs <= 0:
+        raise ValueError(f"{num_epochs} epochs asked for, wanted more than 0.")
+    counts = row_targets(split, mode, isolated)
+    rows_per_step = rows_a_step(int(np.count_nonzero(counts)), num_epochs, split.max_seq_len, total_batch_size)
+    return make_plan(counts, rows_per_step, num_iterations, num_epochs, seed)
+
+
 def micro_batches(rows: Array, device_batch: int, rank: int, world_size: int) -> list[Array]:
     """(G,) rows of a step -> this rank's micro-batches, (B,) each, taken by position."""
     return list(rows.reshape(-1, world_size, device_batch)[:, rank])
@@ -117,19 +139,6 @@ def targets_of_rows(split: Split, mode: str) -> Array:
     if mode not in MODES:
         raise ValueError(f"--mode {mode!r} found, wanted {' or '.join(MODES)}.")
     return row_targets(split, mode, isolated=False)
-
-
-def plan_steps(split: Split, mode: str, total_batch_size: int | None, num_epochs: float, seed: int) -> Plan:
-    """
-    The steps of a run over a split, as `train/mid.py` makes them of the same flags. ValueError where a step does not hold
-    whole rows, or no row has a target.
-    """
-    counts = targets_of_rows(split, mode)
-    if num_epochs <= 0:
-        raise ValueError(f"{num_epochs} epochs asked for, wanted more than 0.")
-    num_rows = int(np.count_nonzero(counts))
-    rows_per_step = rows_a_step(num_rows, num_epochs, split.max_seq_len, total_batch_size)
-    return make_plan(counts, rows_per_step, None, num_epochs, seed)
 
 
 def step_sums(plan: Plan, values: Array) -> Array:

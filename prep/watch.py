@@ -97,12 +97,26 @@ def first_and_last(records: list[Record], key: str) -> dict[str, tuple[float, fl
     return out
 
 
+def measured_bpb(records: list[Record]) -> list[float]:
+    """Bits per byte on val of each evaluation, the one before training first"""
+    return [record[key] for record in records for key in ("val_bpb_before", "val_bpb") if key in record]
+
+
+def table_by_source(records: list[Record]) -> Iterator[str]:
+    """Lines: train loss and bits per byte on val of each source, first and last"""
+    yield f"  {'source':<24}{'train loss':>20}{'val bpb':>20}"
+    loss, bpb = (first_and_last(records, key) for key in ("loss_by_source", "val_bpb_by_source"))
+    for name in sorted(loss.keys() | bpb.keys()):
+        cells = ["{:.4f} -> {:.4f}".format(*found[name]) if name in found else "-" for found in (loss, bpb)]
+        yield f"  {name:<24}{cells[0]:>20}{cells[1]:>20}"
+
+
 def summary(path: Path, records: list[Record]) -> dict[str, Any]:
     """Where a run stands, as plain values"""
     if not records:
         return {"metrics": str(path), "steps_done": 0}
     last, recent = records[-1], records[-RECENT:]
-    done, bpb = last["step"] + 1, [r[key] for r in records for key in ("val_bpb_before", "val_bpb") if key in r]
+    done, bpb = last["step"] + 1, measured_bpb(records)
     seconds = statistics.median(record["dt"] for record in recent)  # not the mean: the first step compiles
     return {
         "metrics": str(path),
@@ -173,7 +187,7 @@ def view(found: dict[str, Any], records: list[Record], width: int) -> "Renderabl
         return Text(line(found))
     room = max(10, width - 34)
     curves = Table.grid(padding=(0, 2))
-    bpb = [r[key] for r in records for key in ("val_bpb_before", "val_bpb") if key in r]
+    bpb = measured_bpb(records)
     for name, values, shown in (
         ("loss", [r["loss"] for r in records], f"{found['loss']:.4f}"),
         ("val bpb", bpb, f"{bpb[-1]:.4f}" if bpb else "-"),

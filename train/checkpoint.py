@@ -43,15 +43,13 @@ def model_config(found: Meta, state: dict[str, Tensor], path: Path) -> ModelConf
         raise ValueError(f"{path}: model_config has {name!r}, which neither generation of nanochat has")
     for name in sorted(fields - {"window_pattern"} - set(found)):
         raise ValueError(f"{path}: model_config has no {name!r}")
-    pattern = found.get("window_pattern")
-    if any(key.startswith(KEYS_2026) for key in state):
-        pattern = pattern or "L"
-        if not re.fullmatch("[SL]+", pattern, re.IGNORECASE):
-            raise ValueError(f"{path}: window_pattern is {pattern!r}, wanted letters S and L")
-        return ModelConfig(**{**found, "window_pattern": pattern.upper()})
-    if pattern and "S" in pattern.upper():
+    pattern = (found.get("window_pattern") or "L").upper()
+    is_2026 = any(key.startswith(KEYS_2026) for key in state)
+    if is_2026 and not re.fullmatch("[SL]+", pattern):
+        raise ValueError(f"{path}: window_pattern is {pattern!r}, wanted letters S and L")
+    if not is_2026 and "S" in pattern:
         raise ValueError(f"{path}: window_pattern {pattern!r} is of 2026-07, but no key is (no smear_gate)")
-    return ModelConfig(**{**found, "window_pattern": None})
+    return ModelConfig(**{**found, "window_pattern": pattern if is_2026 else None})
 
 
 def load_model(root: str | Path, step: int | None = None, device: str | torch.device = "cpu") -> tuple[GPT, Meta]:
@@ -81,12 +79,14 @@ def load_model(root: str | Path, step: int | None = None, device: str | torch.de
 
 
 def check_keys(state: dict[str, Tensor], wanted: dict[str, Tensor], path: Path, generation: str) -> None:
-    if one := next((key for key in (*state, *wanted) if (key in state) != (key in wanted)), None):
-        has, lacks = ("has the", "has not") if one in state else ("has no", "has")
-        raise ValueError(f"{path} {has} key {one}, which a model of {generation} with this config {lacks}")
-    for name, weight in wanted.items():
-        if state[name].shape != weight.shape:
-            raise ValueError(f"{path}: {name} is {tuple(state[name].shape)}, model_config wants {tuple(weight.shape)}")
+    for name in (*state, *wanted):
+        if name not in wanted:
+            raise ValueError(f"{path} has the key {name}, which a model of {generation} with this config has not")
+        if name not in state:
+            raise ValueError(f"{path} has no key {name}, which a model of {generation} with this config has")
+        found, shape = tuple(state[name].shape), tuple(wanted[name].shape)
+        if found != shape:
+            raise ValueError(f"{path}: {name} is {found}, model_config wants {shape}")
 
 
 def load_optimizers(root: Path, step: int, optimizers: tuple[Optimizer, ...]) -> None:

@@ -10,7 +10,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, NoReturn
 
 from prep.steps import LR_FRAC
@@ -29,9 +29,7 @@ class Config:
     split: str = flag("train", str, "split to train on")
     val_split: str = flag("val", str, "split to evaluate on")
     attention: str = flag("causal", str, "isolated: conversations do not see each other", ("causal", "isolated"))
-    base: str | None = flag(
-        None, str, "checkpoint to start from: a path, a tag (d12) of nanochat's; alone: its largest"
-    )
+    base: str | None = flag(None, str, "checkpoint to start from: path, or tag of nanochat's (d12); alone: its largest")
     base_step: int | None = flag(None, int, "step of --base (default: its last)")
     base_optimizer: bool = flag(False, bool, "go on with the optimizer state of --base")
     depth: int | None = flag(None, int, "layers of a model from scratch (default: 4 on a CPU, 12 on a GPU)")
@@ -98,7 +96,7 @@ def parse_args(argv: Sequence[str] | None = None) -> Config:
         parser.add_argument(name, **options)
     config = Config(**vars(parser.parse_args(argv)))
     if config.num_iterations == -1:  # nanochat's "not given"
-        config = Config(**{**asdict(config), "num_iterations": None})
+        config = replace(config, num_iterations=None)
     for name, value in vars(config).items():
         least = "more than 0" if name in POSITIVE.split() else "0 or more"
         if isinstance(value, int | float) and (value < 0 or (value == 0 and least == "more than 0")):

@@ -55,10 +55,9 @@ class Ranks:
 
     def check_same(self, **hashes: str) -> None:
         """ValueError where a rank was started with something else than rank 0."""
-        if self.world_size == 1:
-            return
-        everyone: list[dict[str, str]] = [{} for _ in range(self.world_size)]
-        dist.all_gather_object(everyone, hashes)
+        everyone = [hashes] * self.world_size
+        if self.world_size > 1:
+            dist.all_gather_object(everyone, hashes)
         for rank, theirs in enumerate(everyone):
             for what, value in theirs.items():
                 if value != everyone[0][what]:
@@ -66,10 +65,11 @@ class Ranks:
 
 
 def choose_device(name: str) -> torch.device:
-    name = ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
-    if name == "cuda" and not torch.cuda.is_available():
+    if name != "cpu" and torch.cuda.is_available():
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    if name == "cuda":
         raise ValueError("--device cuda: no CUDA device was found; use --device cpu, or install a CUDA build of torch")
-    return torch.device(name, int(os.environ.get("LOCAL_RANK", "0"))) if name == "cuda" else torch.device("cpu")
+    return torch.device("cpu")
 
 
 @contextmanager

@@ -55,8 +55,7 @@ def evaluate(
     """Bits per byte over `rows` (M,) of a split, whole and by source"""
     names, device = split.source_names, ranks.device
     token_bytes = torch.from_numpy(np.load(split.root / "token_bytes.npy").astype(np.int64)).to(device)
-    padded = np.full(-(-len(rows) // (ranks.world_size * device_batch)) * ranks.world_size * device_batch, FILLER)
-    padded[: len(rows)] = rows
+    padded = np.pad(rows, (0, -len(rows) % (ranks.world_size * device_batch)), constant_values=FILLER)
     mine = micro_batches(padded, device_batch, ranks.rank, ranks.world_size)
     sums = torch.zeros(2, len(names), dtype=torch.float64, device=device)
     for batch in prefetch(split, iter(mine), mode, isolated, device.type == "cuda"):

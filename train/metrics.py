@@ -1,5 +1,5 @@
 """
-What a run says: a line a step, metrics.jsonl, and a table at the end.
+What a run says: a line a step, and metrics.jsonl.
 
     step 00100/02000 (5.00%) | loss: 2.345678 | lrm: 1.00 | dt: 245.32ms | tok/sec: 2,137,856 | mfu: 45.67 | ...
 
@@ -17,9 +17,7 @@ from typing import Any
 
 import torch
 
-from prep.watch import first_and_last, read_records
-
-Record = dict[str, Any]
+from prep.watch import Record, read_records
 
 # dense bfloat16 FLOP/s of a device, by a part of its name; the first that occurs counts
 PEAK_FLOPS = {
@@ -33,13 +31,6 @@ def peak_flops(device: torch.device) -> float:
     """0 where it is not known: then mfu is 0 as well."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
     return next((flops for part, flops in PEAK_FLOPS.items() if part in name), 0.0)
-
-
-def step_record(step: int, num_steps: int, loss: float, lrm: float, dt: float, num_tokens: int, peak: float) -> Record:
-    """`peak` is the tokens a second at which all devices would do nothing but multiply; 0: not known"""
-    speed = num_tokens / dt
-    record = {"step": step, "num_steps": num_steps, "loss": loss, "lrm": lrm, "dt": dt, "tokens_per_second": speed}
-    return record | {"mfu": 100 * speed / peak if peak else 0.0}
 
 
 class Metrics:
@@ -88,14 +79,3 @@ class Metrics:
     def close(self) -> None:
         if self.remote is not None:
             self.remote.finish()
-
-
-def summary(records: list[Record], rows: list[tuple[str, str]]) -> str:
-    """The table at the end: `rows` as they are, then train loss and val bits per byte by source, first and last."""
-    lines = [f"  {name:<12}{value}" for name, value in rows]
-    lines.append(f"  {'source':<24}{'train loss':>20}{'val bpb':>20}")
-    loss, bpb = (first_and_last(records, key) for key in ("loss_by_source", "val_bpb_by_source"))
-    for name in sorted(loss.keys() | bpb.keys()):
-        cells = ["{:.4f} -> {:.4f}".format(*found[name]) if name in found else "-" for found in (loss, bpb)]
-        lines.append(f"  {name:<24}{cells[0]:>20}{cells[1]:>20}")
-    return "\n".join(lines)

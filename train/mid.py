@@ -25,13 +25,14 @@ from prep.schedule import lr_multiplier
 from prep.shard import Array
 from prep.signals import StopFlag
 from prep.steps import micro_batches
+from prep.watch import measured_bpb, table_by_source
 from train.checkpoint import save_checkpoint
 from train.config import parse_args
 from train.distributed import Ranks, start_ranks
 from train.evaluate import evaluate, ratios
 from train.loader import prefetch
 from train.loss import BatchLoss
-from train.metrics import Metrics, peak_flops, step_record, summary
+from train.metrics import Metrics, Record, peak_flops
 from train.optimizer import set_step
 from train.preview import preview
 from train.setup import Run, set_up
@@ -45,16 +46,14 @@ def train(run: Run, ranks: Ranks, metrics: Metrics) -> None:
     net, num_micro = ranks.wrap(loss_of), G // (run.device_batch * ranks.world_size)
     batches = prefetch(split, rows_to_train(run, ranks), config.mode, config.isolated, device.type == "cuda")
     peak = peak_flops(device) * ranks.world_size / run.model.flops_per_token()
-    before = evaluate_run(run, loss_of, ranks) if run.first_step == 0 else {}
-    val_bpb = before.get("val_bpb")
     for step in range(run.first_step, plan.num_steps):
-        started = time.perf_counter()
-        num_targets = plan.targets_of_step(step)
+        before = evaluate_run(run, loss_of, ranks) if step == 0 else {}
+        started, num_targets = time.perf_counter(), plan.targets_of_step(step)
         lrm = lr_multiplier(step, plan.num_steps, config.warmdown_ratio, config.lr_frac)
         set_step(run.optimizers, step, lrm)
 
-        sums = torch.zeros(2 * len(names) + 1, dtype=torch.float64, device=device)  # nats, targets by source; stop?
-        nats, counts = sums[: len(names)], sums[len(names) : -1]
+        sums = torch.zeros(3, len(names), dtype=torch.float64, device=device)
+        nats, counts, stops = sums  # by source; whether a signal came travels along
         for micro in range(num_micro):
             batch = next(batches).to(device)
             with ranks.syncing(net, is_last=micro == num_micro - 1):
@@ -63,9 +62,8 @@ def train(run: Run, ranks: Ranks, metrics: Metrics) -> None:
                 (loss_sum * (ranks.world_size / num_targets)).backward()
             nats.index_add_(0, batch.sources, losses.double())
             counts.index_add_(0, batch.sources, (batch.labels >= 0).double())
-        sums[-1] = stop.is_set
-        *totals, num_stopping = ranks.sum(sums).tolist()
-        nats_by, counts_by = totals[: len(names)], totals[len(names) :]
+        stops += stop.is_set
+        nats_by, counts_by, stopping = ranks.sum(sums).tolist()
         loss = sum(nats_by) / num_targets
         if not math.isfinite(loss):
             raise ValueError(nonfinite_message(run, step, loss, names, nats_by))
@@ -74,18 +72,18 @@ def train(run: Run, ranks: Ranks, metrics: Metrics) -> None:
         net.zero_grad(set_to_none=True)
 
         dt, done, is_last = time.perf_counter() - started, step + 1, step + 1 == plan.num_steps
-        record = step_record(step, plan.num_steps, loss, lrm, dt, G * split.max_seq_len, peak)
+        record: Record = {"step": step, "num_steps": plan.num_steps, "loss": loss, "lrm": lrm, "dt": dt}
+        speed = G * split.max_seq_len / dt
+        record |= {"tokens_per_second": speed, "mfu": 100 * speed / peak if peak else 0.0}
         record |= {"num_targets": num_targets, "loss_by_source": ratios(names, nats_by, counts_by)}
         record |= {"rows_sha256": hashlib.sha256(plan.rows_of_step(step).tobytes()).hexdigest()[:16]}
         record |= {f"{name}_before": value for name, value in before.items()}
-        before = {}
         if config.eval_every and (is_last or done % config.eval_every == 0):
             record |= evaluate_run(run, loss_of, ranks)
-            val_bpb = record.get("val_bpb")
         metrics.write(record)
-        if is_last or num_stopping or done % config.save_every == 0:
-            save(run, done, val_bpb, metrics.total_seconds, ranks)
-        if num_stopping:
+        if is_last or any(stopping) or done % config.save_every == 0:
+            save(run, done, metrics, ranks)
+        if any(stopping):
             return
 
 
@@ -111,11 +109,16 @@ def nonfinite_message(run: Run, step: int, loss: float, names: Sequence[str], na
     return f"loss is {loss} at step {step} (rows {shown} of {run.split.name}; sources {bad}): last checkpoint: {kept}"
 
 
-def save(run: Run, step: int, val_bpb: float | None, seconds: float, ranks: Ranks) -> None:
+def save(run: Run, step: int, metrics: Metrics, ranks: Ranks) -> None:
     if ranks.rank == 0:
         tokenizer, T = run.split.manifest["tokenizer"]["sha256"], run.split.max_seq_len
-        meta = {"val_bpb": val_bpb, "user_config": asdict(run.config), "device_batch_size": run.device_batch}
-        meta |= {"max_seq_len": T, "total_batch_size": run.plan.rows_per_step * T}
+        bpb, seconds = measured_bpb(metrics.records), metrics.total_seconds
+        meta = {"val_bpb": bpb[-1] if bpb else None, "user_config": asdict(run.config)}
+        meta |= {
+            "device_batch_size": run.device_batch,
+            "max_seq_len": T,
+            "total_batch_size": run.plan.rows_per_step * T,
+        }
         meta["midprep"] = {"identity": run.identity, "tokenizer_sha256": tokenizer, "total_seconds": seconds}
         ranks.say(f"saved {save_checkpoint(run.root, step, run.model, run.optimizers, meta)}")
     ranks.sum(torch.zeros(1, device=ranks.device))  # no rank goes on before it is written
@@ -124,12 +127,16 @@ def save(run: Run, step: int, val_bpb: float | None, seconds: float, ranks: Rank
 def say_how_it_ended(run: Run, metrics: Metrics, ranks: Ranks) -> None:
     config, num_steps, step, out = run.config, run.plan.num_steps, steps_in(run.root)[-1], run.root.parent.parent
     num_tokens = step * run.plan.rows_per_step * run.split.max_seq_len
-    rows = [("steps", f"{step} of {num_steps}"), ("tokens", f"{num_tokens:,}")]
-    rows += [("time", f"{metrics.total_seconds / 60:.2f}m"), ("checkpoint", f"{run.root}/model_{step:06d}.pt")]
-    bpb = [record[key] for record in metrics.records for key in ("val_bpb_before", "val_bpb") if key in record]
-    rows += [("val bpb", f"{bpb[0]:.4f} -> {bpb[-1]:.4f}")] if bpb else []
-    how = "finished" if step == num_steps else "stopped"
-    ranks.say(f"\n{config.mode} run {how}\n" + summary(metrics.records, [*rows, ("metrics", str(metrics.path))]))
+    bpb, how = measured_bpb(metrics.records), "finished" if step == num_steps else "stopped"
+    rows = {
+        "steps": f"{step} of {num_steps}",
+        "tokens": f"{num_tokens:,}",
+        "time": f"{metrics.total_seconds / 60:.2f}m",
+    }
+    rows |= {"checkpoint": f"{run.root}/model_{step:06d}.pt"}
+    rows |= {"val bpb": f"{bpb[0]:.4f} -> {bpb[-1]:.4f}"} if bpb else {}
+    lines = [f"  {name:<12}{value}" for name, value in (rows | {"metrics": str(metrics.path)}).items()]
+    ranks.say("\n".join([f"\n{config.mode} run {how}", *lines, *table_by_source(metrics.records)]))
     if how == "stopped":
         ranks.say(f"\ngo on with the same command: it continues at step {step}")
     elif config.mode == "mid":

@@ -12,7 +12,7 @@ Legend: B rows of a batch, T positions, V vocabulary, d width, H heads, D head d
 """
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -70,18 +70,17 @@ def config_of_depth(depth: int, sequence_len: int, vocab_size: int) -> ModelConf
     return ModelConfig(sequence_len, vocab_size, depth, num_heads, num_heads, 64 * depth)
 
 
+@dataclass
 class Cache:
     """What generation keeps of the tokens before: keys and values (B, H_kv, t, D) of each layer, and smear's last x."""
 
-    def __init__(self, num_layers: int) -> None:
-        self.keys_values: list[tuple[Tensor, Tensor] | None] = [None] * num_layers
-        self.last: Tensor | None = None  # (B, 1, d)
-        self.num_tokens = 0
+    keys_values: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    last: Tensor | None = None  # (B, 1, d)
+    num_tokens: int = 0
 
     def extend(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        before = self.keys_values[layer]
-        if before is not None:
-            k, v = torch.cat([before[0], k], dim=2), torch.cat([before[1], v], dim=2)
+        if layer in self.keys_values:
+            k, v = (torch.cat(pair, dim=2) for pair in zip(self.keys_values[layer], (k, v), strict=True))
         self.keys_values[layer] = k, v
         return k, v
 
@@ -104,9 +103,14 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def visible(num_queries: int, num_keys: int, window: int, docs: Tensor | None, device: torch.device) -> Any:
-    """Which keys a query sees, (1 or B, 1, Tq, Tk) bool; None for all up to itself, which has a fast path."""
+    """
+    Which keys a query sees, (1 or B, 1, Tq, Tk) bool. None: all up to itself, which has a fast path. Blocks: documents on a
+    GPU, where flex_attention skips those that nobody sees.
+    """
     if docs is None and num_queries == num_keys and window >= num_keys - 1:
         return None
+    if docs is not None and device.type == "cuda":
+        return document_blocks(docs, window)
     keys = torch.arange(num_keys, device=device)
     back = keys[num_keys - num_queries :, None] - keys
     seen = ((back >= 0) & (back <= window))[None, None]
@@ -114,8 +118,6 @@ def visible(num_queries: int, num_keys: int, window: int, docs: Tensor | None, d
 
 
 def document_blocks(docs: Tensor, window: int) -> BlockMask:
-    """The same of documents for flex_attention, which skips blocks of keys that nobody sees: what a GPU gets"""
-
     def rule(b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
         return (i >= j) & (i - j <= window) & (docs[b, i] == docs[b, j])
 
@@ -237,17 +239,13 @@ class GPT(nn.Module):
         dtype = x.dtype if config.is_2026 else torch.bfloat16
         cos, sin = rotary_tables(positions, config.head_dim, 100_000.0 if config.is_2026 else 10_000.0, dtype)
         windows = {config.window(layer) for layer in range(config.n_layer)}
-        if docs is not None and idx.device.type == "cuda":
-            seen: dict[int, Any] = {window: document_blocks(docs, window) for window in windows}
-        else:
-            seen = {window: visible(T, num_before + T, window, docs, idx.device) for window in windows}
+        seen = {window: visible(T, num_before + T, window, docs, idx.device) for window in windows}
         if config.is_2026:
             x = x0 = self.smear(x, docs, cache)
         for layer, block in enumerate(self.transformer.h):
-            value_embed = None
             if config.is_2026:
                 x = self.resid_lambdas[layer].to(x.dtype) * x + self.x0_lambdas[layer].to(x.dtype) * x0
-                value_embed = self.value_embeds[str(layer)](idx) if config.has_value_embed(layer) else None
+            value_embed = self.value_embeds[str(layer)](idx) if config.has_value_embed(layer) else None
             x = block(x, cos, sin, seen[config.window(layer)], value_embed, cache)
             if layer == config.n_layer // 2:
                 kept = x
@@ -270,8 +268,6 @@ class GPT(nn.Module):
 
     def flops_per_token(self) -> int:
         """6 a weight that multiplies (embeddings and scalars do not), and attention over what each layer sees."""
-        embeddings = {id(m.weight) for m in self.modules() if isinstance(m, nn.Embedding)}
-        num_weights = sum(p.numel() for p in self.parameters() if p.ndim == 2 and id(p) not in embeddings)
-        T, config = self.config.sequence_len, self.config
-        num_seen = sum(min(config.window(layer), T) for layer in range(config.n_layer))
+        config, num_weights = self.config, sum(m.weight.numel() for m in self.modules() if isinstance(m, Linear))
+        num_seen = sum(min(config.window(layer), config.sequence_len) for layer in range(config.n_layer))
         return 6 * num_weights + 12 * config.n_embd * num_seen

@@ -31,16 +31,14 @@ def preview(run: Run, ranks: Ranks) -> str:
     num_weights = sum(weight.numel() for weight in run.model.parameters())
     # for the backward each layer keeps about 34 numbers a position and channel
     kept = 34 * run.device_batch * T * model.n_embd * model.n_layer * run.model.transformer.wte.weight.itemsize
+    num_micro = G // (ranks.world_size * run.device_batch)
     lines = [
         ("model", f"{num_weights:,} weights, depth {model.n_layer}, width {model.n_embd}"),
         ("steps", f"{plan.num_steps} of {G * T:,} tokens: {G} rows, the last {num_filled}"),
         ("targets", f"{sum(targets):,}; a step {min(targets):,} to {max(targets):,}, mean {np.mean(targets):,.0f}"),
         ("padding", f"{1 - sum(targets) / (plan.num_steps * G * T):.2%} of all positions train nothing"),
         ("lr", "times " + ", ".join(f"{value:.4g} at {part:.0%}" for part, value in lr.items())),
-        (
-            "ranks",
-            f"{ranks.world_size} x {run.device_batch} rows x {G // (ranks.world_size * run.device_batch)} micro-batches",
-        ),
+        ("ranks", f"{ranks.world_size} x {run.device_batch} rows x {num_micro} micro-batches"),
         ("memory", f"about {memory_bytes(run.model) / 2**30:.2f} GiB of state, {kept / 2**30:.2f} GiB of activations"),
         ("writes to", str(run.root)),
     ]

@@ -18,10 +18,10 @@ import numpy as np
 import torch
 from torch.optim import Optimizer
 
-from prep.checkpoints import STAGES, Meta, find_base, read_meta, steps_in
+from prep.checkpoints import STAGES, Meta, find_base, find_run, read_meta
 from prep.schedule import REFERENCE_BATCH, choose_device_batch
 from prep.shard import Array, Manifest, Shards, Split, check_files, open_shards
-from prep.steps import Plan, make_plan, row_targets, rows_a_step
+from prep.steps import DEVICE_BATCH_LIMIT, Plan, plan_steps, row_targets
 from train.checkpoint import load_model, load_optimizers
 from train.config import IDENTITY, Config
 from train.distributed import Ranks
@@ -98,17 +98,16 @@ def open_build(config: Config) -> tuple[Shards, Split]:
 
 def plan_run(config: Config, split: Split, ranks: Ranks) -> tuple[Plan, int]:
     """(plan, rows a micro-batch)"""
-    T, counts, total = split.max_seq_len, row_targets(split, config.mode, config.isolated), config.total_batch_size
-    num_rows = int(np.count_nonzero(counts))
-    if num_rows < len(counts):
-        ranks.say(f"{len(counts) - num_rows:,} of {len(counts):,} rows have no target in {config.mode}: skipped")
-    rows_per_step = rows_a_step(num_rows, config.num_epochs, T, total)
-    if total is None and rows_per_step * T * 2 <= REFERENCE_BATCH:
-        ranks.say(f"few rows: {rows_per_step * T:,} tokens a step, not {REFERENCE_BATCH:,} (--total-batch-size)")
-    limit = 32 if ranks.device.type == "cuda" else 8
-    device_batch = choose_device_batch(rows_per_step, ranks.world_size, T, config.device_batch_size, limit)
-    plan = make_plan(counts, rows_per_step, config.num_iterations, config.num_epochs, config.seed)
-    ranks.say(f"{num_rows:,} rows x {T}, {rows_per_step * T:,} tokens a step: {plan.num_steps} steps")
+    total, epochs = config.total_batch_size, config.num_epochs
+    plan = plan_steps(split, config.mode, total, epochs, config.seed, config.num_iterations, config.isolated)
+    num_rows, T, G = len(plan.row_ids), split.max_seq_len, plan.rows_per_step
+    if num_rows < split.num_rows:
+        ranks.say(f"{split.num_rows - num_rows:,} of {split.num_rows:,} rows have no target in {config.mode}: skipped")
+    if total is None and G * T * 2 <= REFERENCE_BATCH:
+        ranks.say(f"few rows: {G * T:,} tokens a step, not {REFERENCE_BATCH:,} (--total-batch-size)")
+    limit = DEVICE_BATCH_LIMIT if ranks.device.type == "cuda" else 8
+    device_batch = choose_device_batch(G, ranks.world_size, T, config.device_batch_size, limit)
+    ranks.say(f"{num_rows:,} rows x {T}, {G * T:,} tokens a step: {plan.num_steps} steps")
     return plan, device_batch
 
 
@@ -123,34 +122,16 @@ def plan_evaluation(config: Config, shards: Shards, plan: Plan, ranks: Ranks) ->
     return np.flatnonzero(row_targets(val, config.mode, config.isolated))[: max(1, -(-tokens // T))]
 
 
-def find_run(root: Path, identity: dict[str, Any], resume: str) -> int:
-    """The step to go on from: that of the last whole checkpoint of the same run, or 0."""
-    steps = steps_in(root)
-    if not steps:
-        return 0
-    ours = read_meta(root, steps[-1]).get("midprep")
-    if ours is None:
-        raise ValueError(f"{root} holds checkpoints that midprep did not write: give another --out")
-    for name, value in identity.items():
-        theirs = ours["identity"].get(name)
-        if theirs != value and resume == "auto":
-            raise ValueError(
-                f"{root} holds a run with {name} {theirs}, this one has {value}: give another --out, or "
-                f"--resume never to replace it"
-            )
-    return steps[-1] if resume == "auto" else 0
-
-
 def check_model(model: GPT, meta: Meta, manifest: Manifest, where: Path) -> None:
     """A model is trained on the tokenizer it knows, or not at all."""
     theirs, ours = meta.get("midprep", {}).get("tokenizer_sha256"), manifest["tokenizer"]
-    found = ""
     if theirs not in (None, ours["sha256"]):
         found = f"was trained with tokenizer {theirs[:12]}, the shards hold {ours['sha256'][:12]} ({ours['name']})"
     elif model.config.vocab_size != manifest["vocab_size"]:
         found = f"has a vocabulary of {model.config.vocab_size:,}, the shards {manifest['vocab_size']:,}"
-    if found:
-        raise ValueError(f"{where} {found}: build the shards with the model's tokenizer")
+    else:
+        return
+    raise ValueError(f"{where} {found}: build the shards with the model's tokenizer")
 
 
 def can_compile(config: Config, ranks: Ranks) -> bool:

@@ -46,7 +46,7 @@ def test_flops_per_token_are_nanochats(name: str) -> None:
 @pytest.mark.parametrize("pieces", [[1] * 40, [7, 1, 1, 20, 11], [40]])
 def test_generation_with_a_cache_gives_the_logits_of_the_whole(pattern: str | None, pieces: list[int]) -> None:
     model = random_model(window_pattern=pattern, sequence_len=16)
-    idx, cache, parts = torch.randint(60, (2, 40)), Cache(3), []
+    idx, cache, parts = torch.randint(60, (2, 40)), Cache(), []
     with torch.no_grad():
         for piece in idx.split(pieces, dim=1):
             parts.append(model(piece, cache))
@@ -57,7 +57,7 @@ def test_generation_with_a_cache_gives_the_logits_of_the_whole(pattern: str | No
 def test_generation_from_a_checkpoint_gives_the_logits_of_the_whole(name: str) -> None:
     model, _ = load_model(FIXTURES / name)
     expected = np.load(FIXTURES / name / "forward.npz")
-    cache = Cache(model.config.n_layer)
+    cache = Cache()
     with torch.no_grad():
         parts = [model(piece, cache) for piece in torch.from_numpy(expected["idx"]).split([5] + [1] * 59, dim=1)]
     assert np.abs(torch.cat(parts, dim=1).numpy() - expected["logits"]).max() < 1e-5
