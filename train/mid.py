@@ -32,7 +32,7 @@ from train.distributed import Ranks, start_ranks
 from train.evaluate import evaluate, ratios
 from train.loader import prefetch
 from train.loss import BatchLoss
-from train.metrics import Metrics, Record, peak_flops
+from train.metrics import Metrics, peak_flops
 from train.optimizer import set_step
 from train.preview import preview
 from train.setup import Run, set_up
@@ -72,7 +72,7 @@ def train(run: Run, ranks: Ranks, metrics: Metrics) -> None:
         net.zero_grad(set_to_none=True)
 
         dt, done, is_last = time.perf_counter() - started, step + 1, step + 1 == plan.num_steps
-        record: Record = {"step": step, "num_steps": plan.num_steps, "loss": loss, "lrm": lrm, "dt": dt}
+        record: dict[str, Any] = {"step": step, "num_steps": plan.num_steps, "loss": loss, "lrm": lrm, "dt": dt}
         speed = G * split.max_seq_len / dt
         record |= {"tokens_per_second": speed, "mfu": 100 * speed / peak if peak else 0.0}
         record |= {"num_targets": num_targets, "loss_by_source": ratios(names, nats_by, counts_by)}
@@ -111,14 +111,10 @@ def nonfinite_message(run: Run, step: int, loss: float, names: Sequence[str], na
 
 def save(run: Run, step: int, metrics: Metrics, ranks: Ranks) -> None:
     if ranks.rank == 0:
-        tokenizer, T = run.split.manifest["tokenizer"]["sha256"], run.split.max_seq_len
-        bpb, seconds = measured_bpb(metrics.records), metrics.total_seconds
+        T, G, seconds = run.split.max_seq_len, run.plan.rows_per_step, metrics.total_seconds
+        tokenizer, bpb = run.split.manifest["tokenizer"]["sha256"], measured_bpb(metrics.records)
         meta = {"val_bpb": bpb[-1] if bpb else None, "user_config": asdict(run.config)}
-        meta |= {
-            "device_batch_size": run.device_batch,
-            "max_seq_len": T,
-            "total_batch_size": run.plan.rows_per_step * T,
-        }
+        meta |= {"device_batch_size": run.device_batch, "max_seq_len": T, "total_batch_size": G * T}
         meta["midprep"] = {"identity": run.identity, "tokenizer_sha256": tokenizer, "total_seconds": seconds}
         ranks.say(f"saved {save_checkpoint(run.root, step, run.model, run.optimizers, meta)}")
     ranks.sum(torch.zeros(1, device=ranks.device))  # no rank goes on before it is written
@@ -128,12 +124,8 @@ def say_how_it_ended(run: Run, metrics: Metrics, ranks: Ranks) -> None:
     config, num_steps, step, out = run.config, run.plan.num_steps, steps_in(run.root)[-1], run.root.parent.parent
     num_tokens = step * run.plan.rows_per_step * run.split.max_seq_len
     bpb, how = measured_bpb(metrics.records), "finished" if step == num_steps else "stopped"
-    rows = {
-        "steps": f"{step} of {num_steps}",
-        "tokens": f"{num_tokens:,}",
-        "time": f"{metrics.total_seconds / 60:.2f}m",
-    }
-    rows |= {"checkpoint": f"{run.root}/model_{step:06d}.pt"}
+    rows = {"steps": f"{step} of {num_steps}", "tokens": f"{num_tokens:,}"}
+    rows |= {"time": f"{metrics.total_seconds / 60:.2f}m", "checkpoint": f"{run.root}/model_{step:06d}.pt"}
     rows |= {"val bpb": f"{bpb[0]:.4f} -> {bpb[-1]:.4f}"} if bpb else {}
     lines = [f"  {name:<12}{value}" for name, value in (rows | {"metrics": str(metrics.path)}).items()]
     ranks.say("\n".join([f"\n{config.mode} run {how}", *lines, *table_by_source(metrics.records)]))
