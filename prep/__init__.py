@@ -17,8 +17,8 @@ Chat data to training data, once and offline. Read the modules in the order of t
                        checkpoints: where a run keeps them
     commands           cli, cli_about, cli_see, cli_overlap, cli_tokenizer, cli_try
 
-The trainer takes `shard`, the format on disk, and what stands under "for training". Nothing here imports torch but `dataset`
-and the selftest.
+The trainer takes `shard`, the format on disk, what stands under "for training", and a function or two of `signals`, `watch`
+and `tokenizer_files`. Nothing here imports torch but `dataset` and the selftest.
 """
 
 __version__ = "0.1.0"

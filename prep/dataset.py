@@ -41,7 +41,7 @@ class Rows(IterableDataset[dict[str, Tensor]]):
     ) -> None:
         self.split, self.mode, self.epoch = open_shards(root).split(split), mode, epoch
         self.rank, self.world_size = rank, world_size
-        self.row_ids = np.flatnonzero(row_targets(self.split, mode, isolated=False))
+        self.row_ids = np.flatnonzero(row_targets(self.split, mode))
 
     def __len__(self) -> int:
         """Rows of this rank"""

@@ -16,7 +16,7 @@ import numpy as np
 from prep.pick import first_doc, goes_on, row_of
 from prep.schedule import lr_multiplier
 from prep.shard import Array, Split
-from prep.steps import FILLER, LR_FRAC, Plan, device_batch, ranks_of_step, targets_of_rows
+from prep.steps import FILLER, LR_FRAC, Plan, device_batch, ranks_of_step, row_targets
 from prep.tokenizer import Tokenizer
 
 
@@ -101,7 +101,7 @@ def show_step(split: Split, steps: Plan, step: int, mode: str, world_size: int, 
     """What a step trains, and which rank gets which row of it"""
     if not 0 <= step < steps.num_steps:
         raise ValueError(f"step {step} asked for, this run has steps 0 to {steps.num_steps - 1}.")
-    rows, counts = steps.rows_of_step(step), targets_of_rows(split, mode)
+    rows, counts = steps.rows_of_step(step), row_targets(split, mode)
     batch = device_batch(len(rows), world_size, split.max_seq_len, batch)
     targets = np.where(rows == FILLER, 0, counts[np.maximum(rows, 0)])
     dealt = ranks_of_step(rows, world_size, batch)

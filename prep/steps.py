@@ -66,8 +66,10 @@ def epoch_order(seed: int, epoch: int, num_rows: int) -> Array:
     return np.random.default_rng([seed, epoch]).permutation(num_rows) if epoch else np.arange(num_rows)
 
 
-def row_targets(split: Split, mode: str, isolated: bool) -> Array:
-    """(rows,) targets of each row. Isolated documents do not predict the start of the next one."""
+def row_targets(split: Split, mode: str, isolated: bool = False) -> Array:
+    """(rows,) int64 targets of each row. Isolated documents do not predict the start of the next one."""
+    if mode not in MODES:
+        raise ValueError(f"--mode {mode!r} found, wanted {' or '.join(MODES)}.")
     if mode == "sft":
         return split.rows["num_trainable"].astype(np.int64)
     counts: Array = split.rows["num_targets"].astype(np.int64)
@@ -117,8 +119,6 @@ def plan_steps(
     The steps of a run over a split, of the flags of `train/mid.py`. ValueError where a step does not hold whole rows, or no
     row has a target.
     """
-    if mode not in MODES:
-        raise ValueError(f"--mode {mode!r} found, wanted {' or '.join(MODES)}.")
     if num_epochs <= 0:
         raise ValueError(f"{num_epochs} epochs asked for, wanted more than 0.")
     counts = row_targets(split, mode, isolated)
@@ -132,13 +132,6 @@ def micro_batches(rows: Array, device_batch: int, rank: int, world_size: int) ->
 
 
 # ---- for those who look before they train ----
-
-
-def targets_of_rows(split: Split, mode: str) -> Array:
-    """(rows,) int64 targets of each row"""
-    if mode not in MODES:
-        raise ValueError(f"--mode {mode!r} found, wanted {' or '.join(MODES)}.")
-    return row_targets(split, mode, isolated=False)
 
 
 def step_sums(plan: Plan, values: Array) -> Array:

@@ -65,8 +65,6 @@ def load_model(root: str | Path, step: int | None = None, device: str | torch.de
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f"{path} is not a state dict (names and tensors)")
     state = {name.removeprefix("_orig_mod."): value for name, value in state.items()}
-    if torch.device(device).type == "cpu":
-        state = {name: value.float() if value.dtype == torch.bfloat16 else value for name, value in state.items()}
     config = model_config(meta["model_config"], state, path)
     with torch.device("meta"):
         model = GPT(config)
@@ -75,7 +73,8 @@ def load_model(root: str | Path, step: int | None = None, device: str | torch.de
         state.setdefault("x0_lambdas", torch.zeros(config.n_layer))
     check_keys(state, model.state_dict(), path, "2026-07" if config.is_2026 else "2025-12")
     model.load_state_dict(state, assign=True)
-    return model.to(device), meta
+    on_cpu = torch.device(device).type == "cpu"  # where bfloat16 is slow
+    return model.float() if on_cpu else model.to(device), meta
 
 
 def check_keys(state: dict[str, Tensor], wanted: dict[str, Tensor], path: Path, generation: str) -> None:

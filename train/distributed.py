@@ -46,8 +46,7 @@ class Ranks:
         """Average gradients over ranks while the backward runs."""
         if self.world_size == 1:
             return module
-        ids = [self.device.index] if self.device.type == "cuda" else None
-        return DistributedDataParallel(module, device_ids=ids, gradient_as_bucket_view=True)
+        return DistributedDataParallel(module, gradient_as_bucket_view=True)
 
     def syncing(self, net: nn.Module, is_last: bool) -> AbstractContextManager[None]:
         """Gradients travel with the last micro-batch of a step only."""

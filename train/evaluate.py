@@ -25,11 +25,10 @@ from train.loss import BatchLoss
 
 def ratios(names: Sequence[str], over: Sequence[float], under: Sequence[float], unit: float = 1.0) -> dict[str, float]:
     """{name: sum over / sum under / unit} of what occurs; sources that share a name are taken together."""
-    sums: dict[str, list[float]] = {}
+    sums: dict[str, tuple[float, float]] = {}
     for name, a, b in zip(names, over, under, strict=True):
-        sums.setdefault(name, [0.0, 0.0])
-        sums[name][0] += a
-        sums[name][1] += b
+        a_before, b_before = sums.get(name, (0.0, 0.0))
+        sums[name] = a_before + a, b_before + b
     return {name: a / b / unit for name, (a, b) in sums.items() if b}
 
 

@@ -74,7 +74,7 @@ class Metrics:
             line = line.rpartition(" | ")[0]
         print(line, flush=True)
         if self.remote is not None:
-            self.remote.log({name: value for name, value in record.items() if not isinstance(value, list)})
+            self.remote.log(record)
 
     def close(self) -> None:
         if self.remote is not None:

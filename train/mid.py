@@ -12,7 +12,6 @@ Everything it writes lies in runs/<name of the shards>/mid_checkpoints/d<depth>/
 
 import hashlib
 import math
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -53,7 +52,7 @@ def train(run: Run, ranks: Ranks, metrics: Metrics) -> None:
         set_step(run.optimizers, step, lrm)
 
         sums = torch.zeros(3, len(names), dtype=torch.float64, device=device)
-        nats, counts, stops = sums  # by source; whether a signal came travels along
+        nats, counts, stops = sums  # by source, and in the same all-reduce: was a rank told to stop?
         for micro in range(num_micro):
             batch = next(batches).to(device)
             with ranks.syncing(net, is_last=micro == num_micro - 1):
@@ -156,4 +155,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -64,12 +64,11 @@ def build_optimizers(
         {"params": [model.transformer.wte.weight], "lr": embedding_lr * scale},
     ]
     if model.config.is_2026:
-        smear_backout = [model.smear_gate.weight, model.smear_lambda, model.backout_lambda]
         adam += [
             {"params": list(model.value_embeds.parameters()), "lr": embedding_lr * scale * 0.5},
             {"params": [model.resid_lambdas], "lr": 0.005},
             {"params": [model.x0_lambdas], "lr": 0.5, "betas": (0.96, 0.95)},
-            {"params": smear_backout, "lr": 0.2},
+            {"params": [model.smear_gate.weight, model.smear_lambda, model.backout_lambda], "lr": 0.2},
         ]
     adamw = AdamW(adam, betas=BETAS, eps=EPS, weight_decay=weight_decay, fused=True)
     matrices = list(model.transformer.h.parameters())
