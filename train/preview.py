@@ -11,7 +11,8 @@ import numpy as np
 
 from prep.batches import read_batch
 from prep.schedule import lr_multiplier
-from prep.steps import FILLER
+from prep.show_text import visible
+from prep.steps import FILLER, step_sums
 from prep.tokenizer_files import read_tiktoken
 from train.distributed import Ranks
 from train.optimizer import memory_bytes
@@ -23,7 +24,7 @@ SHOWN_TOKENS = 200  # of each row
 def preview(run: Run, ranks: Ranks) -> str:
     config, plan, model = run.config, run.plan, run.model.config
     T, G = run.split.max_seq_len, plan.rows_per_step
-    targets = [plan.targets_of_step(step) for step in range(plan.num_steps)]
+    targets = step_sums(plan, plan.num_targets)  # (S,)
     last = plan.num_steps - 1
     num_filled = int((plan.rows_of_step(last) != FILLER).sum())
     shape = (plan.num_steps, config.warmdown_ratio, config.lr_frac)
@@ -35,8 +36,8 @@ def preview(run: Run, ranks: Ranks) -> str:
     lines = [
         ("model", f"{num_weights:,} weights, depth {model.n_layer}, width {model.n_embd}"),
         ("steps", f"{plan.num_steps} of {G * T:,} tokens: {G} rows, the last {num_filled}"),
-        ("targets", f"{sum(targets):,}; a step {min(targets):,} to {max(targets):,}, mean {np.mean(targets):,.0f}"),
-        ("padding", f"{1 - sum(targets) / (plan.num_steps * G * T):.2%} of all positions train nothing"),
+        ("targets", f"{targets.sum():,}; a step {targets.min():,} to {targets.max():,}, mean {targets.mean():,.0f}"),
+        ("padding", f"{1 - targets.sum() / (plan.num_steps * G * T):.2%} of all positions train nothing"),
         ("lr", "times " + ", ".join(f"{value:.4g} at {part:.0%}" for part, value in lr.items())),
         ("ranks", f"{ranks.world_size} x {run.device_batch} rows x {num_micro} micro-batches"),
         ("memory", f"about {memory_bytes(run.model) / 2**30:.2f} GiB of state, {kept / 2**30:.2f} GiB of activations"),
@@ -55,5 +56,5 @@ def first_rows(run: Run) -> list[str]:
         change = np.diff(np.concatenate([[0, 0], targets >= 0]))  # of each token: it trains, unlike the one before
         pairs = list(zip(ids.tolist(), change.tolist(), strict=False))[:SHOWN_TOKENS]
         shown = b"".join(marks[c] + pieces.get(token, b"?") for token, c in pairs)
-        out.append(f"\nrow {row}, what trains in brackets:\n{shown.decode(errors='replace')}")
+        out.append(f"\nrow {row}, what trains in brackets:\n{visible(shown.decode(errors='replace'))}")
     return out
