@@ -13,12 +13,12 @@ Chat data to training data, once and offline. Read the modules in the order of t
     is it right        verify, mask_rules, selftest, doctor
     look at it         stats*, show (pick, show_text, origin), report*, plan_runs (plan_text), watch, overlap*, try_rows
     tokenizers         tokenizer (files, check, train), tokenizer_nanochat (safe_pickle), tokenizer_hf (regex)
-    for training       steps (schedule): which rows each step trains; batches: their arrays; dataset: for other trainers;
+    for training       steps (schedule): which rows each step trains; batches: their arrays;
                        checkpoints: where a run keeps them
     commands           cli, cli_about, cli_see, cli_overlap, cli_tokenizer, cli_try
 
 The trainer takes `shard`, the format on disk, what stands under "for training", and a function or two of `signals`, `watch`
-and `tokenizer_files`. Nothing here imports torch but `dataset` and the selftest.
+and `tokenizer_files`. Nothing here imports torch but the selftest.
 """
 
 __version__ = "0.1.0"

@@ -5,8 +5,8 @@ Texts to token ids: one call takes many texts, as Arrow has them, and gives one 
 
 tiktoken is the reference. Faster engines are used only for tokenizers for which they are exact: they get the pattern in a
 form in which they are known to agree, texts with anything they see otherwise go through tiktoken, and of every call a
-sample is encoded by both. A difference stops the build and shows the text. The price: 3 % of the time with fastokens, 5 %
-with gigatoken. Text is always ordinary text: whoever types <|bos|> gets its characters.
+sample is encoded by both. A difference stops the build and shows the text. One text in SAMPLE costs a few
+per cent of the time. Text is always ordinary text: whoever types <|bos|> gets its characters.
 """
 
 import importlib.util

@@ -6,7 +6,7 @@ import torch
 from shards_factory import Doc, write_build
 from torch.utils.data import DataLoader
 
-from prep.dataset import Rows
+from train.dataset import Rows
 
 ROWS = [
     [([0, 5, 6, 7], [0, 0, 1, 1]), ([0, 8], [0, 1])],
