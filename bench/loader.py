@@ -4,7 +4,7 @@ Batches of 32 x 2048 from the page cache, beside bare numpy.
     python bench/loader.py [--peers]        # Mtok/s of one process, ratios within one run
 
     numpy       rows of one array by fancy indexing, and one conversion, to int64 (or int32): nothing can do with less
-    mid, sft    inputs and targets int32 by `prep.batches.read_batch`, -1 where nothing trains
+    mid, sft    inputs and targets int32 by `prep.shard.batches.read_batch`, -1 where nothing trains
     batch       what the loop gets: also positions, labels and the source of each target, for losses by source
     waiting     what the loop waits for a batch from the thread while a step takes 100 ms
     memory      anonymous memory before and after a pass through everything
@@ -27,8 +27,8 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT)]
 
 from bench.peers import do_without_torchvision  # noqa: E402
-from prep.batches import read_batch  # noqa: E402
 from prep.shard import DOC, FORMAT, ROW, VERSION, Split, open_shards, write_array, write_manifest  # noqa: E402
+from prep.shard.batches import read_batch  # noqa: E402
 from train.loader import make_batch, prefetch  # noqa: E402
 
 B, T = 32, 2048

@@ -23,8 +23,8 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT)]
 
 from bench.plain_step import PlainLoss  # noqa: E402
-from train.loader import pack_targets  # noqa: E402
-from train.loss import BatchLoss  # noqa: E402
+from prep.shard.batches import pack_targets  # noqa: E402
+from train.loss import ROUND_TO, BatchLoss  # noqa: E402
 from train.model import GPT, config_of_depth  # noqa: E402
 from train.optimizer import build_optimizers, set_step  # noqa: E402
 
@@ -44,7 +44,7 @@ def make_step(kind: str, mode: str, dtype: str, compiled: bool) -> Callable[[], 
     tokens = rng.integers(0, VOCAB, (B, T + 1))
     targets = np.where(rng.random((B, T)) < TRAINED[mode], tokens[:, 1:], -1)
     inputs = torch.from_numpy(tokens[:, :-1].astype(np.int32))
-    positions, labels = (torch.from_numpy(array) for array in pack_targets(targets))
+    positions, labels = (torch.from_numpy(array) for array in pack_targets(targets, ROUND_TO))
     targets_tensor, num_targets = torch.from_numpy(targets), int((targets >= 0).sum())
     ours = BatchLoss(model, compiled)
     plain = torch.compile(PlainLoss(model), dynamic=False) if compiled else PlainLoss(model)

@@ -8,17 +8,17 @@ Chat data to training data, once and offline. Read the modules in the order of t
     rows               sources (formats, lines, hub), tasks/, conversation
     render             encode (encode_gigatoken), render, normal; render_pass does blocks, runs keeps them
     plan               splits: order, shares, leave_out, excess, plan, packing; table and rejected count what is not in
-    write              write, shard (the format), output (lock, staging, rename), record (build.json)
+    write              write, shard/ (the format), output (lock, staging, rename), record (build.json)
     where it runs      engines (processes, threads), engines_ray, signals
     is it right        verify, mask_rules, selftest, doctor
     look at it         stats*, show (pick, show_text, origin), report*, plan_runs (plan_text), watch, overlap*, try_rows
     tokenizers         tokenizer (files, check, train), tokenizer_nanochat (safe_pickle), tokenizer_hf (regex)
-    for training       steps (schedule): which rows each step trains; batches: their arrays;
-                       checkpoints: where a run keeps them
+    for training       shard/: the format, batches (rows as arrays), steps (which rows each step trains)
     commands           cli, cli_about, cli_see, cli_overlap, cli_tokenizer, cli_try
 
-The trainer takes `shard`, the format on disk, what stands under "for training", and a function or two of `signals`, `watch`
-and `tokenizer_files`. Nothing here imports torch but the selftest.
+The trainer takes `shard` and nothing else; `shard` needs numpy alone. What tells of a run beforehand or from its metrics takes
+the trainer's own numbers: its `config`, `schedule` and `metrics`, which need no torch. Nothing here imports torch but the
+selftest.
 """
 
 __version__ = "0.1.0"

@@ -54,8 +54,8 @@ def show(
     from prep import show as look
     from prep.origin import Origins, where_from
     from prep.shard import open_shards
+    from prep.shard.steps import plan_steps
     from prep.show_text import Printer
-    from prep.steps import plan_steps
     from prep.tokenizer import load_tokenizer
 
     asked = {"--row": row, "--step": step, "--conversation": conversation, "--find": find, "--random": random}

@@ -8,7 +8,7 @@ The launch table: all that can be known of a run before a GPU is booked.
     ...
     ranks  rows  accumulation  memory a rank  hours      and the torchrun line of each
 
-Steps, rows, targets and learning rates are the trainer's own arithmetic (prep.steps, prep.schedule). Weights, FLOPs and
+Steps, rows, targets and learning rates are the trainer's own arithmetic (prep.shard.steps, train.schedule). Weights, FLOPs and
 checkpoints are counted for the model of train/model.py without building it; a test compares them with it. Memory is an
 estimate: what eager bfloat16 training keeps, counted once with hooks; torch.compile needs less.
 
@@ -22,14 +22,13 @@ from typing import Any
 
 import numpy as np
 
-from prep.schedule import lr_multiplier
 from prep.shard import Split, open_shards
-from prep.steps import LR_FRAC, MODES, Plan, device_batch, plan_steps, step_sums
+from prep.shard.steps import MODES, Plan, device_batch, plan_steps, step_sums
+from train.config import DEPTHS, Config
+from train.schedule import LR_FRAC, NUMBERS_KEPT, lr_multiplier
 
-# the trainer's defaults
-SEED, EVAL_EVERY, SAVE_EVERY, WARMDOWN_RATIO, DEPTH = 42, 150, 500, 0.2, 12
+DEFAULTS, DEPTH = Config(), DEPTHS["cuda"]  # the trainer's
 RANKS_PER_NODE = 8
-ACTIVATION_BYTES = 46  # a position, layer and channel kept for the backward; 45.2 to 46.3 measured at depth 4 and 8
 LOSS_CHUNK, LOSS_BYTES = 256, 24  # positions whose logits are held at a time, bytes for each of their logits
 
 
@@ -73,7 +72,7 @@ class Model:
         """Of one rank with `batch` rows a micro-batch: weights, gradients, moments; activations; the chunked loss"""
         state = (2 + 4) * self.head_weights * 4 + 4 * self.matrix_weights * 3
         positions = batch * self.max_seq_len
-        activations = self.depth * positions * self.width * ACTIVATION_BYTES + 2 * self.matrix_weights
+        activations = self.depth * positions * self.width * 2 * NUMBERS_KEPT + 2 * self.matrix_weights
         loss = (2 + 4) * self.head_weights + LOSS_CHUNK * self.vocab_size * LOSS_BYTES + 4 * positions * self.width
         return state + activations + loss
 
@@ -97,12 +96,12 @@ def read_plan(
     if not world_sizes:
         raise ValueError("--world-size names no number of ranks: give one or several, as 1,2,4,8.")
     model = Model(depth or DEPTH, split.max_seq_len, split.manifest["vocab_size"])
-    first = plan_steps(split, "mid", total_batch_size, epochs, SEED)
+    first = plan_steps(split, "mid", total_batch_size, epochs, DEFAULTS.seed)
     batch = first.rows_per_step * split.max_seq_len
     modes: dict[str, Any] = {}
     for mode in MODES:
         if mode == "mid" or split.rows["num_trainable"].any():
-            steps = first if mode == "mid" else plan_steps(split, mode, batch, epochs, SEED)
+            steps = first if mode == "mid" else plan_steps(split, mode, batch, epochs, DEFAULTS.seed)
             modes[mode] = describe_mode(split, steps, mode, model)
     launches = [
         launch(root, split, first.rows_per_step, world_size, device_batch_size, epochs, model, modes, tokens_per_second)
@@ -137,7 +136,7 @@ def describe_mode(split: Split, steps: Plan, mode: str, model: Model) -> dict[st
     targets, S = step_sums(steps, steps.num_targets), steps.num_steps
     few = np.flatnonzero(targets < targets.mean() / 2)
     tokens = S * steps.rows_per_step * split.max_seq_len
-    checkpoints = S // SAVE_EVERY + (S % SAVE_EVERY > 0)
+    checkpoints = S // DEFAULTS.save_every + (S % DEFAULTS.save_every > 0)
     return {
         "rows": len(steps.row_ids),
         "rows_skipped": split.num_rows - len(steps.row_ids),
@@ -152,8 +151,8 @@ def describe_mode(split: Split, steps: Plan, mode: str, model: Model) -> dict[st
         "untrained_share": round(1 - int(targets.sum()) / tokens, 6),
         "padding_share": round(1 - padding_free(split, steps) / tokens, 6),
         "warmdown_start": warmdown_start(S),
-        "last_lr_multiplier": lr_multiplier(S - 1, S, WARMDOWN_RATIO, LR_FRAC[mode]),
-        "evaluations": 1 + S // EVAL_EVERY + (S % EVAL_EVERY > 0),
+        "last_lr_multiplier": lr_multiplier(S - 1, S, DEFAULTS.warmdown_ratio, LR_FRAC[mode]),
+        "evaluations": 1 + S // DEFAULTS.eval_every + (S % DEFAULTS.eval_every > 0),
         "checkpoints": checkpoints,
         "checkpoint_bytes": checkpoints * model.checkpoint_bytes,
         "flops": float(model.flops_per_token * tokens),
@@ -173,8 +172,8 @@ def warmdown_start(num_steps: int) -> int:
     >>> warmdown_start(20), warmdown_start(95), warmdown_start(1)
     (17, 77, 1)
     """
-    at = max(0, int(num_steps * (1 - WARMDOWN_RATIO)) - 1)
-    while at < num_steps and lr_multiplier(at, num_steps, WARMDOWN_RATIO, 1.0) >= 1.0:
+    at = max(0, int(num_steps * (1 - DEFAULTS.warmdown_ratio)) - 1)
+    while at < num_steps and lr_multiplier(at, num_steps, DEFAULTS.warmdown_ratio, 1.0) >= 1.0:
         at += 1
     return at
 

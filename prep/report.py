@@ -29,8 +29,8 @@ from prep.report_charts import (
     table,
 )
 from prep.shard import Array, Shards, Split, open_shards
+from prep.shard.steps import plan_steps
 from prep.stats import short, split_stats
-from prep.steps import plan_steps
 
 CSS = Path(__file__).parent / "data" / "report.css"
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"

@@ -21,7 +21,7 @@ import numpy as np
 
 from prep.pick import goes_on, is_wrapped
 from prep.shard import Array, Split
-from prep.steps import Plan
+from prep.shard.steps import Plan
 
 CHUNK_DOCS = 1 << 20
 SAMPLE_TOKENS = 1 << 20

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from prep.pick import first_doc, goes_on, row_of
-from prep.schedule import lr_multiplier
 from prep.shard import Array, Split
-from prep.steps import FILLER, LR_FRAC, Plan, device_batch, ranks_of_step, row_targets
+from prep.shard.steps import FILLER, Plan, device_batch, ranks_of_step, row_targets
 from prep.tokenizer import Tokenizer
+from train.schedule import LR_FRAC, lr_multiplier
 
 
 def segments(tokenizer: Tokenizer, tokens: Array, mask: Array) -> list[dict[str, Any]]:

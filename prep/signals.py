@@ -2,12 +2,10 @@
 Ctrl-C and SIGTERM, kept off what must not be interrupted half-way.
 """
 
-import os
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
 
 STOPS = (signal.SIGINT, signal.SIGTERM)
 
@@ -29,18 +27,3 @@ def signals_later() -> Iterator[None]:
             signal.signal(stop, handler)
     for late in came[:1]:
         signal.raise_signal(late)
-
-
-class StopFlag:
-    """Set by SIGTERM or Ctrl-C: the loop then ends after the step it is in, with a checkpoint."""
-
-    def __init__(self) -> None:
-        self.is_set = False
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._stop)
-
-    def _stop(self, number: int, frame: FrameType | None) -> None:
-        if self.is_set:  # the second time at once
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
-        self.is_set = True

@@ -13,8 +13,8 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prep.schedule import REFERENCE_BATCH, default_rows_per_step
 from prep.shard import Manifest, Split, listed_files, open_shards, read_manifest
+from prep.shard.steps import REFERENCE_BATCH, default_rows_per_step
 from prep.shares import share_lines
 from prep.stats_lengths import all_lengths_line, histogram, length_lines, uneven_lines
 

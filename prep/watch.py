@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 from prep.show_text import visible
 from prep.stats import short
+from train.metrics import Record, first_and_last, measured_bpb
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-Record = dict[str, Any]
 BLOCKS = "▁▂▃▄▅▆▇█"
 RECENT = 50  # steps whose speed says how long the rest takes
 
@@ -85,30 +85,6 @@ def _before(records: list[Record], record: Record) -> list[Record]:
 
 def read_records(path: Path) -> list[Record]:
     return Tail(path).read()
-
-
-def first_and_last(records: list[Record], key: str) -> dict[str, tuple[float, float]]:
-    """{source: (first, last)} of what the records say by source under `key`, or before training under `key` + "_before\""""
-    out: dict[str, tuple[float, float]] = {}
-    for record in records:
-        for by_name in (record.get(f"{key}_before"), record.get(key)):
-            for name, value in (by_name or {}).items():
-                out[name] = (out[name][0] if name in out else value, value)
-    return out
-
-
-def measured_bpb(records: list[Record]) -> list[float]:
-    """Bits per byte on val of each evaluation, the one before training first"""
-    return [record[key] for record in records for key in ("val_bpb_before", "val_bpb") if key in record]
-
-
-def table_by_source(records: list[Record]) -> Iterator[str]:
-    """Lines: train loss and bits per byte on val of each source, first and last"""
-    yield f"  {'source':<24}{'train loss':>20}{'val bpb':>20}"
-    loss, bpb = (first_and_last(records, key) for key in ("loss_by_source", "val_bpb_by_source"))
-    for name in sorted(loss.keys() | bpb.keys()):
-        cells = ["{:.4f} -> {:.4f}".format(*found[name]) if name in found else "-" for found in (loss, bpb)]
-        yield f"  {name:<24}{cells[0]:>20}{cells[1]:>20}"
 
 
 def summary(path: Path, records: list[Record]) -> dict[str, Any]:

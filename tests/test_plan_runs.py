@@ -15,9 +15,9 @@ from prep.cli import app
 from prep.mixture import parse_mixture
 from prep.options import Options
 from prep.plan_runs import Model, warmdown_start
-from prep.schedule import lr_multiplier
 from prep.shard import open_shards
 from prep.tokenizer import load_tokenizer
+from train.schedule import lr_multiplier
 
 T = 64
 MIXTURE = {"seed": 42, "train": [{"task": "simple_spelling", "size": 600}, {"task": "arithmetic", "size": 100}]}

@@ -19,8 +19,8 @@ from prep.options import Options
 from prep.report import CSS, differing, make_page, open_report
 from prep.report_charts import percent
 from prep.shard import Split, open_shards
+from prep.shard.steps import plan_steps
 from prep.show import show_conversation
-from prep.steps import plan_steps
 from prep.tokenizer import load_tokenizer
 
 EVIL = "<script>document.title='hacked'</script><img src=x onerror=\"document.title='hacked'\">\x1b[31m\u202e"

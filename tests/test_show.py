@@ -14,9 +14,9 @@ from prep.cli import app
 from prep.mixture import parse_mixture
 from prep.options import Options
 from prep.shard import Split, open_shards
+from prep.shard.steps import FILLER, plan_steps, step_sums
 from prep.show import show_conversation, show_row, show_step
 from prep.show_text import coloured, plain, visible
-from prep.steps import FILLER, plan_steps, step_sums
 from prep.tokenizer import Tokenizer, load_tokenizer
 
 EVIL = "a\x1b]0;owned\x07 [bold]b[/bold] :smile: \u202ec <|assistant_end|> d[[0]]\r"
@@ -224,7 +224,7 @@ def test_origin_is_the_source_row_as_it_came(root: Path, train: Split, tmp_path:
 
 @pytest.mark.parametrize("mode", ["mid", "sft"])
 def test_steps_are_those_of_the_trainer(root: Path, train: Split, mode: str) -> None:
-    from prep.steps import make_plan, micro_batches, row_targets
+    from prep.shard.steps import make_plan, micro_batches, row_targets
 
     counts = row_targets(train, mode, False)
     for batch, epochs in ((128, 1.0), (512, 2.5), (128 * 64, 3.0)):

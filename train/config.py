@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, NoReturn
 
-from prep.steps import LR_FRAC
+from train.schedule import LR_FRAC
 
+DEPTHS = {"cpu": 4, "cuda": 12}
 DESCRIPTION = "Train on finished shards: mid (every token trains) or sft (only what the assistant says trains)."
 
 

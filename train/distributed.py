@@ -9,11 +9,13 @@ An error of the user's is one line on stderr and exit code 1; a bug keeps its tr
 """
 
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from types import FrameType
 from typing import Any
 
 import torch
@@ -30,6 +32,10 @@ class Ranks:
     world_size: int
     device: torch.device
     store: Any  # torchrun's, None for a single process
+
+    @property
+    def device_name(self) -> str:
+        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
 
     def say(self, text: str) -> None:
         """Print once."""
@@ -61,6 +67,21 @@ class Ranks:
             for what, value in theirs.items():
                 if value != everyone[0][what]:
                     raise ValueError(f"rank {rank} has other {what} than rank 0: start every rank with the same {what}")
+
+
+class StopFlag:
+    """Set by SIGTERM or Ctrl-C: the loop then ends after the step it is in, with a checkpoint."""
+
+    def __init__(self) -> None:
+        self.is_set = False
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._stop)
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        if self.is_set:  # the second time at once
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        self.is_set = True
 
 
 def choose_device(name: str) -> torch.device:

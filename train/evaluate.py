@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from prep.shard import Array, Split
-from prep.steps import FILLER, micro_batches
+from prep.shard.steps import FILLER, micro_batches
 from train.distributed import Ranks
 from train.loader import prefetch
 from train.loss import BatchLoss

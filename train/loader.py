@@ -1,9 +1,9 @@
 """
-How rows become batches: mapped tokens and masks to tensors, made in a thread while the ones before are trained on.
+How rows become batches: arrays of `prep.shard.batches` to tensors, made in a thread while the ones before are trained on.
 
     inputs (B, T), targets (B, T), -1 where not trained  ->  positions, labels, sources (K,) of those that train
 
-Which rows a step trains is `prep.steps`, their arrays are `prep.batches`.
+Which rows a step trains is `prep.shard.steps`.
 
 Legend: B rows of a batch, T positions, K positions that train.
 """
@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from prep.batches import read_batch, read_documents
 from prep.shard import Array, Split
+from prep.shard.batches import pack_targets, read_batch, read_documents
 from train.loss import ROUND_TO
 
 PREFETCH = 2  # batches made ahead
@@ -45,19 +45,6 @@ class Batch:
         return Batch(self.rows, *tensors)
 
 
-def pack_targets(targets: Array) -> tuple[Array, Array]:
-    """targets (B, T) -> flat positions that train and their labels (K,) int32, filled up with label -1"""
-    flat = targets.reshape(-1)
-    trained = flat >= 0
-    if trained.all() and len(flat) % ROUND_TO == 0:  # most batches of mid
-        return np.arange(len(flat), dtype=np.int32), flat
-    positions = np.flatnonzero(trained)
-    num_padded = max(1, -(-len(positions) // ROUND_TO)) * ROUND_TO
-    where, labels = np.zeros(num_padded, dtype=np.int32), np.full(num_padded, -1, dtype=np.int32)
-    where[: len(positions)], labels[: len(positions)] = positions, flat[trained]
-    return where, labels
-
-
 def make_batch(split: Split, row_ids: Array, mode: str, isolated: bool, pin: bool = False) -> Batch:
     inputs, targets = read_batch(split, row_ids, mode)
     lengths, sources, numbers = read_documents(split, row_ids)
@@ -66,7 +53,7 @@ def make_batch(split: Split, row_ids: Array, mode: str, isolated: bool, pin: boo
         docs = np.repeat(numbers, lengths).reshape(-1, width)
         targets = np.where(docs[:, 1:] == docs[:, :-1], targets, np.int32(-1))
         extra = [np.ascontiguousarray(docs[:, :-1])]
-    positions, labels = pack_targets(targets)
+    positions, labels = pack_targets(targets, ROUND_TO)
     by_target = np.repeat(sources, lengths).reshape(-1, width)[:, 1:].reshape(-1)
     if not (len(positions) == len(by_target) == positions[-1] + 1):
         by_target = by_target[positions]

@@ -1,5 +1,5 @@
 """
-What a run says: a line a step, and metrics.jsonl.
+What a run says: a line a step, metrics.jsonl, and a table at the end.
 
     step 00100/02000 (5.00%) | loss: 2.345678 | lrm: 1.00 | dt: 245.32ms | tok/sec: 2,137,856 | mfu: 45.67 | ...
 
@@ -12,12 +12,11 @@ import importlib
 import json
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from prep.watch import Record, read_records
+Record = dict[str, Any]
 
 # dense bfloat16 FLOP/s of a device, by a part of its name; the first that occurs counts
 PEAK_FLOPS = {
@@ -27,9 +26,8 @@ PEAK_FLOPS = {
 }  # fmt: skip
 
 
-def peak_flops(device: torch.device) -> float:
-    """0 where it is not known: then mfu is 0 as well."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
+def peak_flops(name: str) -> float:
+    """Of a device by its name; 0 where it is not known: then mfu is 0 as well."""
     return next((flops for part, flops in PEAK_FLOPS.items() if part in name), 0.0)
 
 
@@ -40,8 +38,10 @@ class Metrics:
         self.path, self.is_main, self.total_seconds = path, is_main, 0.0
         self.records: list[Record] = []
         if is_main:
-            before = read_records(path) if path.is_file() else []
-            self.records = [record for record in before if record["step"] < first_step]
+            lines = (
+                path.read_bytes().split(b"\n")[:-1] if path.is_file() else []
+            )  # a last one may have been cut by a kill
+            self.records = [record for record in map(json.loads, lines) if record["step"] < first_step]
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text("".join(json.dumps(record) + "\n" for record in self.records))
         self.remote: Any = None
@@ -79,3 +79,27 @@ class Metrics:
     def close(self) -> None:
         if self.remote is not None:
             self.remote.finish()
+
+
+def first_and_last(records: list[Record], key: str) -> dict[str, tuple[float, float]]:
+    """{source: (first, last)} of what the records say by source under `key`, or before training under `key` + "_before\""""
+    out: dict[str, tuple[float, float]] = {}
+    for record in records:
+        for by_name in (record.get(f"{key}_before"), record.get(key)):
+            for name, value in (by_name or {}).items():
+                out[name] = (out[name][0] if name in out else value, value)
+    return out
+
+
+def measured_bpb(records: list[Record]) -> list[float]:
+    """Bits per byte on val of each evaluation, the one before training first"""
+    return [record[key] for record in records for key in ("val_bpb_before", "val_bpb") if key in record]
+
+
+def closing_table(records: list[Record]) -> Iterator[str]:
+    """Lines: train loss and bits per byte on val of each source, first and last"""
+    yield f"  {'source':<24}{'train loss':>20}{'val bpb':>20}"
+    loss, bpb = (first_and_last(records, key) for key in ("loss_by_source", "val_bpb_by_source"))
+    for name in sorted(loss.keys() | bpb.keys()):
+        cells = ["{:.4f} -> {:.4f}".format(*found[name]) if name in found else "-" for found in (loss, bpb)]
+        yield f"  {name:<24}{cells[0]:>20}{cells[1]:>20}"

@@ -19,21 +19,18 @@ from typing import Any
 
 import torch
 
-from prep.checkpoints import read_meta, remove_run, steps_in
-from prep.schedule import lr_multiplier
 from prep.shard import Array
-from prep.signals import StopFlag
-from prep.steps import micro_batches
-from prep.watch import measured_bpb, table_by_source
-from train.checkpoint import save_checkpoint
+from prep.shard.steps import micro_batches
+from train.checkpoint import read_meta, remove_run, save_checkpoint, steps_in
 from train.config import parse_args
-from train.distributed import Ranks, start_ranks
+from train.distributed import Ranks, StopFlag, start_ranks
 from train.evaluate import evaluate, ratios
 from train.loader import prefetch
 from train.loss import BatchLoss
-from train.metrics import Metrics, peak_flops
+from train.metrics import Metrics, closing_table, measured_bpb, peak_flops
 from train.optimizer import set_step
 from train.preview import preview
+from train.schedule import lr_multiplier
 from train.setup import Run, set_up
 
 
@@ -44,7 +41,7 @@ def train(run: Run, ranks: Ranks, metrics: Metrics) -> None:
     loss_of = BatchLoss(run.model, run.compiled)
     net, num_micro = ranks.wrap(loss_of), G // (run.device_batch * ranks.world_size)
     batches = prefetch(split, rows_to_train(run, ranks), config.mode, config.isolated, device.type == "cuda")
-    peak = peak_flops(device) * ranks.world_size / run.model.flops_per_token()
+    peak = peak_flops(ranks.device_name) * ranks.world_size / run.model.flops_per_token()
     for step in range(run.first_step, plan.num_steps):
         before = evaluate_run(run, loss_of, ranks) if step == 0 else {}
         started, num_targets = time.perf_counter(), plan.targets_of_step(step)
@@ -127,7 +124,7 @@ def say_how_it_ended(run: Run, metrics: Metrics, ranks: Ranks) -> None:
     rows |= {"time": f"{metrics.total_seconds / 60:.2f}m", "checkpoint": f"{run.root}/model_{step:06d}.pt"}
     rows |= {"val bpb": f"{bpb[0]:.4f} -> {bpb[-1]:.4f}"} if bpb else {}
     lines = [f"  {name:<12}{value}" for name, value in (rows | {"metrics": str(metrics.path)}).items()]
-    ranks.say("\n".join([f"\n{config.mode} run {how}", *lines, *table_by_source(metrics.records)]))
+    ranks.say("\n".join([f"\n{config.mode} run {how}", *lines, *closing_table(metrics.records)]))
     if how == "stopped":
         ranks.say(f"\ngo on with the same command: it continues at step {step}")
     elif config.mode == "mid":

@@ -12,7 +12,7 @@ Legend: B rows of a batch, T positions, V vocabulary, d width, H heads, D head d
 """
 
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -23,6 +23,9 @@ from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex
 SOFTCAP = 15.0  # logits stay within +-15
 VOCAB_MULTIPLE = 64  # 2026-07 pads wte, lm_head and value_embeds to a multiple of this many rows
 SMEAR_WIDTH, GATE_WIDTH = 24, 12  # 2026-07: channels that its two gates look at
+
+# what generation keeps of the tokens before: keys and values (B, H_kv, t, D) of each layer, and "smear"'s last x (B, 1, d)
+Cache = dict[Any, Any]
 
 
 @dataclass(frozen=True)
@@ -68,21 +71,6 @@ def config_of_depth(depth: int, sequence_len: int, vocab_size: int) -> ModelConf
     """Depth 12 is width 768 with 6 heads."""
     num_heads = math.ceil(64 * depth / 128)
     return ModelConfig(sequence_len, vocab_size, depth, num_heads, num_heads, 64 * depth)
-
-
-@dataclass
-class Cache:
-    """What generation keeps of the tokens before: keys and values (B, H_kv, t, D) of each layer, and smear's last x."""
-
-    keys_values: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
-    last: Tensor | None = None  # (B, 1, d)
-    num_tokens: int = 0
-
-    def extend(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        if layer in self.keys_values:
-            k, v = (torch.cat(pair, dim=2) for pair in zip(self.keys_values[layer], (k, v), strict=True))
-        self.keys_values[layer] = k, v
-        return k, v
 
 
 def norm(x: Tensor) -> Tensor:
@@ -156,7 +144,9 @@ class Attention(nn.Module):
             q, k = 1.2 * q, 1.2 * k
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # (B, H, T, D)
         if cache is not None:
-            k, v = cache.extend(self.layer, k, v)
+            if self.layer in cache:
+                k, v = (torch.cat(pair, dim=2) for pair in zip(cache[self.layer], (k, v), strict=True))
+            cache[self.layer] = k, v
         grouped = self.config.n_head != self.config.n_kv_head
         if isinstance(seen, BlockMask):
             y: Tensor = flex_attention(q, k, v, block_mask=seen, enable_gqa=grouped)
@@ -230,7 +220,7 @@ class GPT(nn.Module):
     def hidden(self, idx: Tensor, docs: Tensor | None = None, cache: Cache | None = None) -> Tensor:
         """idx (B, T) -> (B, T, d), what lm_head reads. With `docs` (B, T), the number of the document of each position,
         documents do not see each other and their positions start at 0."""
-        config, num_before = self.config, cache.num_tokens if cache is not None else 0
+        config, num_before = self.config, cache[0][0].size(2) if cache else 0
         T = idx.size(1)
         x = norm(self.transformer.wte(idx))
         positions = torch.arange(num_before, num_before + T, device=idx.device)
@@ -251,16 +241,13 @@ class GPT(nn.Module):
                 kept = x
         if config.is_2026:
             x = x - self.backout_lambda.to(x.dtype) * kept
-        if cache is not None:
-            cache.num_tokens += T
         return norm(x)
 
     def smear(self, x: Tensor, docs: Tensor | None, cache: Cache | None) -> Tensor:
         """2026-07: a little of the token before is mixed into each token; the first has none before it."""
-        before = torch.zeros_like(x[:, :1]) if cache is None or cache.last is None else cache.last
+        before = torch.cat([cache["smear"] if cache else torch.zeros_like(x[:, :1]), x[:, :-1]], dim=1)  # (B, T, d)
         if cache is not None:
-            cache.last = x[:, -1:]
-        before = torch.cat([before, x[:, :-1]], dim=1)  # (B, T, d)
+            cache["smear"] = x[:, -1:]
         gate = self.smear_lambda.to(x.dtype) * torch.sigmoid(self.smear_gate(x[..., :SMEAR_WIDTH]))  # (B, T, 1)
         if docs is not None:
             gate = gate * (docs == torch.roll(docs, 1, dims=1))[..., None]

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 from torch.optim import AdamW, Optimizer
 
-from prep.schedule import muon_momentum
 from train.model import GPT
+from train.schedule import muon_momentum
 
 BETAS, EPS = (0.8, 0.95), 1e-10
 

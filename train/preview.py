@@ -9,13 +9,11 @@
 
 import numpy as np
 
-from prep.batches import read_batch
-from prep.schedule import lr_multiplier
-from prep.show_text import visible
-from prep.steps import FILLER, step_sums
-from prep.tokenizer_files import read_tiktoken
+from prep.shard.batches import read_batch
+from prep.shard.steps import FILLER, step_sums
 from train.distributed import Ranks
 from train.optimizer import memory_bytes
+from train.schedule import NUMBERS_KEPT, lr_multiplier
 from train.setup import Run
 
 SHOWN_TOKENS = 200  # of each row
@@ -30,8 +28,8 @@ def preview(run: Run, ranks: Ranks) -> str:
     shape = (plan.num_steps, config.warmdown_ratio, config.lr_frac)
     lr = {part: lr_multiplier(min(int(part * plan.num_steps), last), *shape) for part in (0, 0.5, 0.8, 1)}
     num_weights = sum(weight.numel() for weight in run.model.parameters())
-    # for the backward each layer keeps about 34 numbers a position and channel
-    kept = 34 * run.device_batch * T * model.n_embd * model.n_layer * run.model.transformer.wte.weight.itemsize
+    channels = run.device_batch * T * model.n_embd * model.n_layer
+    kept = NUMBERS_KEPT * channels * run.model.transformer.wte.weight.itemsize
     num_micro = G // (ranks.world_size * run.device_batch)
     lines = [
         ("model", f"{num_weights:,} weights, depth {model.n_layer}, width {model.n_embd}"),
@@ -48,13 +46,12 @@ def preview(run: Run, ranks: Ranks) -> str:
 
 def first_rows(run: Run) -> list[str]:
     """The first micro-batch as text, the first tokens of each row, what trains in brackets"""
-    special = run.split.manifest["tokenizer"]["special_tokens"]
-    pieces = {rank: piece for piece, rank in read_tiktoken(run.shards.root / "tokenizer.tiktoken").items()}
-    pieces |= {number: name.encode() for name, number in special.items()}
-    rows, out, marks = run.plan.rows_of_step(0)[: run.device_batch], [], {1: b"[", -1: b"]", 0: b""}
+    pieces, marks, out = run.shards.token_bytes(), {1: b"[", -1: b"]", 0: b""}, []
+    rows = run.plan.rows_of_step(0)[: run.device_batch]
     for row, ids, targets in zip(rows, *read_batch(run.split, rows, run.config.mode), strict=True):
         change = np.diff(np.concatenate([[0, 0], targets >= 0]))  # of each token: it trains, unlike the one before
         pairs = list(zip(ids.tolist(), change.tolist(), strict=False))[:SHOWN_TOKENS]
-        shown = b"".join(marks[c] + pieces.get(token, b"?") for token, c in pairs)
-        out.append(f"\nrow {row}, what trains in brackets:\n{visible(shown.decode(errors='replace'))}")
+        text = b"".join(marks[c] + pieces.get(token, b"?") for token, c in pairs).decode(errors="replace")
+        shown = "".join(c if c.isprintable() or c == "\n" else f"\\x{ord(c):02x}" for c in text)  # drives no terminal
+        out.append(f"\nrow {row}, what trains in brackets:\n{shown}")
     return out

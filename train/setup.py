@@ -18,12 +18,10 @@ import numpy as np
 import torch
 from torch.optim import Optimizer
 
-from prep.checkpoints import STAGES, Meta, find_base, find_run, read_meta
-from prep.schedule import REFERENCE_BATCH, choose_device_batch
 from prep.shard import Array, Manifest, Shards, Split, check_files, open_shards
-from prep.steps import DEVICE_BATCH_LIMIT, Plan, plan_steps, row_targets
-from train.checkpoint import load_model, load_optimizers
-from train.config import IDENTITY, Config
+from prep.shard.steps import DEVICE_BATCH_LIMIT, REFERENCE_BATCH, Plan, choose_device_batch, plan_steps, row_targets
+from train.checkpoint import STAGES, Meta, find_base, find_run, load_model, load_optimizers, read_meta
+from train.config import DEPTHS, IDENTITY, Config
 from train.distributed import Ranks
 from train.model import GPT, config_of_depth
 from train.optimizer import build_optimizers
@@ -54,7 +52,7 @@ def set_up(config: Config, ranks: Ranks) -> Run:
     manifest, on_gpu = shards.manifest, ranks.device.type == "cuda"
     plan, device_batch = plan_run(config, split, ranks)
     base = find_base(config.base, config.base_step, config.mode) if config.base is not None else None
-    depth = int(read_meta(*base)["model_config"]["n_layer"]) if base else config.depth or (12 if on_gpu else 4)
+    depth = int(read_meta(*base)["model_config"]["n_layer"]) if base else config.depth or DEPTHS[ranks.device.type]
     root = Path(config.out or f"runs/{shards.root.resolve().name}") / STAGES[config.mode] / f"d{depth}"
     identity = {name: getattr(config, name) for name in IDENTITY} | {"depth": depth, "shards": manifest["fingerprint"]}
     identity |= {"rows_per_step": plan.rows_per_step, "num_steps": plan.num_steps}

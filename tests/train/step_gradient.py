@@ -6,7 +6,7 @@ import torch
 from test_model import random_model
 
 from prep.shard import open_shards
-from prep.steps import make_plan, micro_batches, row_targets
+from prep.shard.steps import make_plan, micro_batches, row_targets
 from train.distributed import start_ranks
 from train.loader import make_batch
 from train.loss import BatchLoss

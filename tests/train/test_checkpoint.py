@@ -14,8 +14,7 @@ from conftest import FIXTURES, TINY, run_here
 from shards_factory import random_rows, write_build
 from test_model import GENERATIONS, random_model
 
-from prep.checkpoints import find_base, find_checkpoint, steps_in
-from train.checkpoint import load_model, load_optimizers, save_checkpoint
+from train.checkpoint import find_base, find_checkpoint, load_model, load_optimizers, save_checkpoint, steps_in
 from train.model import GPT
 from train.optimizer import build_optimizers, set_step
 

@@ -9,7 +9,7 @@ import torch
 from test_model import random_model
 
 from prep.shard import open_shards
-from prep.steps import row_targets
+from prep.shard.steps import row_targets
 from train.distributed import Ranks
 from train.evaluate import bits_per_byte, evaluate, sums_by_source
 from train.loss import BatchLoss

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis.strategies import floats, integers, lists, sampled_from
 from shards_factory import Doc, write_build
 
-from prep.batches import read_batch, read_documents
 from prep.shard import Array, open_shards
-from prep.steps import FILLER, make_plan, micro_batches, row_targets
+from prep.shard.batches import read_batch, read_documents
+from prep.shard.steps import FILLER, make_plan, micro_batches, row_targets
 from train.loader import make_batch, prefetch
 
 counts = lists(integers(0, 9), min_size=1, max_size=40).filter(any)

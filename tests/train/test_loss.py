@@ -13,9 +13,9 @@ from test_model import random_model
 from torch import Tensor
 
 import train.loss
-from prep.batches import read_batch
 from prep.shard import open_shards
-from prep.steps import FILLER, make_plan, micro_batches, row_targets
+from prep.shard.batches import read_batch
+from prep.shard.steps import FILLER, make_plan, micro_batches, row_targets
 from train.loader import make_batch
 from train.loss import BatchLoss, Loss, only_losses
 from train.model import GPT, SOFTCAP

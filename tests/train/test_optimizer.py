@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from conftest import FIXTURES
 from test_model import random_model
 
-from prep.schedule import lr_multiplier
 from train.checkpoint import load_model
 from train.model import GPT
 from train.optimizer import Muon, build_optimizers, orthogonal, set_step
+from train.schedule import lr_multiplier
 
 
 def groups(model: GPT) -> dict[str, tuple[float, tuple[float, float] | None]]:

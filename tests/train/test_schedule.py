@@ -7,7 +7,8 @@ from conftest import FIXTURES
 from hypothesis import given
 from hypothesis.strategies import floats, integers
 
-from prep.schedule import choose_device_batch, default_rows_per_step, lr_multiplier, muon_momentum
+from prep.shard.steps import choose_device_batch, default_rows_per_step
+from train.schedule import lr_multiplier, muon_momentum
 
 
 def test_the_learning_rate_is_nanochats_to_the_last_bit() -> None:

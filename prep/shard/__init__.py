@@ -10,11 +10,13 @@ The format on disk: plain .npy files, a manifest that is written last, and a rea
 
 A row of T + 1 tokens is T inputs and T targets: `row[:-1]` and `row[1:]`. This module needs numpy and the standard
 library only, so a trainer can read a build without anything else of midprep. Sizes and headers are checked on every
-opening, checksums only on demand (`check_files`): a terabyte opens as fast as a megabyte.
+opening, checksums only on demand (`check_files`): a terabyte opens as fast as a megabyte. How rows become what a model
+trains on is `batches`, which of them each step trains is `steps`; the three are all that the trainer knows of `prep`.
 
 Legend: N rows of a split, R rows of one shard, T = max_seq_len, D documents, B rows of a batch.
 """
 
+import base64
 import hashlib
 import io
 import json
@@ -253,6 +255,13 @@ class Shards:
         if name not in self.splits:
             raise ValueError(f"{self.root} has no split {name!r}, it has: {', '.join(self.splits)}")
         return self.splits[name]
+
+    def token_bytes(self) -> dict[int, bytes]:
+        """The bytes of each token id; those of a special token are its name"""
+        lines = (self.root / "tokenizer.tiktoken").read_bytes().splitlines()
+        special = self.manifest["tokenizer"]["special_tokens"]
+        ordinary = {int(rank): base64.b64decode(token) for token, rank in map(bytes.split, lines)}
+        return ordinary | {number: name.encode() for name, number in special.items()}
 
 
 def open_shards(root: str | Path) -> Shards:

@@ -20,13 +20,13 @@ from typing import Any
 
 import numpy as np
 
-from prep.schedule import choose_device_batch, default_rows_per_step
 from prep.shard import Array, Split
 
 FILLER = -1  # in place of a row number: a row of padding
 DEVICE_BATCH_LIMIT = 32  # what the trainer tries on a GPU when no device batch size is given
 MODES = ("mid", "sft")
-LR_FRAC = {"mid": 1.0, "sft": 0.02}
+REFERENCE_BATCH = 524_288  # tokens a step, nanochat's
+MIN_STEPS = 50
 
 
 @dataclass(frozen=True)
@@ -91,6 +91,37 @@ def rows_a_step(num_rows: int, num_epochs: float, max_seq_len: int, total_batch_
             f"give {' or '.join(map(str, near))}"
         )
     return rows
+
+
+def default_rows_per_step(num_rows: float, max_seq_len: int) -> int:
+    """
+    Rows a step: nanochat's 524,288 tokens, or the power of two that gives `num_rows` at least 50 steps.
+
+    >>> default_rows_per_step(850, 2048), default_rows_per_step(10**6, 2048), default_rows_per_step(7, 2048)
+    (16, 256, 1)
+    """
+    rows = 1
+    while rows * 2 * max_seq_len <= REFERENCE_BATCH and rows * 2 * MIN_STEPS <= num_rows:
+        rows *= 2
+    return rows
+
+
+def choose_device_batch(rows_per_step: int, world_size: int, max_seq_len: int, wanted: int | None, limit: int) -> int:
+    """
+    Rows of one micro-batch of one rank: `wanted`, or the largest divisor of a rank's share up to `limit`.
+
+    ValueError where a step does not come out even, with the total batch sizes nearest to it that do.
+    """
+    unit = world_size * (wanted or 1)
+    if rows_per_step % unit:
+        below, above = rows_per_step // unit * unit, -(-rows_per_step // unit) * unit
+        sizes = " or ".join(f"{rows * max_seq_len:,}" for rows in (below, above) if rows)
+        raise ValueError(
+            f"a total batch of {rows_per_step * max_seq_len:,} tokens is {rows_per_step} rows of {max_seq_len}, not a "
+            f"multiple of {world_size} ranks x {wanted or 1} rows: give --total-batch-size {sizes.replace(',', '')}"
+        )
+    share = rows_per_step // world_size
+    return wanted or max(size for size in range(1, min(share, limit) + 1) if share % size == 0)
 
 
 def make_plan(counts: Array, rows_per_step: int, num_iterations: int | None, num_epochs: float, seed: int) -> Plan:

@@ -1,18 +1,23 @@
 """
-Rows as the arrays that a model trains on: inputs, targets, and which document and source each position is of.
+Rows as the arrays that a model trains on, with numpy alone.
 
-    row of T + 1   inputs  = row[:-1]                      (B, T)
-                   targets = row[1:], -1 where not trained (B, T)
+    row of T + 1 = 9       <|bos|> <|user_start|> hi <|user_end|> <|assistant_start|> yo <|assistant_end|> pad pad
+    inputs  = row[:-1]         256       257      104     258             259        121       260         256
+    targets = row[1:], sft          -1         -1      -1          -1              121       260         -1   -1
+    read_batch  inputs, targets (B, T)      pack_targets  the positions that train and what they predict, flat
+    read_row    the same row for trainers that shift the labels themselves, as Hugging Face's do
 
 No byte is looked for: what is filled, trained and from where, the build stores.
 
-Legend: B rows of a batch, T positions.
+Legend: B rows of a batch, T positions, K positions that train.
 """
 
 import numpy as np
 
 from prep.shard import Array, Split
-from prep.steps import FILLER
+from prep.shard.steps import FILLER
+
+IGNORE = -100  # what Hugging Face's and PyTorch's losses leave out
 
 
 def read_batch(split: Split, row_ids: Array, mode: str) -> tuple[Array, Array]:
@@ -58,3 +63,31 @@ def read_documents(split: Split, row_ids: Array) -> tuple[Array, Array, Array]:
     lengths[padding] = sources[padding] = 0
     lengths[padding] = split.max_seq_len + 1 - np.add.reduceat(lengths, starts[:-1])
     return lengths, sources, numbers.astype(np.int32)
+
+
+def pack_targets(targets: Array, multiple: int) -> tuple[Array, Array]:
+    """targets (B, T) -> positions in them, flat, and labels (K,) int32, filled up to a multiple with label -1, never empty"""
+    flat = targets.reshape(-1)
+    trained = flat >= 0
+    if trained.all() and len(flat) % multiple == 0:  # most batches of mid
+        return np.arange(len(flat), dtype=np.int32), flat
+    positions = np.flatnonzero(trained)
+    num_padded = max(1, -(-len(positions) // multiple)) * multiple
+    where, labels = np.zeros(num_padded, dtype=np.int32), np.full(num_padded, -1, dtype=np.int32)
+    where[: len(positions)], labels[: len(positions)] = positions, flat[trained]
+    return where, labels
+
+
+def read_row(split: Split, row: int, mode: str) -> dict[str, Array]:
+    """
+    One row as `input_ids`, `labels` and `position_ids`, (T + 1,) int64 each. Labels stand at the token itself, IGNORE
+    where nothing trains; positions restart with each document, which is how trainers of packed rows tell them apart.
+    """
+    one = np.array([row])
+    tokens, lengths = split.read_tokens(one)[0].astype(np.int64), read_documents(split, one)[0]
+    trains = np.arange(len(tokens)) < split.rows["num_tokens"][row]
+    if mode == "sft":
+        trains &= split.read_mask(one)[0].view(bool)
+    starts = np.repeat(np.cumsum(lengths) - lengths, lengths)
+    labels = np.where(trains, tokens, IGNORE)
+    return {"input_ids": tokens, "labels": labels, "position_ids": np.arange(len(tokens)) - starts}
