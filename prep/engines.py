@@ -3,8 +3,9 @@ Run one function over many jobs, on one core or on all of them; the function and
 
     for job, result in run(render_unit, context, jobs, workers=2): ...      as they finish, in any order
 
-Results must not depend on the order or the number of workers. Workers are fresh processes (no fork: Arrow has threads);
-they end with the process that started them, however it ends.
+Results must not depend on the order or the number of workers. On Linux workers are forked from a server that has imported
+what they need, once for all of them and while the program is still looking at its sources (`start_server`); elsewhere each
+is a fresh process. They are never forked from the program itself, as Arrow has threads, and end with it, however it ends.
 """
 
 import gc
@@ -17,18 +18,19 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from itertools import islice
 from multiprocessing.connection import wait as wait_for_end
+from multiprocessing.context import BaseContext
+from multiprocessing.forkserver import ensure_running
 from typing import Any
-
-import pyarrow as pa
 
 from prep.signals import signals_later
 
 _context: Any = None  # of this worker process
 
 WINDOW = 3  # jobs in flight for each worker: plans of shards are not all copied at once
+PRELOADED = ["typer", "prep.render_pass", "prep.encode_gigatoken"]
 
 
 def run(
@@ -43,16 +45,16 @@ def run(
         with ThreadPoolExecutor(workers) as threads:
             yield from _as_they_finish(threads, partial(function, context), jobs, workers)
         return
-    spawn = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=spawn, initializer=_start, initargs=(context,))
+    pool = ProcessPoolExecutor(workers, mp_context=_processes(), initializer=_start, initargs=(context,))
     done = False
     try:
         yield from _as_they_finish(pool, partial(_call, function), jobs, workers)
         done = True
-    except BrokenProcessPool:
+    except (BrokenProcessPool, BrokenPipeError):
         raise RuntimeError(
-            "a worker process died, most likely killed for want of memory: build again with fewer --workers; what was "
-            "rendered so far is kept"
+            "a worker process died. If it told nothing above, it was most likely killed for want of memory: build again with "
+            "fewer --workers; what was rendered so far is kept. A program that builds with workers has to do so below "
+            'if __name__ == "__main__":'
         ) from None
     finally:
         processes = list((pool._processes or {}).values())
@@ -77,6 +79,23 @@ def _as_they_finish(
             return
         for future in wait(running, return_when=FIRST_COMPLETED).done:
             yield running.pop(future), future.result()
+
+
+@cache
+def _processes() -> BaseContext:
+    """How workers are started: elsewhere than on Linux, libraries of the system may not be forked once they are loaded"""
+    if sys.platform != "linux":
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    return context
+
+
+def start_server() -> None:
+    """Let workers be prepared while this process goes on; without it, that begins with the first of them."""
+    if _processes().get_start_method() == "forkserver":
+        with _starting_workers():
+            ensure_running()
 
 
 @contextmanager
@@ -117,6 +136,8 @@ def keep_for_midprep() -> None:
     For a process that is midprep's alone. pyarrow imports pandas, 0.17 s, to see whether the first value it is given is
     one of pandas'. It looks once, so it looks while there is none. And what is imported now will not be garbage.
     """
+    import pyarrow as pa
+
     gc.freeze()
     finder: Any = _NoPandas()
     sys.meta_path.insert(0, finder)

@@ -15,7 +15,7 @@ import difflib
 import json
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -67,8 +67,8 @@ class Tokenizer:
         check_parts(Parts(self.name, self.ranks, self.pattern, self.special_tokens), SPECIAL_TOKENS)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Workers get the parts and make their own encoder"""
-        return {part.name: getattr(self, part.name) for part in fields(self)}
+        """Workers get the parts and the file of them, and make their own encoder"""
+        return {name: value for name, value in vars(self).items() if name != "encoding"}
 
     @cached_property
     def vocab_size(self) -> int:

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -185,3 +186,28 @@ def test_output_and_cache_may_be_on_other_file_systems_and_have_any_name(tmp_pat
         assert list((tmp_path / "a cache – ü" / "midprep" / "runs").glob("*/*.run"))
     finally:
         shutil.rmtree(elsewhere, ignore_errors=True)
+
+
+UNGUARDED = """
+from pathlib import Path
+
+import prep.build
+from prep.mixture import load_mixture
+from prep.options import Options
+from prep.tokenizer import load_tokenizer
+
+prep.build.SMALL_BUILD = 0  # as if it were worth starting workers
+options = Options(cache_dir=Path("cache"), quiet=True, workers=2)
+prep.build.build(prep.build.make_job(load_mixture("sample"), load_tokenizer(), options), Path("out"))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere workers are fresh processes, and their parent waits")
+def test_a_program_that_cannot_start_workers_is_told_so_and_holds_no_lock(tmp_path: Path) -> None:
+    (tmp_path / "main.py").write_text(UNGUARDED)
+    done = subprocess.run(
+        [sys.executable, "main.py"], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 1
+    assert 'if __name__ == "__main__":' in done.stderr.splitlines()[-1]
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name != "cache") == ["main.py"]
