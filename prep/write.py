@@ -3,7 +3,7 @@ Write one shard: cut its pieces out of the runs, one after the other as they lie
 
     runs      [aaaabbc][ddeeee]           mapped files, pieces wanted: e d c a
     segments  eeee dd ... | c aaaa ...    a view of a run each; padding is a view of a buffer of bos
-    rows      eeeedd...caaaa...           joined and written, a few rows at a time
+    rows      eeeedd...caaaa...           joined and written, CHUNK_ROWS at a time
 
 Nothing is computed for a token: a piece costs two views and two copies of its bytes, whatever its length. In memory are the
 runs' mapped pages and CHUNK_ROWS rows.
@@ -11,7 +11,6 @@ runs' mapped pages and CHUNK_ROWS rows.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -55,35 +54,33 @@ class ShardWriter:
     dtype: str
 
 
-@dataclass(frozen=True)
-class Segments:
-    """S stretches of tokens that make the rows when they are put one after the other, none of them empty."""
-
-    run: Array  # (S,) number of the run; one past the last run: the buffer of bos
-    start: Array  # (S,) first token of it
-    stop: Array  # (S,)
-    chunks: list[int]  # bounds of the segments that make CHUNK_ROWS rows each
-
-
 def write_shard(to: ShardWriter, plan: ShardPlan) -> WrittenShard:
-    """Cut out and write one shard: tokens, then mask."""
+    """Cut out and write one shard: tokens, then the bits of its mask, which are kept until then."""
     name, num_rows = to.name.format(plan.number), len(plan.docs_per_row)
     row_docs = offsets(plan.docs_per_row)
     doc_lengths = plan.pieces["length"].astype(np.int64) + plan.lead  # (D,)
     filled = np.add.reduceat(doc_lengths, row_docs[:-1])  # (R,)
     runs, run_of, first, trainable = find_pieces(plan.pieces, to.runs)
-    segments = lay_out(plan, run_of, first, len(runs), to.width - filled, to.width)
-    first_trained = list[Array]()
+    # views of the runs, and last of what padding and a lead are cut out of
+    tokens = Column([run.tokens for run in runs], np.full(to.width, to.bos, to.dtype))
+    mask = Column([run.mask for run in runs], np.zeros(to.width, "u1"))
+    bits, first_trained = list[Array](), list[Array]()
 
-    def packed() -> Iterator[Array]:
-        for mask in rows_of([run.mask for run in runs], np.zeros(to.width, "u1"), segments):
-            first_trained.append(mask[:, 0].copy())
-            yield np.packbits(mask, axis=1, bitorder="little")
+    def token_rows() -> Iterator[Array]:
+        for start in range(0, num_rows, CHUNK_ROWS):
+            rows = slice(start, min(start + CHUNK_ROWS, num_rows))
+            docs = slice(row_docs[rows.start], row_docs[rows.stop])
+            lengths = plan.pieces["length"][docs].astype(np.int64)
+            per_row, free = plan.docs_per_row[rows], to.width - filled[rows]
+            segments = lay_out(run_of[docs], first[docs], lengths, plan.lead[docs], per_row, free, len(runs))
+            trained = mask.rows(segments)
+            first_trained.append(trained[:, 0].copy())
+            bits.append(np.packbits(trained, axis=1, bitorder="little"))
+            yield tokens.rows(segments)
 
-    tokens = rows_of([run.tokens for run in runs], np.full(to.width, to.bos, to.dtype), segments)
-    shapes = {"tokens": (to.dtype, to.width, tokens), "mask": ("|u1", -(-to.width // 8), packed())}
+    kinds = {"tokens": (to.dtype, to.width, token_rows()), "mask": ("|u1", -(-to.width // 8), bits)}
     files = {}
-    for kind, (dtype, width, chunks) in shapes.items():
+    for kind, (dtype, width, chunks) in kinds.items():
         file = f"{name}.{kind}.npy"
         files[file] = write_rows(to.root / file, dtype, (num_rows, width), chunks)
     docs = np.zeros(len(plan.pieces), dtype=DOC)
@@ -102,7 +99,7 @@ def write_shard(to: ShardWriter, plan: ShardPlan) -> WrittenShard:
 def find_pieces(pieces: Array, runs: tuple[RunFiles, ...]) -> tuple[list[Run], Array, Array, Array]:
     """pieces (D,) PIECE -> the runs they lie in, and of each piece (D,) its run, first token there, and what it trains"""
     found = list[Run]()
-    run_of, first, trainable = (np.empty(len(pieces), dtype=np.int64) for _ in range(3))
+    run_of, first, trainable = (np.empty(len(pieces), dtype=kind) for kind in (np.int32, np.int64, np.uint32))
     order = np.lexsort((pieces["index"], pieces["source"]))
     ordered = pieces[order]
     for source, files in enumerate(runs):
@@ -119,29 +116,33 @@ def find_pieces(pieces: Array, runs: tuple[RunFiles, ...]) -> tuple[list[Run], A
     return found, run_of, first, trainable
 
 
-def lay_out(plan: ShardPlan, run_of: Array, first: Array, buffer: int, free: Array, width: int) -> Segments:
+def lay_out(
+    run_of: Array, first: Array, lengths: Array, lead: Array, docs_per_row: Array, free: Array, buffer: int
+) -> tuple[list[int], list[int], list[int]]:
     """
-    The segments of a shard's rows: before a piece that needs one a bos, after a row's last piece its padding, (R,) `free`,
-    both from the run numbered `buffer`.
+    Pieces (D,) of some rows, how many are in each (r,) and the room it has left (r,) -> the stretches that make the rows
+    when they are put one after the other, none of them empty: run, first token in it, and one past the last. Before a
+    piece that needs one a bos, after a row's last piece its padding, both of the run numbered `buffer`.
     """
-    lead, nothing = plan.lead.astype(np.int64), np.zeros(len(first), dtype=np.int64)
-    ends = 2 * np.cumsum(plan.docs_per_row)
+    nothing, ends = np.zeros_like(lengths), 2 * np.cumsum(docs_per_row)
 
     def in_order(of_lead: Array, of_piece: Array, of_padding: Array | int) -> Array:
         return np.insert(np.stack([of_lead, of_piece], axis=1).reshape(-1), ends, of_padding)
 
-    lengths = in_order(lead, plan.pieces["length"].astype(np.int64), free)
-    there = np.flatnonzero(lengths)
-    start, lengths = in_order(nothing, first, 0)[there], lengths[there]
-    row_ends = np.arange(CHUNK_ROWS, len(free), CHUNK_ROWS) * width
-    chunks = [0, *np.searchsorted(np.cumsum(lengths), row_ends, side="right").tolist(), len(there)]
-    return Segments(in_order(nothing + buffer, run_of, buffer)[there], start, start + lengths, chunks)
+    long = in_order(lead.astype(np.int64), lengths, free)
+    there = np.flatnonzero(long)
+    run, start = in_order(nothing + buffer, run_of, buffer)[there], in_order(nothing, first, 0)[there]
+    return run.tolist(), start.tolist(), (start + long[there]).tolist()
 
 
-def rows_of(columns: list[Array], buffer: Array, segments: Segments) -> Iterator[Array]:
-    """One column of the runs, and what padding is in it -> rows (r, width), a chunk at a time"""
-    views, size = [column.view(np.uint8).data for column in (*columns, buffer)], buffer.itemsize
-    for a, b in pairwise(segments.chunks):
-        places = (segments.run[a:b], segments.start[a:b] * size, segments.stop[a:b] * size)
-        joined = b"".join([views[run][x:y] for run, x, y in zip(*(each.tolist() for each in places), strict=True)])
-        yield np.frombuffer(joined, dtype=buffer.dtype).reshape(-1, len(buffer))
+class Column:
+    """Tokens or mask of all runs, and what padding is in it"""
+
+    def __init__(self, runs: list[Array], buffer: Array) -> None:
+        self.views, self.buffer = [column.view(np.uint8).data for column in (*runs, buffer)], buffer
+
+    def rows(self, segments: tuple[list[int], list[int], list[int]]) -> Array:
+        """Stretches as `lay_out` gives them -> rows (r, width)"""
+        size = self.buffer.itemsize
+        pieces = [self.views[run][size * a : size * b] for run, a, b in zip(*segments, strict=True)]
+        return np.frombuffer(b"".join(pieces), dtype=self.buffer.dtype).reshape(-1, len(self.buffer))
