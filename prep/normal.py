@@ -5,13 +5,16 @@ What a text says once spelling is set aside, so that a copy is found though its 
                                      words      what is 12 3 please            for runs of words they share
 
 Unicode's NFKC and case folding, then nothing but letters and digits. A sign of arithmetic stays where it stands between two
-digits: 12 - 3 and 12 + 3 are other questions. ASCII goes first, by tables.
+digits: 12 - 3 and 12 + 3 are other questions. ASCII goes by tables of bytes, one text after the other. All other texts of a
+batch go together, by a table of code points that is filled as they are met, four times as fast; those with marks that join
+the letter before them, as in Hindi or Thai, go through Unicode's algorithm one by one.
 """
 
 import re
 import unicodedata
 from collections.abc import Iterable
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +36,7 @@ OTHER_SIGNS = ("×".encode(), "÷".encode())
 # a sign with no digit on one side or none on the other; a pattern that starts with what it looks for is fast
 STRAY = re.compile(rf"[{re.escape(SIGNS)}](?:(?<![0-9].)|(?![0-9]))".encode())
 STRAY_OTHER = re.compile(rf"[{re.escape(SIGNS)}×÷](?:(?<!\d.)|(?!\d))")
+DIGIT = re.compile(r"\d")
 NO_WORD = re.compile(r"[^\w\s]|_")
 
 LOWER = bytes(i + 32 if chr(i) in "ABCDEFGHIJKLMNOPQRSTUVWXYZ" else i for i in range(256))
@@ -42,7 +46,7 @@ CLASSES = bytes(ord("0") if 48 <= i < 58 else ord("-") if chr(i) in SIGNS else 0
 NOTHING = bytes(8)
 NOT_SPACE_OR_WORD = bytes(i for i in range(128) if not (chr(i).isalnum() or chr(i).isspace()))
 
-Array = npt.NDArray[np.uint64]
+Array = npt.NDArray[Any]
 
 
 def squeezed(text: bytes) -> bytes:
@@ -58,11 +62,16 @@ def squeezed(text: bytes) -> bytes:
     if data.isascii() and b"0-0" not in data.translate(CLASSES):  # no sign that stays: most texts
         return data.translate(None, SIGNS.encode())
     if not data.isascii():
-        left = _folded(data.decode("utf-8", "ignore"))
-        data = left.encode().translate(LOWER, DELETED) if left.isascii() else DROPPED.sub("", left).encode()
+        data = _kept(data.decode("utf-8", "ignore"))
     if len(data.translate(None, SIGNS.encode())) == len(data) and not any(sign in data for sign in OTHER_SIGNS):
         return data
     return STRAY.sub(b"", data) if data.isascii() else STRAY_OTHER.sub("", data.decode()).encode()
+
+
+def _kept(text: str) -> bytes:
+    """Letters, digits and signs of a text, folded"""
+    left = _folded(text)
+    return left.encode().translate(LOWER, DELETED) if left.isascii() else DROPPED.sub("", left).encode()
 
 
 def words(text: bytes) -> str:
@@ -91,9 +100,85 @@ def _folded(text: str) -> str:
 
 
 def hash_texts(texts: Iterable[bytes]) -> Array:
-    """(n,) 64-bit hashes of texts squeezed; 0 for one of which nothing is left, which is a copy of nothing"""
-    digests = [xxh3_64_digest(data) if (data := squeezed(text)) else NOTHING for text in texts]
+    """(n,) uint64 hashes of texts squeezed; 0 for one of which nothing is left, which is a copy of nothing"""
+    left = [text.translate(LOWER, DELETED) for text in texts]
+    others = [i for i, data in enumerate(left) if not data.isascii()]
+    for i, data in zip(others, _squeezed_together([left[i] for i in others]), strict=True):
+        left[i] = data
+    other = set(others)
+    done = (data if i in other or data.isalnum() else squeezed(data) for i, data in enumerate(left))
+    digests = [xxh3_64_digest(data) if data else NOTHING for data in done]
     return np.frombuffer(b"".join(digests), dtype=">u8").astype("<u8") if digests else np.zeros(0, dtype=np.uint64)
+
+
+class _CodePoints:
+    """What is left of each code point; entries are made when the first text has it."""
+
+    UNKNOWN, JOINS, DROP = -1, -2, 0
+
+    def __init__(self) -> None:
+        self.left = np.full(0x110000, self.UNKNOWN, dtype=np.int32)  # another code point, or one of the above
+        self.is_digit, self.is_sign = (np.zeros(0x110000, dtype=bool) for _ in range(2))  # of what is left
+
+    def __call__(self, codes: Array) -> Array:
+        """(n,) code points -> (n,) int32 what is left of them"""
+        left: Array = self.left[codes]
+        if (unknown := left == self.UNKNOWN).any():
+            for code in np.unique(codes[unknown]).tolist():
+                self._look_up(code)
+            left = self.left[codes]
+        return left
+
+    def _look_up(self, code: int) -> None:
+        kept = _kept(chr(code)).decode()
+        joins = len(kept) > 1 or any(
+            _joins(char) for char in (chr(code), kept, unicodedata.normalize("NFKC", chr(code)))
+        )
+        self.left[code] = self.JOINS if joins else ord(kept) if kept else self.DROP
+        if len(kept) == 1:
+            self.is_digit[ord(kept)] = bool(DIGIT.match(kept))
+            self.is_sign[ord(kept)] = kept in SIGNS + "×÷"
+
+
+def _joins(text: str) -> bool:
+    """Whether it holds marks or Hangul letters that may become one character with what is before them"""
+    return any(
+        unicodedata.category(c)[0] == "M" or "\u1160" <= c <= "\u11ff" or "\ud7b0" <= c <= "\ud7ff" for c in text
+    )
+
+
+_code_points = _CodePoints()
+
+
+def _squeezed_together(texts: list[bytes]) -> list[bytes]:
+    """`squeezed` of each text"""
+    if not texts:
+        return []
+    decoded = [text.decode("utf-8", "ignore") for text in texts]
+    bounds = offsets([len(text) for text in decoded])  # (n + 1,) characters before each text
+    left = _code_points(np.frombuffer("".join(decoded).encode("utf-32-le"), dtype=np.uint32))
+    slow = np.unique(np.searchsorted(bounds, np.flatnonzero(left == _CodePoints.JOINS), side="right") - 1).tolist()
+    there = np.flatnonzero(left > 0)
+    left, bounds = left[there], np.searchsorted(there, bounds)
+    left, bounds = _without_stray_signs(left, bounds)
+    text, ends = left.astype("<u4").tobytes().decode("utf-32-le"), bounds.tolist()
+    out = [text[a:b].encode() for a, b in pairwise(ends)]
+    for i in slow:
+        out[i] = squeezed(texts[i])
+    return out
+
+
+def _without_stray_signs(left: Array, bounds: Array) -> tuple[Array, Array]:
+    """(n,) code points of texts that begin and end at `bounds` without signs that are not between two digits of a text"""
+    signs = np.flatnonzero(_code_points.is_sign[left])
+    if not len(signs):
+        return left, bounds
+    is_digit = np.append(_code_points.is_digit[left], False)  # at -1 as well
+    starts = np.zeros(len(left) + 1, dtype=bool)
+    starts[bounds] = True
+    stays = is_digit[signs - 1] & is_digit[signs + 1] & ~starts[signs] & ~starts[signs + 1]
+    strays = signs[~stays]
+    return np.delete(left, strays), bounds - np.searchsorted(strays, bounds)
 
 
 def asked(batch: Conversations) -> Array:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis.strategies import lists, sampled_from, text
+from xxhash import xxh3_64_intdigest
 
 from prep import grams, plan, sources, user_text
 from prep.grams import HeldOut, runs_of_words
@@ -68,6 +69,22 @@ def test_any_text_has_words_and_a_hash_and_a_second_look_changes_nothing(texts: 
         assert words(words(data).encode()).split() == words(data).split()
         squeezed(data)
     assert len(hash_texts([some.encode("utf-8", "ignore") for some in texts])) == len(texts)
+
+
+def one_by_one(texts: list[str]) -> list[int]:
+    return [xxh3_64_intdigest(data) if (data := squeezed(one.encode())) else 0 for one in texts]
+
+
+@given(texts=lists(text(sampled_from("aB1+-=× é０中한각ᆨ\u0301ßİﬁ٣。Я़क_\n")), max_size=9))
+def test_texts_of_a_batch_are_hashed_as_each_alone(texts: list[str]) -> None:
+    assert hash_texts([one.encode() for one in texts]).tolist() == one_by_one(texts)
+
+
+def test_every_code_point_is_hashed_in_a_batch_as_alone() -> None:
+    chars = [chr(code) for code in range(0x80, 0x30000) if not 0xD800 <= code < 0xE000]
+    for frame in ("a{}b", "1{}-2", "가{}"):
+        texts = [frame.format(char) for char in chars]
+        assert hash_texts([one.encode() for one in texts]).tolist() == one_by_one(texts)
 
 
 @given(lists(lists(sampled_from("abc"), max_size=20), max_size=6))
