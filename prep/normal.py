@@ -12,7 +12,6 @@ the letter before them, as in Hindi or Thai, go through Unicode's algorithm one 
 
 import re
 import unicodedata
-from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any
 
@@ -44,6 +43,7 @@ KEPT = {i for i in range(128) if chr(i).isalnum()} | set(SIGNS.encode())
 DELETED = bytes(i for i in range(128) if i not in KEPT)
 CLASSES = bytes(ord("0") if 48 <= i < 58 else ord("-") if chr(i) in SIGNS else 0 for i in range(256))
 NOTHING = bytes(8)
+SEPARATOR = b"\xff"  # no UTF-8 text has it
 NOT_SPACE_OR_WORD = bytes(i for i in range(128) if not (chr(i).isalnum() or chr(i).isspace()))
 
 Array = npt.NDArray[Any]
@@ -56,7 +56,11 @@ def squeezed(text: bytes) -> bytes:
     >>> squeezed(b"A 20-minute run, 12 - 3!"), squeezed("Ｎａïve".encode())
     (b'a20minuterun12-3', b'na\\xc3\\xafve')
     """
-    data = text.translate(LOWER, DELETED)
+    return _squeezed(text.translate(LOWER, DELETED))
+
+
+def _squeezed(data: bytes) -> bytes:
+    """`squeezed` of a text without the ASCII that it drops"""
     if data.isalnum():  # nothing but ASCII, and no sign
         return data
     if data.isascii() and b"0-0" not in data.translate(CLASSES):  # no sign that stays: most texts
@@ -99,16 +103,18 @@ def _folded(text: str) -> str:
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
 
 
-def hash_texts(texts: Iterable[bytes]) -> Array:
+def hash_texts(texts: list[bytes]) -> Array:
     """(n,) uint64 hashes of texts squeezed; 0 for one of which nothing is left, which is a copy of nothing"""
-    left = [text.translate(LOWER, DELETED) for text in texts]
+    if not texts:
+        return np.zeros(0, dtype=np.uint64)
+    left = SEPARATOR.join(texts).translate(LOWER, DELETED).split(SEPARATOR)
     others = [i for i, data in enumerate(left) if not data.isascii()]
     for i, data in zip(others, _squeezed_together([left[i] for i in others]), strict=True):
         left[i] = data
     other = set(others)
-    done = (data if i in other or data.isalnum() else squeezed(data) for i, data in enumerate(left))
+    done = (data if i in other else _squeezed(data) for i, data in enumerate(left))
     digests = [xxh3_64_digest(data) if data else NOTHING for data in done]
-    return np.frombuffer(b"".join(digests), dtype=">u8").astype("<u8") if digests else np.zeros(0, dtype=np.uint64)
+    return np.frombuffer(b"".join(digests), dtype=">u8").astype("<u8")
 
 
 class _CodePoints:
@@ -151,7 +157,7 @@ _code_points = _CodePoints()
 
 
 def _squeezed_together(texts: list[bytes]) -> list[bytes]:
-    """`squeezed` of each text"""
+    """`_squeezed` of each text"""
     if not texts:
         return []
     decoded = [text.decode("utf-8", "ignore") for text in texts]
@@ -164,7 +170,7 @@ def _squeezed_together(texts: list[bytes]) -> list[bytes]:
     text, ends = left.astype("<u4").tobytes().decode("utf-32-le"), bounds.tolist()
     out = [text[a:b].encode() for a, b in pairwise(ends)]
     for i in slow:
-        out[i] = squeezed(texts[i])
+        out[i] = _squeezed(texts[i])
     return out
 
 
@@ -191,4 +197,4 @@ def asked(batch: Conversations) -> Array:
     starts = np.frombuffer(texts.buffers()[1], dtype=np.int64)
     bounds = starts[offsets(np.where(said, np.diff(batch.parts), 0))[batch.messages]].tolist()
     data = texts.buffers()[2].to_pybytes()
-    return hash_texts(data[a:b] for a, b in pairwise(bounds))
+    return hash_texts([data[a:b] for a, b in pairwise(bounds)])
