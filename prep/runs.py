@@ -1,12 +1,13 @@
 """
 Runs: the rendered conversations of one block of rows, cached by what they are made of.
 
-    <cache>/runs/3f/3f9c...e1.run     a line of JSON (sizes, sha256), then lengths, trainable, asked, tokens, mask, reasons
+    <cache>/runs/3f/3f9c...e1.run     a line of JSON (sizes, xxh3), then lengths, trainable, asked, tokens, mask, reasons
 
 The key is a hash of the source's contents, the rows of the block, the task, the tokenizer and the renderer, so a run is
 never stale: anything that would change it has another name. A run is written to a temporary name and renamed; its
-checksum is verified when a build takes it from the cache, and a damaged one is made again. One byte a token for the mask
-instead of a bit: conversations are gathered from runs in another order, and bytes can be copied.
+checksum (XXH3 of 128 bits: it finds damage, at ten times the speed of SHA-256) is verified when a build takes it from the
+cache, and a damaged one is made again. One byte a token for the mask instead of a bit: conversations are gathered from
+runs in another order, and bytes can be copied.
 """
 
 import hashlib
@@ -21,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from xxhash import xxh3_128
 
 from prep import normal
 from prep.render import Rendered
@@ -28,7 +30,7 @@ from prep.render import Rendered
 Array = npt.NDArray[Any]
 
 HEADER_BYTES = 512
-VERSION = 3  # of the format, and of what stands in it beside what the key names
+VERSION = 4  # of the format, and of what stands in it beside what the key names
 
 
 def run_key(*parts: object) -> str:
@@ -45,14 +47,14 @@ def write_run(path: Path, pieces: list[Rendered]) -> None:
     names = ("lengths", "trainable", "asked", "tokens", "mask", "reasons")
     columns = [np.ascontiguousarray(getattr(piece, name)) for name in names for piece in pieces]
     contents = [column.view(np.uint8).data for column in columns if column.size]
-    digest = hashlib.sha256()
+    digest = xxh3_128()
     for content in contents:
         digest.update(content)
     header = {
         "conversations": sum(len(piece.lengths) for piece in pieces),
         "tokens": sum(len(piece.tokens) for piece in pieces),
         "dtype": pieces[0].tokens.dtype.str,
-        "sha256": digest.hexdigest(),
+        "xxh3": digest.hexdigest(),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(f".{os.getpid()}-{secrets.token_hex(4)}.tmp")
@@ -89,11 +91,12 @@ def read_run(path: Path, verify: bool = False) -> Run:
             header = json.loads(file.read(HEADER_BYTES))
             data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             count, num_tokens, dtype = header["conversations"], header["tokens"], np.dtype(header["dtype"])
+            checksum = header["xxh3"]
         except (ValueError, KeyError, TypeError, OSError) as error:
             raise ValueError(f"{path} is damaged: {error}") from None
     if len(data) != HEADER_BYTES + 17 * count + (dtype.itemsize + 1) * num_tokens:
         raise ValueError(f"{path} is damaged: {len(data)} bytes")
-    if verify and hashlib.sha256(memoryview(data)[HEADER_BYTES:]).hexdigest() != header["sha256"]:
+    if verify and xxh3_128(memoryview(data)[HEADER_BYTES:]).hexdigest() != checksum:
         raise ValueError(f"{path} is damaged: its checksum differs")
     place = HEADER_BYTES
 
