@@ -26,12 +26,39 @@ HUB_SEED = 42  # every Hub source is permuted by this seed, whatever the mixture
 
 
 @dataclass(frozen=True)
-class Order:
-    """The conversations of a mixture, in its order."""
+class Stretch:
+    """Conversations that follow each other in a mixture's order."""
 
     entry: Array  # (n,) uint16: number of the entry
     repeat: Array  # (n,) uint16: which copy of it, from 0
     position: Array  # (n,) uint32: place in the selected rows of the entry
+
+
+@dataclass(frozen=True)
+class Order:
+    """The conversations of a mixture, in its order, 4 bytes each; `order[a:b]` says what they are."""
+
+    shuffled: Array  # (n,) uint32: places in the list of all copies, one after the other
+    entry_of_copy: Array  # of each entry the whole copies, and last its part
+    ends: Array  # one past the last place of each copy
+    first_copy: Array  # of each entry
+    parts: list[Array]  # of each entry: rows of the part, as places in the selected rows
+
+    def __len__(self) -> int:
+        return len(self.shuffled)
+
+    def __getitem__(self, stretch: slice) -> Stretch:
+        place = self.shuffled[stretch]
+        copy = np.searchsorted(self.ends, place, side="right")
+        starts = np.concatenate([[0], self.ends[:-1]])
+        entry, position = self.entry_of_copy[copy], (place - starts[copy]).astype(np.uint32)
+        repeat = copy - self.first_copy[entry]
+        is_part = np.append(self.first_copy[1:], len(self.ends)) - 1  # of each entry: which copy
+        for number, part in enumerate(self.parts):
+            if len(part):
+                here = copy == is_part[number]
+                position[here] = part[position[here]]
+        return Stretch(entry.astype(np.uint16), repeat.astype(np.uint16), position)
 
 
 def select_rows(num_rows: int, permuted: bool, start: int, stop: int | None) -> Array:
@@ -75,12 +102,5 @@ def mixture_order(sizes: list[int], repeats: list[int], seed: int, parts: list[A
         )
     numbers = array("I", range(total))
     shuffle(numbers, seed)
-    place = np.frombuffer(numbers, dtype=np.uint32) if total else np.zeros(0, dtype=np.uint32)
-    copy = np.searchsorted(ends, place, side="right")
-    position = (place - (ends - copy_sizes)[copy]).astype(np.uint32)
-    for number, part in enumerate(parts):
-        if len(part):
-            here = copy == is_part[number]
-            position[here] = part[position[here]]
-    entry = copies[copy]
-    return Order(entry.astype(np.uint16), (copy - (is_part - whole)[entry]).astype(np.uint16), position)
+    shuffled = np.frombuffer(numbers, dtype=np.uint32) if total else np.zeros(0, dtype=np.uint32)
+    return Order(shuffled, copies, ends, is_part - whole, parts)

@@ -37,6 +37,8 @@ from prep.write import RunFiles, ShardWriter, WrittenShard, write_shard
 
 Array = npt.NDArray[Any]
 
+STRETCH = 1 << 18  # conversations looked up at a time
+
 
 @dataclass(frozen=True)
 class SplitJob:
@@ -70,6 +72,8 @@ def build_split(split: SplitJob, staging: Path, record: Record) -> tuple[Manifes
         taken = take(split, table)
         pieces = order_pieces(split, table, taken)
         sources, rejected = count_rows(split, table, taken)
+        num_usable = [len(table.usable(i)) for i in range(len(split.inputs))]
+        del table  # what is not needed any more makes room for the plans
         if not len(pieces):
             raise ValueError(
                 f"no conversation of the {split.name} split is valid: its rows say {sources[0]['rejected']}."
@@ -82,12 +86,13 @@ def build_split(split: SplitJob, staging: Path, record: Record) -> tuple[Manifes
             rejected += dropped
         plans = make_plans(split, pieces)
         measured.add(len(pieces), int(pieces["length"].sum(dtype=np.int64)))
+        pieces = pieces if split.wrapped else pieces[:0]
     rows, docs, shards = write_all(split, plans, staging, record)
     for i, source in enumerate(sources):
         add_totals(source, i, split, pieces, docs)
     total = {key: sum(one[key] for one in sources) for key in ("conversations", "total_tokens", "trainable_tokens")}
     for i, one in enumerate(split.inputs):
-        describe_share(one.entry, taken[i], len(table.usable(i)), sources[i], total, split.mix.by)
+        describe_share(one.entry, taken[i], num_usable[i], sources[i], total, split.mix.by)
     described = describe(split, rows, docs, shards, sources, staging)
     if split.mix.dedup is not None:
         described["duplicates"] = {"left_out": sum(one["rejected"].get("duplicate", 0) for one in sources)}
@@ -142,13 +147,16 @@ def order_pieces(split: SplitJob, table: Table, taken: list[Taken]) -> Array:
     """The conversations of a split in the mixture's order, as pieces (D,) PIECE of one whole conversation each"""
     sizes = [len(rows) for rows in table.selected]
     order = mixture_order(sizes, [one.copies for one in taken], split.seed, [one.part for one in taken])
-    index = np.concatenate(table.selected)[offsets(np.array(sizes))[order.entry] + order.position]
-    place = table.start[order.entry] + index
-    pieces = np.zeros(len(index), dtype=PIECE)
-    pieces["source"], pieces["repeat"], pieces["index"] = order.entry, order.repeat, index
-    pieces["length"] = table.tokens[place]
-    valid: Array = pieces[table.reasons[place] == 0]
-    return valid
+    selected, starts = np.concatenate(table.selected), offsets(np.array(sizes))
+    pieces, valid = np.zeros(len(order), dtype=PIECE), np.zeros(len(order), dtype=bool)
+    for first in range(0, len(order), STRETCH):
+        here = slice(first, first + STRETCH)
+        these = order[here]
+        index = selected[starts[these.entry] + these.position]
+        place = table.start[these.entry] + index
+        pieces["source"][here], pieces["repeat"][here], pieces["index"][here] = these.entry, these.repeat, index
+        pieces["length"][here], valid[here] = table.tokens[place], table.reasons[place] == 0
+    return pieces if valid.all() else pieces[valid]
 
 
 def count_rows(split: SplitJob, table: Table, taken: list[Taken]) -> tuple[list[dict[str, Any]], list[RejectedRows]]:
@@ -172,27 +180,30 @@ def count_rows(split: SplitJob, table: Table, taken: list[Taken]) -> tuple[list[
     return sources, rejected
 
 
-def make_plans(split: SplitJob, pieces: Array) -> list[ShardPlan]:
+def make_plans(split: SplitJob, pieces: Array) -> list[ShardPlan | None]:
     """The shards of a split, packed as asked"""
     if split.wrapped:
-        return plan_wrapped(pieces, split.options.max_seq_len)
-    return plan_bfd(pieces, split.options.max_seq_len, split.seed)
+        return [*plan_wrapped(pieces, split.options.max_seq_len)]
+    return [*plan_bfd(pieces, split.options.max_seq_len, split.seed)]
 
 
 def write_all(
-    split: SplitJob, plans: list[ShardPlan], staging: Path, record: Record
+    split: SplitJob, plans: list[ShardPlan | None], staging: Path, record: Record
 ) -> tuple[Array, Array, list[dict[str, Any]]]:
-    """The write pass: shards in parallel; rows (N,) ROW and docs (D,) DOC of the split, and the shards' entries"""
+    """
+    The write pass: shards in parallel, each plan let go of as its shard is written; rows (N,) ROW and docs (D,) DOC of the
+    split, and the shards' entries
+    """
     dtype = token_dtype(split.tokenizer.vocab_size).str
     width = split.options.max_seq_len + 1
     writer = ShardWriter(
         tuple(split.runs), staging, f"{split.name}-{{:05d}}-of-{len(plans):05d}", width, split.tokenizer.bos_id, dtype
     )
     written: dict[int, WrittenShard] = {}
-    total = sum(len(plan.pieces) for plan in plans)
+    total = sum(len(plan.pieces) for plan in plans if plan)
     with Progress("write", total, split.options.quiet) as progress, record.measure("write") as measured:
         for plan, shard in split.options.run(write_shard, writer, plans, "threads"):
-            written[plan.number] = shard
+            written[plan.number], plans[plan.number] = shard, None
             num_tokens = int(shard.rows["num_tokens"].sum(dtype=np.int64))
             progress.add(len(shard.docs), num_tokens)
             num_bytes = sum(file["bytes"] for file in shard.entry["files"].values())

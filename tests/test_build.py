@@ -106,7 +106,7 @@ def test_every_document_is_its_conversation_rendered(tmp_path: Path, toy: Tokeni
 def test_wrapped_rows_are_the_mixtures_order_as_one_stream(tmp_path: Path, toy: Tokenizer, small: None) -> None:
     rows = write_sources(tmp_path)
     root, _, _ = build_mixture(tmp_path, MIXTURE, toy, packing="wrapped", max_seq_len=64)
-    order = mixture_order([50, 37], [2, 1], 42)
+    order = mixture_order([50, 37], [2, 1], 42)[:]
     stream: list[tuple[int, int]] = []
     for entry, position in zip(order.entry.tolist(), order.position.tolist(), strict=True):
         row = rows["a"][position] if entry == 0 else rows["b"][position + 3]

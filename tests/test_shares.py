@@ -70,7 +70,7 @@ def test_what_one_entry_cannot_give_leaves_the_others_their_proportions() -> Non
 def test_whole_copies_alone_give_the_order_that_they_always_had(entries: list[tuple[int, int]], seed: int) -> None:
     sizes, repeats = [n for n, _ in entries], [r for _, r in entries]
     none = [np.zeros(0, dtype=np.int64)] * len(sizes)
-    one, other = mixture_order(sizes, repeats, seed), mixture_order(sizes, repeats, seed, none)
+    one, other = mixture_order(sizes, repeats, seed)[:], mixture_order(sizes, repeats, seed, none)[:]
     for name in ("entry", "repeat", "position"):
         assert getattr(one, name).tolist() == getattr(other, name).tolist()
 
@@ -78,7 +78,7 @@ def test_whole_copies_alone_give_the_order_that_they_always_had(entries: list[tu
 def test_a_part_stands_after_the_whole_copies_of_its_entry() -> None:
     import random
 
-    order = mixture_order([3, 2], [1, 2], 7, [np.array([0, 2]), np.array([1])])
+    order = mixture_order([3, 2], [1, 2], 7, [np.array([0, 2]), np.array([1])])[:]
     pairs = [(0, 0, 0), (0, 0, 1), (0, 0, 2), (0, 1, 0), (0, 1, 2)]
     pairs += [(1, 0, 0), (1, 0, 1), (1, 1, 0), (1, 1, 1), (1, 2, 1)]
     random.Random(7).shuffle(pairs)
