@@ -1,5 +1,5 @@
 """
-What a user would pick instead, on the same rows and in the same run.
+This, the plain loop, encoding alone, and what a user would pick instead, on the same rows and in the same run.
 
     python bench/peers.py [--data-root DIR] [--python OTHER/bin/python]
 
@@ -8,6 +8,8 @@ What a user would pick instead, on the same rows and in the same run.
     litdata         optimize with a TokensLoader: one stream of tokens, no mask
     MDSWriter       a sample of tokens and mask for each conversation
     datatrove       DocumentTokenizer: one stream of tokens, no mask
+    plain loop      tiktoken, a list of ids and one of the mask for every conversation; nothing is written
+    encoding alone  one engine over all texts; nothing is written
     midprep         tokens, mask, packed rows, with an empty cache
 
 Rows: SmolTalk (or, without data, generated ones) as messages in memory or in a JSON lines file, one process each, whose
@@ -28,7 +30,7 @@ import tempfile
 import time
 import types
 from collections.abc import Callable, Iterator
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +39,9 @@ import numpy as np
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT)]
 
-from bench.build import HUB, IDENTITY, Bench  # noqa: E402
+from bench.build import HUB, IDENTITY, Bench, plain  # noqa: E402
 from bench.plain_build import MAX_SEQ_LEN, PlainRenderer, batches_of, to_messages  # noqa: E402
+from prep.encode import choose_engine  # noqa: E402
 from prep.tokenizer import load_tokenizer  # noqa: E402
 from prep.tokenizer_hf import export_hf  # noqa: E402
 
@@ -222,11 +225,16 @@ def run_midprep(bench: Bench, encoder: str) -> Result:
     }
 
 
+def run_plain(bench: Bench, what: str, encoder: str) -> Result:
+    result = plain(bench, what, "--encoder", encoder)
+    return {**result, "gives": "tokens, mask in memory" if what == "plain" else "ids of texts in memory"}
+
+
 def line(name: str, versions: str, result: Result) -> str:
     fill = f"{result['fill']:.2%}" if "fill" in result else "-"
     speed = result["tokens"] / result["seconds"] / 1e6
-    per_token = result["bytes"] / result["tokens"]
-    return f"{name:<22} {speed:>7.2f} {fill:>8} {per_token:>8.2f}   {result['gives']:<28} {versions}"
+    per_token = f"{result['bytes'] / result['tokens']:.2f}" if "bytes" in result else "-"
+    return f"{name:<26} {speed:>7.2f} {fill:>8} {per_token:>8}   {result['gives']:<28} {versions}"
 
 
 def run_peer(python: str, name: str, rows: Path, folder: Path) -> str:
@@ -240,7 +248,7 @@ def run_peer(python: str, name: str, rows: Path, folder: Path) -> str:
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        return f"{name:<22} skipped: {reason:.140}"
+        return f"{name:<26} skipped: {reason:.140}"
     result = json.loads(done.stdout.strip().splitlines()[-1])
     return line(name, result["versions"], result)
 
@@ -255,7 +263,10 @@ def main() -> None:
     args = parser.parse_args()
     if args.run:
         function, packages = PEERS[args.run]
-        versions = ", ".join(f"{package} {version(package)}" for package in packages)
+        try:
+            versions = ", ".join(f"{package} {version(package)}" for package in packages)
+        except PackageNotFoundError as error:
+            sys.exit(f"{error.name} is not installed (midprep[bench])")
         importlib.import_module("torch")
         print(json.dumps({**function(args.rows, args.folder), "versions": versions}))
         return
@@ -269,13 +280,19 @@ def main() -> None:
             for batch in batches_of(bench.mixture, data_root, IDENTITY):
                 file.writelines(json.dumps({"messages": one}) + "\n" for one in to_messages(batch))
         print(f"{platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}; one process each")
-        print(f"{'':<22} {'Mtok/s':>7} {'fill':>8} {'B/token':>8}   {'gives':<28} versions")
+        print(f"{'':<26} {'Mtok/s':>7} {'fill':>8} {'B/token':>8}   {'gives':<28} versions")
         for number, name in enumerate(PEERS):
             work = bench.folder / f"peer-{number}"
             work.mkdir()
             print(run_peer(args.python, name, rows, work), flush=True)
-        for encoder in ("tiktoken", "auto"):
-            print(line(f"midprep, {encoder}", f"midprep {version('midprep')}", run_midprep(bench, encoder)), flush=True)
+        best = choose_engine(load_tokenizer(), "auto")
+        versions = {name: f"{name} {version(name)}" for name in ("tiktoken", best)}
+        print(line("plain loop", versions["tiktoken"], run_plain(bench, "plain", "tiktoken")), flush=True)
+        for name, about in versions.items():
+            print(line(f"encoding alone, {name}", about, run_plain(bench, "encode", name)), flush=True)
+        for name, about in versions.items():
+            midprep = f"midprep {version('midprep')}, {about}"
+            print(line(f"midprep, {name}", midprep, run_midprep(bench, name)), flush=True)
 
 
 if __name__ == "__main__":
