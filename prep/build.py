@@ -10,6 +10,7 @@ The bytes depend on sources, tokenizer, mixture and options, and on nothing else
 
 import hashlib
 import json
+import resource
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -29,12 +30,13 @@ from prep.record import Record
 from prep.rejected import RejectedRows, write_rejected
 from prep.render_pass import RenderContext, Unit, render_unit
 from prep.resolve import Input, resolve
-from prep.runs import run_path
+from prep.runs import remove_abandoned, run_path
 from prep.shard import FORMAT, VERSION, Manifest, read_manifest, token_dtype, write_manifest
 from prep.splits import SplitJob, build_split
 from prep.tokenizer import Tokenizer
 from prep.write import RunFiles
 
+MANY_FILES = 1 << 16
 SMALL_BUILD = 16_384  # rows; a worker takes half a second to start, in which one process has rendered them
 
 
@@ -119,6 +121,7 @@ def build(job: Job, root: Path, say: Callable[[str], None] = lambda line: None) 
     Build a job into `root`; returns the manifest, and whether anything had to be done. ValueError if `root` holds
     something else and options.overwrite is not set.
     """
+    allow_many_files()
     with Output(root) as output:
         found, words = state(root, job.fingerprint, job.description())
         if found == "current":
@@ -136,6 +139,17 @@ def build(job: Job, root: Path, say: Callable[[str], None] = lambda line: None) 
         write_manifest(staging, manifest)
         output.publish()
     return manifest, True
+
+
+def allow_many_files() -> None:
+    """
+    Every thread of the write pass has every run mapped, each a file that is open: 1,024, which most systems give, are few on
+    a machine of many cores. As many as may be had may be asked for.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MANY_FILES if hard == resource.RLIM_INFINITY else min(MANY_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def render_and_write(
@@ -170,6 +184,8 @@ def render_all(job: Job, record: Record, say: Callable[[str], None]) -> None:
             for block in blocks:
                 progress.add(block.conversations, block.tokens)
                 measured.add(block.conversations, block.tokens, block.state, block.num_bytes)
+    if measured.states["rendered"]:
+        remove_abandoned(job.options.cache_dir)
     if measured.states["damaged"]:
         say(
             f"{measured.states['damaged']} cached runs in {job.options.cache_dir} were damaged and were rendered again."

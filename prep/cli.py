@@ -83,11 +83,8 @@ def build(
     ] = False,
 ) -> None:
     """Build shards from a mixture: render, plan, write."""
-    from prep.engines import keep_for_midprep, start_server
-
-    if workers != 1 and engine == "local" and not dry_run:
-        start_server()
     from prep import build as building
+    from prep.engines import keep_for_midprep
     from prep.mixture import load_mixture
     from prep.options import Options
     from prep.runs import default_cache_dir

@@ -3,9 +3,8 @@ Run one function over many jobs, on one core or on all of them; the function and
 
     for job, result in run(render_unit, context, jobs, workers=2): ...      as they finish, in any order
 
-Results must not depend on the order or the number of workers. On Linux workers are forked from a server that has imported
-what they need, once for all of them and while the program is still looking at its sources (`start_server`); elsewhere each
-is a fresh process. They are never forked from the program itself, as Arrow has threads, and end with it, however it ends.
+Results must not depend on the order or the number of workers. Workers are fresh processes (no fork: Arrow has threads);
+they end with the process that started them, however it ends, and leave nothing half-written.
 """
 
 import gc
@@ -17,20 +16,21 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from functools import cache, partial
+from contextlib import contextmanager, suppress
+from functools import partial
 from itertools import islice
 from multiprocessing.connection import wait as wait_for_end
-from multiprocessing.context import BaseContext
-from multiprocessing.forkserver import ensure_running
+from multiprocessing.queues import SimpleQueue
 from typing import Any
+
+import pyarrow as pa
 
 from prep.signals import signals_later
 
 _context: Any = None  # of this worker process
 
+LAST_SECONDS = 5  # that a worker has to end in when it is told to
 WINDOW = 3  # jobs in flight for each worker: plans of shards are not all copied at once
-PRELOADED = ["typer", "prep.render_pass", "prep.encode_gigatoken"]
 
 
 def run(
@@ -45,12 +45,16 @@ def run(
         with ThreadPoolExecutor(workers) as threads:
             yield from _as_they_finish(threads, partial(function, context), jobs, workers)
         return
-    pool = ProcessPoolExecutor(workers, mp_context=_processes(), initializer=_start, initargs=(context,))
+    spawn = multiprocessing.get_context("spawn")
+    # not among the initargs: the parent would wait for ever to hand so much to a worker that died before it read it
+    contexts = spawn.SimpleQueue()
+    threading.Thread(target=_give, args=(contexts, context, workers), daemon=True).start()
+    pool = ProcessPoolExecutor(workers, mp_context=spawn, initializer=_start, initargs=(contexts,))
     done = False
     try:
         yield from _as_they_finish(pool, partial(_call, function), jobs, workers)
         done = True
-    except (BrokenProcessPool, BrokenPipeError):
+    except BrokenProcessPool:
         raise RuntimeError(
             "a worker process died. If it told nothing above, it was most likely killed for want of memory: build again with "
             "fewer --workers; what was rendered so far is kept. A program that builds with workers has to do so below "
@@ -62,7 +66,9 @@ def run(
         for process in processes if not done else []:
             process.terminate()  # left early: what is running is of no use
         for process in processes:
-            process.join()
+            process.join(LAST_SECONDS if not done else None)
+            process.kill()
+        contexts.close()
 
 
 def _as_they_finish(
@@ -81,23 +87,6 @@ def _as_they_finish(
             yield running.pop(future), future.result()
 
 
-@cache
-def _processes() -> BaseContext:
-    """How workers are started: elsewhere than on Linux, libraries of the system may not be forked once they are loaded"""
-    if sys.platform != "linux":
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
-    return context
-
-
-def start_server() -> None:
-    """Let workers be prepared while this process goes on; without it, that begins with the first of them."""
-    if _processes().get_start_method() == "forkserver":
-        with _starting_workers():
-            ensure_running()
-
-
 @contextmanager
 def _starting_workers() -> Iterator[None]:
     """
@@ -112,14 +101,22 @@ def _starting_workers() -> Iterator[None]:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
-def _start(context: Any) -> None:
-    """First thing in a worker: keep the context, and end when the parent ends."""
+def _give(contexts: SimpleQueue[Any], context: Any, times: int) -> None:
+    """Hand the context to so many workers; those that are not started leave theirs until the queue is closed"""
+    with suppress(OSError, TypeError):  # closed; TypeError: in the middle of a put
+        for _ in range(times):
+            contexts.put(context)
+
+
+def _start(contexts: SimpleQueue[Any]) -> None:
+    """First thing in a worker: keep the context, and end when the parent ends, or says so."""
     global _context
-    _context = context
+    _context = contexts.get()
     keep_for_midprep()
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(1))
 
 
 class _NoPandas:
@@ -136,8 +133,6 @@ def keep_for_midprep() -> None:
     For a process that is midprep's alone. pyarrow imports pandas, 0.17 s, to see whether the first value it is given is
     one of pandas'. It looks once, so it looks while there is none. And what is imported now will not be garbage.
     """
-    import pyarrow as pa
-
     gc.freeze()
     finder: Any = _NoPandas()
     sys.meta_path.insert(0, finder)
@@ -153,4 +148,7 @@ def _end_with(sentinel: int) -> None:
 
 
 def _call(function: Callable[..., Any], job: Any) -> Any:
-    return function(_context, job)
+    try:
+        return function(_context, job)
+    except SystemExit:  # told to end; temporary files are gone by now
+        os._exit(1)

@@ -10,10 +10,12 @@ cache, and a damaged one is made again. One byte a token for the mask instead of
 runs in another order, and bytes can be copied.
 """
 
+import glob
 import hashlib
 import json
 import mmap
 import os
+import platform
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -57,7 +59,7 @@ def write_run(path: Path, pieces: list[Rendered]) -> None:
         "xxh3": digest.hexdigest(),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(f".{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    temporary = path.with_suffix(f".{platform.node()}-{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
         with open(temporary, "wb") as file:
             file.write(json.dumps(header).encode().ljust(HEADER_BYTES - 1) + b"\n")
@@ -92,7 +94,7 @@ def read_run(path: Path, verify: bool = False) -> Run:
             data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             count, num_tokens, dtype = header["conversations"], header["tokens"], np.dtype(header["dtype"])
             checksum = header["xxh3"]
-        except (ValueError, KeyError, TypeError, OSError) as error:
+        except (ValueError, KeyError, TypeError) as error:  # no OSError: that no more files can be opened is no damage
             raise ValueError(f"{path} is damaged: {error}") from None
     if len(data) != HEADER_BYTES + 17 * count + (dtype.itemsize + 1) * num_tokens:
         raise ValueError(f"{path} is damaged: {len(data)} bytes")
@@ -122,6 +124,24 @@ def trained_in(run: Run, rows: Array, first: Array, length: Array) -> Array:
     for i in np.flatnonzero(length != run.lengths[rows]):  # only what is cut has to be counted
         out[i] = np.count_nonzero(run.mask[first[i] : first[i] + length[i]])
     return out
+
+
+def remove_abandoned(cache_dir: Path) -> None:
+    """Remove what processes of this machine that are gone, killed, have left half-written."""
+    for path in (cache_dir / "runs").glob(f"*/*.{glob.escape(platform.node())}-*.tmp"):
+        pid = path.name.rsplit("-", 2)[1]
+        if pid.isdigit() and not _is_alive(int(pid)):
+            path.unlink(missing_ok=True)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def list_runs(cache_dir: Path) -> Iterator[Path]:

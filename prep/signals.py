@@ -25,5 +25,5 @@ def signals_later() -> Iterator[None]:
     finally:
         for stop, handler in before.items():
             signal.signal(stop, handler)
-    for late in came[:1]:
-        signal.raise_signal(late)
+        for late in came[:1]:  # whatever else has happened
+            signal.raise_signal(late)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import shutil
 from pathlib import Path
 from typing import Any
@@ -199,6 +200,21 @@ def test_a_half_deleted_and_a_damaged_cache_are_mended(tmp_path: Path, toy: Toke
     assert blocks["damaged"] == 4
     assert blocks["rendered"] == 1
     assert all(run.stat().st_size > 100 for run in runs)
+
+
+def test_a_build_may_open_more_files_than_the_shell_allows(
+    tmp_path: Path, toy: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "BLOCK_ROWS", 1)
+    write_sources(tmp_path)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (60, limits[1]))
+    try:
+        root, _, _ = build_mixture(tmp_path, MIXTURE, toy, max_seq_len=128)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert len(list((tmp_path / "cache" / "runs").glob("*/*.run"))) > 60
+    assert open_shards(root).split("train").num_rows
 
 
 def test_only_what_changed_is_rendered_again(tmp_path: Path, toy: Tokenizer, small: None) -> None:

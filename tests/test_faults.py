@@ -202,7 +202,6 @@ prep.build.build(prep.build.make_job(load_mixture("sample"), load_tokenizer(), o
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere workers are fresh processes, and their parent waits")
 def test_a_program_that_cannot_start_workers_is_told_so_and_holds_no_lock(tmp_path: Path) -> None:
     (tmp_path / "main.py").write_text(UNGUARDED)
     done = subprocess.run(

@@ -73,6 +73,7 @@ def check(folder: Path, place: Path) -> None:
     finish(folder, place / "out", place / "cache")
     assert tree(place / "out") == tree(folder / "wanted")
     assert sorted(path.name for path in place.iterdir()) == ["cache", "out"]
+    assert not list((place / "cache").rglob("*.tmp"))
 
 
 def kill_at_random(folder: Path, place: Path, seed: int, longest: float) -> None:
@@ -142,6 +143,7 @@ def test_a_build_that_is_stopped_says_so_in_one_line_and_takes_its_workers_along
         ]
         assert not (tmp_path / "out").exists()
     wait_for_end(workers)
+    assert not list((tmp_path / "cache").rglob("*.tmp"))
     check(folder, tmp_path)
 
 
