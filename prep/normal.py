@@ -4,10 +4,11 @@ What a text says once spelling is set aside, so that a copy is found though its 
     "What is  12 - 3,\\nplease?"      squeezed   whatis12-3please               equal texts are copies
                                      words      what is 12 3 please            for runs of words they share
 
-Unicode's NFKC and case folding, then nothing but letters and digits. A sign of arithmetic stays where it stands between two
-digits: 12 - 3 and 12 + 3 are other questions. ASCII goes by tables of bytes, one text after the other. All other texts of a
-batch go together, by a table of code points that is filled as they are met, four times as fast; those with marks that join
-the letter before them, as in Hindi or Thai, go through Unicode's algorithm one by one.
+Unicode's NFKC and case folding, then nothing but letters and digits. Signs of arithmetic stay where they stand between two
+digits: 12 - 3, 12 + 3 and 12 - -3 are other questions. So do the marks of scripts that write vowels and tones with them, as
+Hindi and Thai; accents that are not part of a letter go. ASCII goes by tables of bytes, one text after the other. All other
+texts of a batch go together, by a table of code points that is filled as they are met, four times as fast; those with marks,
+which may join the letter before them, go through Unicode's algorithm one by one.
 """
 
 import re
@@ -21,7 +22,7 @@ from xxhash import xxh3_64_digest
 
 from prep.conversation import USER, Conversations, index_array, offsets
 
-VERSION = 1  # bumped when a text gives something else; part of the key of every run
+VERSION = 2  # bumped when a text gives something else; part of the key of every run
 
 SIGNS = "+*=<>^-"
 COMMON = tuple(zip("\u2013\u2014\u2018\u2019\u201c\u201d\u2026", ("-", "-", "", "", "", "", ""), strict=True))
@@ -30,13 +31,21 @@ PUNCTUATION = re.compile(
     "[\u00a1-\u00a9\u00ab-\u00b1\u00b6\u00b7\u00bb\u00bf\u200b-\u2027\u2030-\u205e\u3001-\u3003\u3008-\u3011"
     "\uff01\uff08\uff09\uff0c\uff0e\uff1a\uff1b\uff1f]+"
 )
-DROPPED = re.compile(rf"[^\w{re.escape(SIGNS)}×÷]|_")
+# the Indic scripts, Thai, Lao, Tibetan, Burmese, Khmer and their kin
+BLOCKS = "0900-109f 1700-17ff 1900-1aaf 1b00-1c4f a800-aaff abc0-abff 11000-11fff"
+VOWELS = "".join(
+    char
+    for block in BLOCKS.split()
+    for char in map(chr, range(int(block.split("-")[0], 16), int(block.split("-")[1], 16) + 1))
+    if unicodedata.category(char)[0] == "M"
+)
+DROPPED = re.compile(rf"[^\w{re.escape(SIGNS)}×÷{VOWELS}]|_")
 OTHER_SIGNS = ("×".encode(), "÷".encode())
-# a sign with no digit on one side or none on the other; a pattern that starts with what it looks for is fast
-STRAY = re.compile(rf"[{re.escape(SIGNS)}](?:(?<![0-9].)|(?![0-9]))".encode())
-STRAY_OTHER = re.compile(rf"[{re.escape(SIGNS)}×÷](?:(?<!\d.)|(?!\d))")
+# signs side by side with no digit before the first or none after the last
+STRAY = re.compile("(?<![0-9{0}])[{0}]+|(?<=[0-9])[{0}]+(?![0-9{0}])".format(re.escape(SIGNS)).encode())
+STRAY_OTHER = re.compile(r"(?<![\d{0}])[{0}]+|(?<=\d)[{0}]+(?![\d{0}])".format(re.escape(SIGNS) + "×÷"))
 DIGIT = re.compile(r"\d")
-NO_WORD = re.compile(r"[^\w\s]|_")
+NO_WORD = re.compile(rf"[^\w\s{VOWELS}]|_")
 
 LOWER = bytes(i + 32 if chr(i) in "ABCDEFGHIJKLMNOPQRSTUVWXYZ" else i for i in range(256))
 KEPT = {i for i in range(128) if chr(i).isalnum()} | set(SIGNS.encode())
@@ -63,8 +72,8 @@ def _squeezed(data: bytes) -> bytes:
     """`squeezed` of a text without the ASCII that it drops"""
     if data.isalnum():  # nothing but ASCII, and no sign
         return data
-    if data.isascii() and b"0-0" not in data.translate(CLASSES):  # no sign that stays: most texts
-        return data.translate(None, SIGNS.encode())
+    if data.isascii() and not (b"0-" in (classes := data.translate(CLASSES)) and b"-0" in classes):
+        return data.translate(None, SIGNS.encode())  # no sign stays: most texts
     if not data.isascii():
         data = _kept(data.decode("utf-8", "ignore"))
     if len(data.translate(None, SIGNS.encode())) == len(data) and not any(sign in data for sign in OTHER_SIGNS):
@@ -100,7 +109,7 @@ def _folded(text: str) -> str:
     folded = text.casefold()
     if folded == text and unicodedata.is_normalized("NFKC", text):
         return text
-    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    return DASHES.sub("-", unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold()))
 
 
 def hash_texts(texts: list[bytes]) -> Array:
@@ -175,15 +184,17 @@ def _squeezed_together(texts: list[bytes]) -> list[bytes]:
 
 
 def _without_stray_signs(left: Array, bounds: Array) -> tuple[Array, Array]:
-    """(n,) code points of texts that begin and end at `bounds` without signs that are not between two digits of a text"""
+    """(n,) code points of texts that begin and end at `bounds`, without the signs that `STRAY` finds in a text"""
     signs = np.flatnonzero(_code_points.is_sign[left])
     if not len(signs):
         return left, bounds
     is_digit = np.append(_code_points.is_digit[left], False)  # at -1 as well
     starts = np.zeros(len(left) + 1, dtype=bool)
     starts[bounds] = True
-    stays = is_digit[signs - 1] & is_digit[signs + 1] & ~starts[signs] & ~starts[signs + 1]
-    strays = signs[~stays]
+    runs = np.flatnonzero((np.diff(signs, prepend=-2) > 1) | starts[signs])  # signs side by side, by the first of them
+    first, last = signs[runs], signs[np.append(runs[1:], len(signs)) - 1]
+    stays = is_digit[first - 1] & is_digit[last + 1] & ~starts[first] & ~starts[last + 1]
+    strays = signs[np.repeat(~stays, np.diff(np.append(runs, len(signs))))]
     return np.delete(left, strays), bounds - np.searchsorted(strays, bounds)
 
 
