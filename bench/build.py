@@ -37,7 +37,7 @@ from prep.packing import pack  # noqa: E402
 from prep.tokenizer import load_tokenizer  # noqa: E402
 
 PLAIN = [sys.executable, str(ROOT / "bench/plain_build.py")]
-BUILD = [sys.executable, "-m", "prep.cli", "build", "--quiet"]
+BUILD = [sys.executable, "-m", "prep", "build", "--quiet"]
 IDENTITY = ROOT / "prep/data/identity.jsonl"
 HUB = ROOT.parent / "shared/data/hub"
 DEFAULT = ROOT / "prep/mixtures/default.toml"

@@ -219,7 +219,3 @@ def main() -> None:
         if os.environ.get("MIDPREP_TRACEBACK"):
             raise
         fail(_in_words(error))
-
-
-if __name__ == "__main__":
-    main()

@@ -62,7 +62,7 @@ def build_mixture(
 
 def midprep_command(*arguments: object) -> list[str]:
     """`midprep ...` of this checkout, as a list"""
-    return [sys.executable, "-m", "prep.cli", *map(str, arguments)]
+    return [sys.executable, "-m", "prep", *map(str, arguments)]
 
 
 def check_shards(root: Path) -> None:
