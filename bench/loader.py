@@ -166,18 +166,18 @@ def main() -> None:
         if args.peers:
             few = single[:PEER_ROWS]
             print(f"peers, {PEER_ROWS:,} rows in order, in one process:")
-            ours = prefetch(split, iter(np.arange(PEER_ROWS).reshape(-1, B)), "mid", False, pin=False)
+            ours = prefetch(split, iter(np.arange(PEER_ROWS).reshape(-1, B)), "mid", False, torch.device("cpu"))
             for name, some in (("midprep", ours), *peers(few, root)):
                 print(f"    {name:<10} {stream_rate(some, PEER_ROWS):10,.0f} Mtok/s", flush=True)
         before, waits = anonymous_mb(), []
-        stream = prefetch(split, iter(batches[:40]), "sft", False, pin=False)
+        stream = prefetch(split, iter(batches[:40]), "sft", False, torch.device("cpu"))
         for _ in range(40):
             started = time.perf_counter()
             next(stream)
             waits.append(time.perf_counter() - started)
             time.sleep(0.1)
         print(f"waiting for a batch in a step of 100 ms: median {statistics.median(waits) * 1e6:.0f} us")
-        for _ in prefetch(split, iter(batches), "sft", False, pin=False):
+        for _ in prefetch(split, iter(batches), "sft", False, torch.device("cpu")):
             pass
         print(f"anonymous memory: {before:.0f} MB before, {anonymous_mb():.0f} MB after {args.rows * T / 1e6:.0f} Mtok")
 

@@ -38,7 +38,7 @@ from train.setup import set_up
 config = parse_args(sys.argv[1:])
 with start_ranks("cpu") as ranks:
     run = set_up(config, ranks)
-    next(prefetch(run.split, rows_to_train(run, ranks), config.mode, False, False))
+    next(prefetch(run.split, rows_to_train(run, ranks), config.mode, False, ranks.device))
 print("seconds", imported - started, time.perf_counter() - imported, time.time())
 """
 

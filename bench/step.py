@@ -39,7 +39,7 @@ def make_step(kind: str, mode: str, dtype: str, compiled: bool) -> Callable[[], 
     with torch.no_grad():
         model.lm_head.weight.normal_(std=0.02)
     model.set_dtype(getattr(torch, dtype))
-    optimizers = build_optimizers(model, 0.2, 0.004, 0.02, 0.0)
+    optimizers = build_optimizers(model)
     rng = np.random.default_rng(0)
     tokens = rng.integers(0, VOCAB, (B, T + 1))
     targets = np.where(rng.random((B, T)) < TRAINED[mode], tokens[:, 1:], -1)

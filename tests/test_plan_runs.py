@@ -50,7 +50,7 @@ def test_steps_targets_and_micro_batches_are_the_trainers(
 
     shown = plan(root, "--epochs", epochs, *(["--total-batch-size", batch] if batch else []), "--world-size", "1,2")
     config = Config(shards=str(root), mode=mode, total_batch_size=batch, num_epochs=epochs)
-    theirs, _ = plan_run(config, open_shards(root).split("train"), Ranks(0, 1, torch.device("cpu"), None))
+    theirs, _ = plan_run(config, open_shards(root).split("train"), Ranks(0, 1, torch.device("cpu")))
     ours = shown["modes"][mode]
     targets = [theirs.targets_of_step(step) for step in range(theirs.num_steps)]
     assert (ours["steps"], ours["rows"], shown["rows_per_step"]) == (
@@ -64,7 +64,7 @@ def test_steps_targets_and_micro_batches_are_the_trainers(
     for launch in shown["launches"]:
         batch_size = launch["device_batch_size"]
         exact = replace(config, total_batch_size=shown["total_batch_size"], device_batch_size=batch_size)
-        ranks = Ranks(1, launch["world_size"], torch.device("cpu"), None)
+        ranks = Ranks(1, launch["world_size"], torch.device("cpu"))
         again, device_batch = plan_run(exact, open_shards(root).split("train"), ranks)
         assert device_batch * launch["world_size"] * launch["accumulation"] == again.rows_per_step
         assert again.num_steps == ours["steps"]

@@ -33,44 +33,33 @@ KEYS_2026 = ("value_embeds", "smear_gate", "smear_lambda", "backout_lambda", "re
 
 Meta = dict[str, Any]
 
-# ---- where they lie ----
-
 
 def steps_in(root: Path) -> list[int]:
     """Steps of the whole checkpoints of a directory, ascending."""
-    found = [re.fullmatch(r"meta_(\d{6,})\.json", path.name) for path in root.glob("meta_*.json")]
-    steps = [int(match[1]) for match in found if match]
+    steps = [int(name) for name in (path.stem[5:] for path in root.glob("meta_*.json")) if name.isdigit()]
     return sorted(step for step in steps if (root / f"model_{step:06d}.pt").is_file())
 
 
-def find_checkpoint(path: str | Path, step: int | None = None, stages: tuple[str, ...] = ()) -> tuple[Path, int]:
-    """(directory, step): the largest step of `path`, or of the deepest d<number> in it, or in the first of `stages`."""
-    root = Path(path)
-    for stage in stages:
-        if not steps_in(root) and (root / stage).is_dir():
-            root = root / stage
-    tags = [child for child in root.glob("d*") if re.fullmatch(r"d\d+", child.name) and steps_in(child)]
-    if not steps_in(root) and tags:
-        root = max(tags, key=lambda child: int(child.name[1:]))
-    steps = steps_in(root)
-    if not steps:
-        raise FileNotFoundError(f"no checkpoint (model_*.pt with its meta_*.json) in {path}: give the directory of one")
-    if step is not None and step not in steps:
-        raise FileNotFoundError(f"{root} has no step {step}, it has: {', '.join(map(str, steps))}")
-    return root, steps[-1] if step is None else step
+def find_checkpoint(name: str | Path, step: int | None = None, stages: tuple[str, ...] = ()) -> tuple[Path, int]:
+    """
+    (directory, step) of a path, of a tag of nanochat's, or of "": the largest that nanochat has.
 
-
-def find_base(name: str, step: int | None, mode: str) -> tuple[Path, int]:
-    """`--base`: a path, a tag of nanochat's, or "" for the largest that nanochat has."""
-    if name and Path(name).is_dir():
-        return find_checkpoint(name, step, BASES[mode])
-    nanochat = Path(os.environ.get("NANOCHAT_BASE_DIR") or Path.home() / ".cache" / "nanochat")
-    places = [nanochat / stage / name for stage in BASES[mode]]
+    The first place that has a checkpoint counts: the path, then its `stages`; in each the directory itself, then its
+    d<number>s, the deepest first. Of that the largest step, if none is given.
+    """
+    path, nanochat = Path(name), Path(os.environ.get("NANOCHAT_BASE_DIR") or Path.home() / ".cache" / "nanochat")
+    given = name and path.is_dir()
+    places = [path, *(path / stage for stage in stages)] if given else [nanochat / stage / path for stage in stages]
     for place in places:
-        if place.is_dir():
-            return find_checkpoint(place, step)
-    what = f"--base {name}: no such directory," if name else "--base:"
-    raise FileNotFoundError(f"{what} nor a nanochat with {places[0]}: give a path, or set NANOCHAT_BASE_DIR")
+        depths = sorted((int(child.name[1:]) for child in place.glob("d*") if child.name[1:].isdigit()), reverse=True)
+        for root in (place, *(place / f"d{depth}" for depth in depths)):
+            steps = steps_in(root)
+            if steps and step not in (None, *steps):
+                raise FileNotFoundError(f"{root} has no step {step}, it has: {', '.join(map(str, steps))}")
+            if steps:
+                return root, steps[-1] if step is None else step
+    where = name if given else f"{nanochat} (NANOCHAT_BASE_DIR), and {name or 'the path'} is no directory"
+    raise FileNotFoundError(f"no checkpoint (model_*.pt with its meta_*.json) in {where}: give the directory of one")
 
 
 def find_run(root: Path, identity: dict[str, Any], resume: str) -> int:
@@ -84,8 +73,7 @@ def find_run(root: Path, identity: dict[str, Any], resume: str) -> int:
     if resume == "never":
         return 0
     for name, value in identity.items():
-        theirs = ours["identity"].get(name)
-        if theirs != value:
+        if (theirs := ours["identity"].get(name)) != value:
             found = f"{root} holds a run with {name} {theirs}, this one has {value}"
             raise ValueError(f"{found}: give another --out, or --resume never to replace it")
     return steps[-1]
@@ -121,13 +109,8 @@ def remove_run(root: Path) -> None:
             path.unlink()
 
 
-# ---- what is in them ----
-
-
 def read_tensors(path: Path) -> Any:
     """A .pt file on the CPU. Only tensors, numbers, strings and containers of them are let in."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} not found: the checkpoint is not whole, give another --base or --base-step")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickles it does not know, which are errors here
@@ -141,10 +124,8 @@ def read_tensors(path: Path) -> Any:
 def model_config(found: Meta, state: dict[str, Tensor], path: Path) -> ModelConfig:
     """The config of a state dict: sizes from meta, generation from the keys."""
     fields = set(ModelConfig.__dataclass_fields__)
-    for name in sorted(set(found) - fields):
-        raise ValueError(f"{path}: model_config has {name!r}, which neither generation of nanochat has")
-    for name in sorted(fields - {"window_pattern"} - set(found)):
-        raise ValueError(f"{path}: model_config has no {name!r}")
+    for name in sorted((fields ^ set(found)) - {"window_pattern"}):
+        raise ValueError(f"{path}: model_config has {'no ' if name in fields else ''}{name!r}, wanted {sorted(fields)}")
     pattern = (found.get("window_pattern") or "L").upper()
     is_2026 = any(key.startswith(KEYS_2026) for key in state)
     if is_2026 and not re.fullmatch("[SL]+", pattern):
@@ -173,21 +154,14 @@ def load_model(root: str | Path, step: int | None = None, device: str | torch.de
     if config.is_2026:
         state.setdefault("resid_lambdas", torch.ones(config.n_layer))
         state.setdefault("x0_lambdas", torch.zeros(config.n_layer))
-    check_keys(state, model.state_dict(), path, "2026-07" if config.is_2026 else "2025-12")
+    generation, wanted = "2026-07" if config.is_2026 else "2025-12", model.state_dict()
+    for name in (*state, *wanted):
+        theirs, ours = (tuple(each[name].shape) if name in each else "missing" for each in (state, wanted))
+        if theirs != ours:
+            raise ValueError(f"{path}: {name} is {theirs}, in a model of {generation} with this config it is {ours}")
     model.load_state_dict(state, assign=True)
     on_cpu = torch.device(device).type == "cpu"  # where bfloat16 is slow
     return model.float() if on_cpu else model.to(device), meta
-
-
-def check_keys(state: dict[str, Tensor], wanted: dict[str, Tensor], path: Path, generation: str) -> None:
-    for name in (*state, *wanted):
-        if name not in wanted:
-            raise ValueError(f"{path} has the key {name}, which a model of {generation} with this config has not")
-        if name not in state:
-            raise ValueError(f"{path} has no key {name}, which a model of {generation} with this config has")
-        found, shape = tuple(state[name].shape), tuple(wanted[name].shape)
-        if found != shape:
-            raise ValueError(f"{path}: {name} is {found}, model_config wants {shape}")
 
 
 def load_optimizers(root: Path, step: int, optimizers: tuple[Optimizer, ...]) -> None:
@@ -199,18 +173,16 @@ def load_optimizers(root: Path, step: int, optimizers: tuple[Optimizer, ...]) ->
     if not isinstance(saved, list) or len(saved) != len(optimizers):
         raise ValueError(f"{path} does not hold [AdamW, Muon], as 2025-12 writes them: its state can't be used")
     for optimizer, theirs in zip(optimizers, saved, strict=True):
-        kind, state = type(optimizer).__name__, theirs["state"]
-        ids = [number for group in theirs["param_groups"] for number in group["params"]]
-        params = [p for group in optimizer.param_groups for p in group["params"]]
-        if len(ids) != len(params):
-            raise ValueError(f"{path}: {kind} has state for {len(ids)} weights, the model has {len(params)}")
-        for number, p in zip(ids, params, strict=True):
-            for name, value in state.get(number, {}).items():
-                if isinstance(value, Tensor) and value.ndim and value.shape != p.shape:
-                    raise ValueError(f"{path}: {name} {number} of {kind} is {tuple(value.shape)}, not {tuple(p.shape)}")
-        ours = optimizer.state_dict()
-        ours["state"] = {at: state[number] for at, number in enumerate(ids) if number in state}
-        optimizer.load_state_dict(ours)
+        kind, params = type(optimizer).__name__, [p for group in optimizer.param_groups for p in group["params"]]
+        num_theirs = sum(len(group["params"]) for group in theirs["param_groups"])
+        if num_theirs != len(params):
+            raise ValueError(f"{path}: {kind} has state for {num_theirs} weights, the model has {len(params)}")
+        for number, state in theirs["state"].items():  # torch numbers weights in the order of the groups
+            for name, value in state.items():
+                if isinstance(value, Tensor) and value.ndim and value.shape != params[number].shape:
+                    found, wanted = tuple(value.shape), tuple(params[number].shape)
+                    raise ValueError(f"{path}: {name} {number} of {kind} is {found}, not {wanted}")
+        optimizer.load_state_dict(optimizer.state_dict() | {"state": theirs["state"]})
 
 
 def save_checkpoint(root: Path, step: int, model: GPT, optimizers: tuple[Optimizer, ...], meta: Meta) -> Path:

@@ -7,8 +7,8 @@ Names and defaults are nanochat's where it has them. None means: chosen from the
 """
 
 import argparse
+import math
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, NoReturn
@@ -77,9 +77,8 @@ POSITIVE = "depth device_batch_size total_batch_size num_iterations num_epochs e
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        if os.environ.get("LOCAL_RANK", "0") != "0":  # once for all ranks
-            sys.exit(2)
-        super().error(message)
+        """One line, once for all ranks"""
+        self.exit(2, f"error: {message} (see --help)\n" if os.environ.get("LOCAL_RANK", "0") == "0" else None)
 
 
 def parse_args(argv: Sequence[str] | None = None) -> Config:
@@ -100,7 +99,7 @@ def parse_args(argv: Sequence[str] | None = None) -> Config:
         config = replace(config, num_iterations=None)
     for name, value in vars(config).items():
         least = "more than 0" if name in POSITIVE.split() else "0 or more"
-        if isinstance(value, int | float) and (value < 0 or (value == 0 and least == "more than 0")):
+        if isinstance(value, int | float) and not (0 <= value < math.inf and (value or least == "0 or more")):
             parser.error(f"--{name.replace('_', '-')} is {value}, it has to be {least}")
     if config.warmdown_ratio > 1:
         parser.error(f"--warmdown-ratio is {config.warmdown_ratio}, it is a part of 1")

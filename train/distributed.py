@@ -11,19 +11,18 @@ An error of the user's is one line on stderr and exit code 1; a bug keeps its tr
 import os
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
-from types import FrameType
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
-from torch.nn.parallel import DistributedDataParallel
 
 
 @dataclass(frozen=True)
@@ -31,11 +30,6 @@ class Ranks:
     rank: int
     world_size: int
     device: torch.device
-    store: Any  # torchrun's, None for a single process
-
-    @property
-    def device_name(self) -> str:
-        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
 
     def say(self, text: str) -> None:
         """Print once."""
@@ -48,16 +42,6 @@ class Ranks:
             dist.all_reduce(values)
         return values
 
-    def wrap(self, module: nn.Module) -> nn.Module:
-        """Average gradients over ranks while the backward runs."""
-        if self.world_size == 1:
-            return module
-        return DistributedDataParallel(module, gradient_as_bucket_view=True)
-
-    def syncing(self, net: nn.Module, is_last: bool) -> AbstractContextManager[None]:
-        """Gradients travel with the last micro-batch of a step only."""
-        return nullcontext() if is_last or not isinstance(net, DistributedDataParallel) else net.no_sync()
-
     def check_same(self, **hashes: str) -> None:
         """ValueError where a rank was started with something else than rank 0."""
         everyone = [hashes] * self.world_size
@@ -69,27 +53,19 @@ class Ranks:
                     raise ValueError(f"rank {rank} has other {what} than rank 0: start every rank with the same {what}")
 
 
-class StopFlag:
-    """Set by SIGTERM or Ctrl-C: the loop then ends after the step it is in, with a checkpoint."""
+def stop_signals() -> list[float]:
+    """Filled by SIGTERM and Ctrl-C: the loop ends after its step, with a checkpoint. Five seconds later, one ends it at once:
+    not the second, as Slurm and torchrun may both send."""
+    seen: list[float] = []
 
-    def __init__(self) -> None:
-        self.is_set = False
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._stop)
+    def note(number: int, frame: Any) -> None:
+        seen.append(time.monotonic())
+        if seen[-1] > seen[0] + 5:
+            leave(128 + number)
 
-    def _stop(self, number: int, frame: FrameType | None) -> None:
-        if self.is_set:  # the second time at once
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
-        self.is_set = True
-
-
-def choose_device(name: str) -> torch.device:
-    if name != "cpu" and torch.cuda.is_available():
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-    if name == "cuda":
-        raise ValueError("--device cuda: no CUDA device was found; use --device cpu, or install a CUDA build of torch")
-    return torch.device("cpu")
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, note)
+    return seen
 
 
 @contextmanager
@@ -97,18 +73,20 @@ def start_ranks(device_name: str) -> Iterator[Ranks]:
     """Join the other ranks, if torchrun started some; an error ends the process as the head of this file says."""
     store: Any = None
     try:
-        device = choose_device(device_name)
-        rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-        if device.type == "cuda":
+        device, rank, world_size = torch.device("cpu"), 0, int(os.environ.get("WORLD_SIZE", "1"))
+        if device_name != "cpu" and torch.cuda.is_available():
+            device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
             torch.cuda.set_device(device)
             torch.set_float32_matmul_precision("high")  # TF32, as nanochat
+        elif device_name == "cuda":
+            raise ValueError("--device cuda: no CUDA device was found; use --device cpu, or a CUDA build of torch")
         if world_size > 1:
             store, rank, world_size = next(rendezvous("env://"))
             # torchrun keeps the store when it restarts ranks: without a prefix they would find addresses of dead ones
             store = PrefixStore(f"midprep/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
             backend = "nccl" if device.type == "cuda" else "gloo"
             dist.init_process_group(backend, store=store, rank=rank, world_size=world_size)
-        yield Ranks(rank, world_size, device, store)
+        yield Ranks(rank, world_size, device)
         if world_size > 1:
             leave(0)
     except Exception as error:

@@ -11,16 +11,17 @@ in float64 and added up over ranks, so batch size, ranks and order do not matter
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from prep.shard import Array, Split
 from prep.shard.steps import FILLER, micro_batches
 from train.distributed import Ranks
 from train.loader import prefetch
 from train.loss import BatchLoss
+from train.setup import Run
 
 
 def ratios(names: Sequence[str], over: Sequence[float], under: Sequence[float], unit: float = 1.0) -> dict[str, float]:
@@ -48,18 +49,20 @@ def sums_by_source(losses: Tensor, labels: Tensor, sources: Tensor, token_bytes:
 
 
 @torch.no_grad()
-def evaluate(
-    net: BatchLoss, split: Split, rows: Array, mode: str, isolated: bool, device_batch: int, ranks: Ranks
-) -> tuple[float, dict[str, float]]:
-    """Bits per byte over `rows` (M,) of a split, whole and by source"""
-    names, device = split.source_names, ranks.device
-    token_bytes = torch.from_numpy(np.load(split.root / "token_bytes.npy").astype(np.int64)).to(device)
-    padded = np.pad(rows, (0, -len(rows) % (ranks.world_size * device_batch)), constant_values=FILLER)
-    mine = micro_batches(padded, device_batch, ranks.rank, ranks.world_size)
+def evaluate(run: Run, net: BatchLoss, ranks: Ranks) -> dict[str, Any]:
+    """Bits per byte of the run's rows of its val split, whole and by source, as the metrics name them; {} without rows"""
+    if not len(run.eval_rows):
+        return {}
+    config, val = run.config, run.shards.split(run.config.val_split)
+    names, num_ranks, device = val.source_names, ranks.world_size, ranks.device
+    token_bytes = torch.from_numpy(np.load(val.root / "token_bytes.npy").astype(np.int64)).to(device)
+    padded = np.pad(run.eval_rows, (0, -len(run.eval_rows) % (num_ranks * run.device_batch)), constant_values=FILLER)
+    mine = micro_batches(padded, run.device_batch, ranks.rank, num_ranks)
     sums = torch.zeros(2, len(names), dtype=torch.float64, device=device)
-    for batch in prefetch(split, iter(mine), mode, isolated, device.type == "cuda"):
-        batch = batch.to(device)
+    for batch in prefetch(val, iter(mine), config.mode, config.isolated, device):
         _, losses = net(batch.inputs, batch.positions, batch.labels, batch.docs)
         sums += sums_by_source(losses, batch.labels, batch.sources, token_bytes, len(names))
     nats, num_bytes = ranks.sum(sums).cpu()
-    return bits_per_byte(nats, num_bytes, names)
+    bpb, by_source = bits_per_byte(nats, num_bytes, names)
+    ranks.say(f"val bpb: {bpb:.4f} | " + " ".join(f"{name} {value:.4f}" for name, value in by_source.items()))
+    return {"val_bpb": bpb, "val_bpb_by_source": by_source}

@@ -11,7 +11,7 @@ Legend: B rows of a batch, T positions, K positions that train.
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -24,15 +24,13 @@ from train.loss import ROUND_TO
 PREFETCH = 2  # batches made ahead
 
 
-@dataclass(frozen=True)
-class Batch:
+class Batch(NamedTuple):
     """
     One micro-batch. `positions` (K,) are the flat positions of inputs (B, T) that train, `labels` and `sources` (K,)
     what they predict and where that is from. K is filled up to a multiple of 32 with label -1, and never
     empty; `docs` (B, T) only where documents are isolated.
     """
 
-    rows: Array
     inputs: Tensor
     positions: Tensor
     labels: Tensor
@@ -41,8 +39,7 @@ class Batch:
 
     def to(self, device: torch.device) -> "Batch":
         """Copies do not wait for the device where the batch is pinned."""
-        tensors = [each.to(device, non_blocking=True) for each in vars(self).values() if isinstance(each, Tensor)]
-        return Batch(self.rows, *tensors)
+        return Batch(*[each.to(device, non_blocking=True) for each in self if each is not None])
 
 
 def make_batch(split: Split, row_ids: Array, mode: str, isolated: bool, pin: bool = False) -> Batch:
@@ -59,16 +56,16 @@ def make_batch(split: Split, row_ids: Array, mode: str, isolated: bool, pin: boo
         by_target = by_target[positions]
     inputs = np.ascontiguousarray(inputs)  # one layout for compiled code, fillers or not
     tensors = [torch.from_numpy(array) for array in (inputs, positions, labels, by_target, *extra)]
-    return Batch(row_ids, *[tensor.pin_memory() if pin else tensor for tensor in tensors])
+    return Batch(*[tensor.pin_memory() if pin else tensor for tensor in tensors])
 
 
-def prefetch(split: Split, batches: Iterator[Array], mode: str, isolated: bool, pin: bool) -> Iterator[Batch]:
-    """Batches for an iterator of row numbers, made in a thread while the ones before are trained on."""
+def prefetch(split: Split, rows: Iterator[Array], mode: str, isolated: bool, device: torch.device) -> Iterator[Batch]:
+    """Batches on `device` for an iterator of row numbers, made in a thread while the ones before are trained on."""
     with ThreadPoolExecutor(1, "prefetch") as thread:
         ahead: deque[Future[Batch]] = deque()
-        for row_ids in batches:
-            ahead.append(thread.submit(make_batch, split, row_ids, mode, isolated, pin))
+        for row_ids in rows:
+            ahead.append(thread.submit(make_batch, split, row_ids, mode, isolated, device.type == "cuda"))
             if len(ahead) > PREFETCH:
-                yield ahead.popleft().result()
+                yield ahead.popleft().result().to(device)
         while ahead:
-            yield ahead.popleft().result()
+            yield ahead.popleft().result().to(device)

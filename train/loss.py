@@ -11,7 +11,7 @@ multiplies by the incoming scalar. Positions without a target (SFT: most) never 
 With t = tanh(z / 15), loss = log(sum(exp(15 t))) - 15 t[label] and d loss / d z = (softmax - onehot) * (1 - t^2). As 15 t
 lies within +-15, exp needs no maximum first: sums stay under 65,536 * e^15 = 2e11. So z becomes exp(15 t) * (1 - t^2) and is
 summed up in one go; what softmax divides by, one number a row, is left to the d-wide sides of the two products.
-Price: the gradients are made even if nobody asks for them, unless grad mode is off.
+Price: the gradients are made in the forward, even if nobody goes backward; not where x has none (an evaluation).
 
 Legend: K positions that train, C of a chunk, V vocabulary, d width.
 """
@@ -21,7 +21,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from train.model import GPT, SOFTCAP
@@ -60,24 +59,10 @@ def chunks(x: Tensor, num_vocab: int) -> Iterator[slice]:
     return (slice(start, min(start + chunk_len, len(x))) for start in range(0, len(x), chunk_len))
 
 
-def only_losses(x: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
-    """x (K, d), weight (V, d), labels (K,) -> losses (K,), with no gradient"""
-    losses = []
-    for chunk in chunks(x, len(weight)):
-        logits = SOFTCAP * torch.tanh((x[chunk] @ weight.to(x.dtype).T).float() / SOFTCAP)
-        losses.append(F.cross_entropy(logits, labels[chunk], ignore_index=-1, reduction="none"))
-    return torch.cat(losses)
-
-
 class Loss(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any,
-        x: Tensor,
-        weight: Tensor,
-        labels: Tensor,
-        slope: Kernel = slope_in_blocks,
-        add: Kernel = Tensor.add_,
+        ctx: Any, x: Tensor, weight: Tensor, labels: Tensor, slope: Kernel = slope_in_blocks, add: Kernel = Tensor.add_
     ) -> tuple[Tensor, Tensor]:
         """x (K, d), weight (V, d), labels (K,), -1 where nothing trains -> sum of the losses, losses (K,)"""
         wide, w = torch.promote_types(x.dtype, torch.float32), weight.to(x.dtype)
@@ -92,6 +77,8 @@ class Loss(torch.autograd.Function):
             torch._dynamo.mark_dynamic(z, 0)  # chunks differ in length, and nothing else does
             sums = slope(z)
             losses[chunk] = trains * (torch.log(sums) - SOFTCAP * t)
+            if not ctx.needs_input_grad[0]:  # an evaluation
+                continue
             z[row, at] = ((1 - t * t) * (torch.exp(SOFTCAP * t) - sums)).to(z.dtype)
             scale = (trains / sums)[:, None]
             x_grad[chunk] = torch.mm(z, w) * scale
@@ -128,12 +115,11 @@ class BatchLoss(nn.Module):
             self.kernels = (torch.compile(slope), torch.compile(Tensor.add_))
 
     def forward(self, inputs: Tensor, positions: Tensor, labels: Tensor, docs: Tensor | None) -> tuple[Tensor, Tensor]:
-        x = self.hidden(inputs, docs).flatten(0, 1).index_select(0, positions)  # (K, d)
+        # made here, and not in what is compiled, which would leave the bfloat16 of the tables unrounded
+        rotary = self.model.rotary(inputs.size(1), docs)
+        x = self.hidden(inputs, docs, rotary=rotary).flatten(0, 1).index_select(0, positions)  # (K, d)
         labels, weight, num_vocab = labels.long(), self.model.lm_head.weight, self.model.config.vocab_size
         if len(weight) > num_vocab:  # 2026-07 pads it
             weight = weight[:num_vocab]
-        if not torch.is_grad_enabled():
-            losses = only_losses(x, weight, labels)
-            return losses.sum(), losses
         loss: tuple[Tensor, Tensor] = Loss.apply(x, weight, labels, *self.kernels)  # type: ignore[no-untyped-call]
         return loss

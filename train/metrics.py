@@ -35,15 +35,15 @@ class Metrics:
     """Rank 0's; on other ranks it stays silent."""
 
     def __init__(self, path: Path, first_step: int, is_main: bool) -> None:
-        self.path, self.is_main, self.total_seconds = path, is_main, 0.0
+        self.path, self.is_main = path, is_main
         self.records: list[Record] = []
         if is_main:
-            lines = (
-                path.read_bytes().split(b"\n")[:-1] if path.is_file() else []
-            )  # a last one may have been cut by a kill
-            self.records = [record for record in map(json.loads, lines) if record["step"] < first_step]
+            lines = path.read_bytes().split(b"\n") if path.is_file() else [b""]
+            records = map(json.loads, lines[:-1])  # what follows the last newline was cut by a kill
+            self.records = [record for record in records if record["step"] < first_step]
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text("".join(json.dumps(record) + "\n" for record in self.records))
+        self.total_seconds = sum(record["dt"] for record in self.records)
         self.remote: Any = None
 
     def connect(self, logger: str, run: str, config: Record) -> None:

@@ -14,16 +14,18 @@ import hashlib
 import math
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from typing import Any
 
 import torch
+from torch.nn.parallel import DistributedDataParallel
 
 from prep.shard import Array
 from prep.shard.steps import micro_batches
-from train.checkpoint import read_meta, remove_run, save_checkpoint, steps_in
+from train.checkpoint import remove_run, save_checkpoint, steps_in
 from train.config import parse_args
-from train.distributed import Ranks, StopFlag, start_ranks
+from train.distributed import Ranks, start_ranks, stop_signals
 from train.evaluate import evaluate, ratios
 from train.loader import prefetch
 from train.loss import BatchLoss
@@ -37,13 +39,15 @@ from train.setup import Run, set_up
 def train(run: Run, ranks: Ranks, metrics: Metrics) -> None:
     """The loop."""
     config, plan, split, device = run.config, run.plan, run.split, ranks.device
-    G, names, stop = plan.rows_per_step, split.source_names, StopFlag()
+    G, names, stop = plan.rows_per_step, split.source_names, stop_signals()
     loss_of = BatchLoss(run.model, run.compiled)
-    net, num_micro = ranks.wrap(loss_of), G // (run.device_batch * ranks.world_size)
-    batches = prefetch(split, rows_to_train(run, ranks), config.mode, config.isolated, device.type == "cuda")
-    peak = peak_flops(ranks.device_name) * ranks.world_size / run.model.flops_per_token()
+    net = DistributedDataParallel(loss_of, gradient_as_bucket_view=True) if ranks.world_size > 1 else loss_of
+    num_micro = G // (run.device_batch * ranks.world_size)
+    batches = prefetch(split, rows_to_train(run, ranks), config.mode, config.isolated, device)
+    name = torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
+    peak = peak_flops(name) * ranks.world_size / run.model.flops_per_token()
     for step in range(run.first_step, plan.num_steps):
-        before = evaluate_run(run, loss_of, ranks) if step == 0 else {}
+        before = evaluate(run, loss_of, ranks) if step == 0 else {}
         started, num_targets = time.perf_counter(), plan.targets_of_step(step)
         lrm = lr_multiplier(step, plan.num_steps, config.warmdown_ratio, config.lr_frac)
         set_step(run.optimizers, step, lrm)
@@ -51,14 +55,15 @@ def train(run: Run, ranks: Ranks, metrics: Metrics) -> None:
         sums = torch.zeros(3, len(names), dtype=torch.float64, device=device)
         nats, counts, stops = sums  # by source, and in the same all-reduce: was a rank told to stop?
         for micro in range(num_micro):
-            batch = next(batches).to(device)
-            with ranks.syncing(net, is_last=micro == num_micro - 1):
+            batch = next(batches)
+            # gradients travel with the last micro-batch only
+            with net.no_sync() if isinstance(net, DistributedDataParallel) and micro < num_micro - 1 else nullcontext():
                 loss_sum, losses = net(batch.inputs, batch.positions, batch.labels, batch.docs)
                 # divided by the targets of the whole step, which no rank has to ask the others for; DDP averages
                 (loss_sum * (ranks.world_size / num_targets)).backward()
             nats.index_add_(0, batch.sources, losses.double())
             counts.index_add_(0, batch.sources, (batch.labels >= 0).double())
-        stops += stop.is_set
+        stops += bool(stop)
         nats_by, counts_by, stopping = ranks.sum(sums).tolist()
         loss = sum(nats_by) / num_targets
         if not math.isfinite(loss):
@@ -75,7 +80,7 @@ def train(run: Run, ranks: Ranks, metrics: Metrics) -> None:
         record |= {"rows_sha256": hashlib.sha256(plan.rows_of_step(step).tobytes()).hexdigest()[:16]}
         record |= {f"{name}_before": value for name, value in before.items()}
         if config.eval_every and (is_last or done % config.eval_every == 0):
-            record |= evaluate_run(run, loss_of, ranks)
+            record |= evaluate(run, loss_of, ranks)
         metrics.write(record)
         if is_last or any(stopping) or done % config.save_every == 0:
             save(run, done, metrics, ranks)
@@ -88,15 +93,6 @@ def rows_to_train(run: Run, ranks: Ranks) -> Iterator[Array]:
         yield from micro_batches(run.plan.rows_of_step(step), run.device_batch, ranks.rank, ranks.world_size)
 
 
-def evaluate_run(run: Run, loss_of: BatchLoss, ranks: Ranks) -> dict[str, Any]:
-    if not len(run.eval_rows):
-        return {}
-    config, val = run.config, run.shards.split(run.config.val_split)
-    bpb, by_source = evaluate(loss_of, val, run.eval_rows, config.mode, config.isolated, run.device_batch, ranks)
-    ranks.say(f"val bpb: {bpb:.4f} | " + " ".join(f"{name} {value:.4f}" for name, value in by_source.items()))
-    return {"val_bpb": bpb, "val_bpb_by_source": by_source}
-
-
 def nonfinite_message(run: Run, step: int, loss: float, names: Sequence[str], nats: Sequence[float]) -> str:
     rows = run.plan.rows_of_step(step)
     shown = ", ".join(map(str, rows[:8])) + (", ..." if len(rows) > 8 else "")
@@ -107,16 +103,18 @@ def nonfinite_message(run: Run, step: int, loss: float, names: Sequence[str], na
 
 def save(run: Run, step: int, metrics: Metrics, ranks: Ranks) -> None:
     if ranks.rank == 0:
-        T, G, seconds = run.split.max_seq_len, run.plan.rows_per_step, metrics.total_seconds
+        if not all(weight.isfinite().all() for weight in run.model.parameters()):
+            raise ValueError(f"the update of step {step - 1} left weights that are not finite: it is not saved")
+        T, G = run.split.max_seq_len, run.plan.rows_per_step
         tokenizer, bpb = run.split.manifest["tokenizer"]["sha256"], measured_bpb(metrics.records)
         meta = {"val_bpb": bpb[-1] if bpb else None, "user_config": asdict(run.config)}
         meta |= {"device_batch_size": run.device_batch, "max_seq_len": T, "total_batch_size": G * T}
-        meta["midprep"] = {"identity": run.identity, "tokenizer_sha256": tokenizer, "total_seconds": seconds}
+        meta["midprep"] = {"identity": run.identity, "tokenizer_sha256": tokenizer}
         ranks.say(f"saved {save_checkpoint(run.root, step, run.model, run.optimizers, meta)}")
-    ranks.sum(torch.zeros(1, device=ranks.device))  # no rank goes on before it is written
+    ranks.sum(torch.zeros(1, device=ranks.device)).item()  # no rank goes on before it is written
 
 
-def say_how_it_ended(run: Run, metrics: Metrics, ranks: Ranks) -> None:
+def say_how_it_ended(run: Run, metrics: Metrics) -> None:
     config, num_steps, step, out = run.config, run.plan.num_steps, steps_in(run.root)[-1], run.root.parent.parent
     num_tokens = step * run.plan.rows_per_step * run.split.max_seq_len
     bpb, how = measured_bpb(metrics.records), "finished" if step == num_steps else "stopped"
@@ -124,13 +122,13 @@ def say_how_it_ended(run: Run, metrics: Metrics, ranks: Ranks) -> None:
     rows |= {"time": f"{metrics.total_seconds / 60:.2f}m", "checkpoint": f"{run.root}/model_{step:06d}.pt"}
     rows |= {"val bpb": f"{bpb[0]:.4f} -> {bpb[-1]:.4f}"} if bpb else {}
     lines = [f"  {name:<12}{value}" for name, value in (rows | {"metrics": str(metrics.path)}).items()]
-    ranks.say("\n".join([f"\n{config.mode} run {how}", *lines, *closing_table(metrics.records)]))
+    print("\n".join([f"\n{config.mode} run {how}", *lines, *closing_table(metrics.records)]))
     if how == "stopped":
-        ranks.say(f"\ngo on with the same command: it continues at step {step}")
+        print(f"\ngo on with the same command: it continues at step {step}")
     elif config.mode == "mid":
-        ranks.say(f"\nnext: torchrun train/mid.py --shards {config.shards} --mode sft --base {out}")
+        print(f"\nnext: torchrun train/mid.py --shards {config.shards} --mode sft --base {out}")
     else:
-        ranks.say(f"\nnext, in nanochat: NANOCHAT_BASE_DIR={out.resolve()} python -m scripts.chat_cli -i sft")
+        print(f"\nnext, in nanochat: NANOCHAT_BASE_DIR={out.resolve()} python -m scripts.chat_cli -i sft")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -144,11 +142,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         metrics = Metrics(run.root / "metrics.jsonl", run.first_step, ranks.rank == 0)
         metrics.connect(config.logger, config.run, asdict(config))
         if run.first_step:
-            metrics.total_seconds = read_meta(run.root, run.first_step)["midprep"]["total_seconds"]
             ranks.say(f"resuming {run.root} at step {run.first_step} of {run.plan.num_steps}")
         train(run, ranks, metrics)
         metrics.close()
-        return say_how_it_ended(run, metrics, ranks)
+        return say_how_it_ended(run, metrics) if ranks.rank == 0 else None
 
 
 if __name__ == "__main__":

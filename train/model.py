@@ -18,7 +18,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask, create_mask, flex_attention
 
 SOFTCAP = 15.0  # logits stay within +-15
 VOCAB_MULTIPLE = 64  # 2026-07 pads wte, lm_head and value_embeds to a multiple of this many rows
@@ -77,13 +77,6 @@ def norm(x: Tensor) -> Tensor:
     return F.rms_norm(x, (x.size(-1),))
 
 
-def rotary_tables(positions: Tensor, head_dim: int, base: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """positions (T,) or (B, T) -> cos and sin, (1 or B, T, 1, D / 2)"""
-    frequencies = base ** -(torch.arange(0, head_dim, 2, device=positions.device, dtype=torch.float32) / head_dim)
-    angles = positions.view(-1, positions.size(-1), 1, 1).float() * frequencies
-    return angles.cos().to(dtype), angles.sin().to(dtype)
-
-
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """x (B, T, H, D)"""
     x1, x2 = x.chunk(2, dim=-1)
@@ -97,19 +90,14 @@ def visible(num_queries: int, num_keys: int, window: int, docs: Tensor | None, d
     """
     if docs is None and num_queries == num_keys and window >= num_keys - 1:
         return None
-    if docs is not None and device.type == "cuda":
-        return document_blocks(docs, window)
-    keys = torch.arange(num_keys, device=device)
-    back = keys[num_keys - num_queries :, None] - keys
-    seen = ((back >= 0) & (back <= window))[None, None]
-    return seen if docs is None else seen & (docs[:, None, :, None] == docs[:, None, None, :])
 
-
-def document_blocks(docs: Tensor, window: int) -> BlockMask:
     def rule(b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
-        return (i >= j) & (i - j <= window) & (docs[b, i] == docs[b, j])
+        back = i + (num_keys - num_queries) - j
+        seen = (back >= 0) & (back <= window)
+        return seen if docs is None else seen & (docs[b, i] == docs[b, j])
 
-    return create_block_mask(rule, docs.size(0), None, docs.size(1), docs.size(1), device=docs.device.type)
+    make = create_block_mask if docs is not None and device.type == "cuda" else create_mask
+    return make(rule, 1 if docs is None else len(docs), None, num_queries, num_keys, device=device.type)
 
 
 class Linear(nn.Linear):
@@ -161,27 +149,21 @@ class Block(nn.Module):
         super().__init__()
         d = config.n_embd
         self.attn = Attention(config, layer)
-        self.mlp = nn.ModuleDict({"c_fc": Linear(d, 4 * d, bias=False), "c_proj": Linear(4 * d, d, bias=False)})
+        self.mlp: Any = nn.ModuleDict({"c_fc": Linear(d, 4 * d, bias=False), "c_proj": Linear(4 * d, d, bias=False)})
 
     def forward(self, x: Tensor, *context: Any) -> Tensor:
         x = x + self.attn(norm(x), *context)
-        out: Tensor = x + self.mlp["c_proj"](F.relu(self.mlp["c_fc"](norm(x))).square())
+        out: Tensor = x + self.mlp.c_proj(F.relu(self.mlp.c_fc(norm(x))).square())
         return out
-
-
-class Transformer(nn.Module):
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.wte = nn.Embedding(config.padded_vocab_size, config.n_embd)
-        self.h = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
 
 
 class GPT(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        rows = config.padded_vocab_size
-        self.transformer = Transformer(config)
+        rows, blocks = config.padded_vocab_size, [Block(config, layer) for layer in range(config.n_layer)]
+        wte = nn.Embedding(rows, config.n_embd)
+        self.transformer: Any = nn.ModuleDict({"wte": wte, "h": nn.ModuleList(blocks)})
         self.lm_head = Linear(config.n_embd, rows, bias=False)
         if config.is_2026:
             self.resid_lambdas = nn.Parameter(torch.ones(config.n_layer))
@@ -217,17 +199,24 @@ class GPT(nn.Module):
         logits = self.lm_head(self.hidden(idx, cache=cache))[..., : self.config.vocab_size].float()
         return SOFTCAP * torch.tanh(logits / SOFTCAP)
 
-    def hidden(self, idx: Tensor, docs: Tensor | None = None, cache: Cache | None = None) -> Tensor:
+    def rotary(self, T: int, docs: Tensor | None = None, num_before: int = 0) -> tuple[Tensor, Tensor]:
+        """cos and sin, (1 or B, T, 1, D / 2), of T positions; with `docs` (B, T) they start at 0 in each document."""
+        config, wte = self.config, self.transformer.wte.weight
+        positions = torch.arange(num_before, num_before + T, device=wte.device)
+        if docs is not None:
+            positions = positions - torch.searchsorted(docs, docs, right=False)  # (B, T), docs ascend
+        part = torch.arange(0, config.head_dim, 2, device=wte.device, dtype=torch.float32) / config.head_dim
+        angles = positions.view(-1, T, 1, 1).float() * (100_000.0 if config.is_2026 else 10_000.0) ** -part
+        dtype = wte.dtype if config.is_2026 else torch.bfloat16
+        return angles.cos().to(dtype), angles.sin().to(dtype)
+
+    def hidden(self, idx: Tensor, docs: Tensor | None = None, cache: Cache | None = None, rotary: Any = None) -> Tensor:
         """idx (B, T) -> (B, T, d), what lm_head reads. With `docs` (B, T), the number of the document of each position,
         documents do not see each other and their positions start at 0."""
         config, num_before = self.config, cache[0][0].size(2) if cache else 0
         T = idx.size(1)
         x = norm(self.transformer.wte(idx))
-        positions = torch.arange(num_before, num_before + T, device=idx.device)
-        if docs is not None:
-            positions = positions - torch.searchsorted(docs, docs, right=False)  # (B, T), docs ascend
-        dtype = x.dtype if config.is_2026 else torch.bfloat16
-        cos, sin = rotary_tables(positions, config.head_dim, 100_000.0 if config.is_2026 else 10_000.0, dtype)
+        cos, sin = rotary or self.rotary(T, docs, num_before)
         windows = {config.window(layer) for layer in range(config.n_layer)}
         seen = {window: visible(T, num_before + T, window, docs, idx.device) for window in windows}
         if config.is_2026:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.optim import AdamW, Optimizer
 
+from train.config import Config
 from train.model import GPT
 from train.schedule import muon_momentum
 
@@ -26,21 +27,18 @@ BETAS, EPS = (0.8, 0.95), 1e-10
 
 
 class Muon(torch.optim.Muon):
+    """torch's in all but the dtype of the Newton-Schulz steps, `defaults["dtype"]`."""
+
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
-        if self.defaults["low_precision"]:
-            return super().step(closure)  # type: ignore[no-untyped-call]
         for group in self.param_groups:
             for p in group["params"]:
-                if p.grad is None:
-                    continue
                 if "momentum_buffer" not in self.state[p]:
                     self.state[p]["momentum_buffer"] = torch.zeros_like(p.grad)
-                buffer = self.state[p]["momentum_buffer"]
-                buffer.lerp_(p.grad, 1 - group["momentum"])
-                update = orthogonal(p.grad.lerp(buffer, group["momentum"]), group["ns_coefficients"], group["ns_steps"])
+                buffer = self.state[p]["momentum_buffer"].lerp_(p.grad, 1 - group["momentum"])
+                update = p.grad.lerp(buffer, group["momentum"]).to(self.defaults["dtype"])
+                update = orthogonal(update, group["ns_coefficients"], group["ns_steps"])
                 p.add_(update, alpha=-group["lr"] * max(1.0, p.size(0) / p.size(1)) ** 0.5)
-        return None
 
 
 def orthogonal(x: Tensor, coefficients: tuple[float, float, float], num_steps: int) -> Tensor:
@@ -54,28 +52,27 @@ def orthogonal(x: Tensor, coefficients: tuple[float, float, float], num_steps: i
     return y.T if x.size(0) > x.size(1) else y
 
 
-def build_optimizers(
-    model: GPT, embedding_lr: float, unembedding_lr: float, matrix_lr: float, weight_decay: float
-) -> tuple[AdamW, Muon]:
+def build_optimizers(model: GPT, rates: Config = Config()) -> tuple[AdamW, Muon]:
     """Groups carry `initial_lr`, which `set_step` multiplies."""
     scale = (model.config.n_embd / 768) ** -0.5
+    embedding_lr = rates.embedding_lr * scale
     adam: list[dict[str, Any]] = [
-        {"params": [model.lm_head.weight], "lr": unembedding_lr * scale},
-        {"params": [model.transformer.wte.weight], "lr": embedding_lr * scale},
+        {"params": [model.lm_head.weight], "lr": rates.unembedding_lr * scale},
+        {"params": [model.transformer.wte.weight], "lr": embedding_lr},
     ]
     if model.config.is_2026:
         adam += [
-            {"params": list(model.value_embeds.parameters()), "lr": embedding_lr * scale * 0.5},
+            {"params": list(model.value_embeds.parameters()), "lr": embedding_lr * 0.5},
             {"params": [model.resid_lambdas], "lr": 0.005},
             {"params": [model.x0_lambdas], "lr": 0.5, "betas": (0.96, 0.95)},
             {"params": [model.smear_gate.weight, model.smear_lambda, model.backout_lambda], "lr": 0.2},
         ]
-    adamw = AdamW(adam, betas=BETAS, eps=EPS, weight_decay=weight_decay, fused=True)
+    adamw = AdamW(adam, betas=BETAS, eps=EPS, weight_decay=rates.weight_decay, fused=True)
     matrices = list(model.transformer.h.parameters())
     # one group a size of matrix, as nanochat has them: the order decides which state belongs to which matrix
     groups = [{"params": [p for p in matrices if p.numel() == size]} for size in {p.numel() for p in matrices}]
-    muon = Muon(groups, lr=matrix_lr, momentum=0.95, weight_decay=0.0, adjust_lr_fn="original")
-    muon.defaults["low_precision"] = model.transformer.wte.weight.dtype == torch.bfloat16
+    muon = Muon(groups, lr=rates.matrix_lr, momentum=0.95, weight_decay=0.0, adjust_lr_fn="original")
+    muon.defaults["dtype"] = model.transformer.wte.weight.dtype
     for optimizer in (adamw, muon):
         for group in optimizer.param_groups:
             group["initial_lr"] = group["lr"]

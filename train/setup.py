@@ -8,9 +8,7 @@ tokenizer than the model's, another run in the same place, ranks that see differ
 """
 
 import json
-import os
-import shutil
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,7 @@ from torch.optim import Optimizer
 
 from prep.shard import Array, Manifest, Shards, Split, check_files, open_shards
 from prep.shard.steps import DEVICE_BATCH_LIMIT, REFERENCE_BATCH, Plan, choose_device_batch, plan_steps, row_targets
-from train.checkpoint import STAGES, Meta, find_base, find_run, load_model, load_optimizers, read_meta
+from train.checkpoint import BASES, STAGES, Meta, find_checkpoint, find_run, load_model, load_optimizers, read_meta
 from train.config import DEPTHS, IDENTITY, Config
 from train.distributed import Ranks
 from train.model import GPT, config_of_depth
@@ -51,13 +49,15 @@ def set_up(config: Config, ranks: Ranks) -> Run:
     shards, split = open_build(config)
     manifest, on_gpu = shards.manifest, ranks.device.type == "cuda"
     plan, device_batch = plan_run(config, split, ranks)
-    base = find_base(config.base, config.base_step, config.mode) if config.base is not None else None
+    base = None if config.base is None else find_checkpoint(config.base, config.base_step, BASES[config.mode])
     depth = int(read_meta(*base)["model_config"]["n_layer"]) if base else config.depth or DEPTHS[ranks.device.type]
     root = Path(config.out or f"runs/{shards.root.resolve().name}") / STAGES[config.mode] / f"d{depth}"
     identity = {name: getattr(config, name) for name in IDENTITY} | {"depth": depth, "shards": manifest["fingerprint"]}
     identity |= {"rows_per_step": plan.rows_per_step, "num_steps": plan.num_steps}
+    if base and base[0].resolve() == root.resolve():
+        raise ValueError(f"--base {base[0]} is where this run would write its own checkpoints: give another --out")
     first_step = find_run(root, identity, config.resume)
-    flags = json.dumps([identity, first_step, device_batch, config.eval_every, config.save_every])
+    flags = json.dumps([asdict(replace(config, shards="")), depth, first_step, device_batch])
     ranks.check_same(flags=flags, shards=json.dumps(manifest, sort_keys=True))
 
     source = (root, first_step) if first_step else base
@@ -72,14 +72,13 @@ def set_up(config: Config, ranks: Ranks) -> Run:
         ranks.say(f"model: depth {depth} from scratch (--depth, --base)")
     auto = "bfloat16" if on_gpu else "float32"
     model.set_dtype(getattr(torch, auto if config.dtype == "auto" else config.dtype))
-    rates = (config.embedding_lr, config.unembedding_lr, config.matrix_lr, config.weight_decay)
-    optimizers = build_optimizers(model, *rates)
+    optimizers = build_optimizers(model, config)
     if source and (first_step or config.base_optimizer):
         load_optimizers(*source, optimizers)
     return Run(
         config=config, shards=shards, split=split, plan=plan, device_batch=device_batch, root=root, identity=identity,
         eval_rows=plan_evaluation(config, shards, plan, ranks), first_step=first_step, model=model,
-        optimizers=optimizers, compiled=can_compile(config, ranks),
+        optimizers=optimizers, compiled=on_gpu if config.compile is None else config.compile,
     )  # fmt: skip
 
 
@@ -101,8 +100,6 @@ def plan_run(config: Config, split: Split, ranks: Ranks) -> tuple[Plan, int]:
     num_rows, T, G = len(plan.row_ids), split.max_seq_len, plan.rows_per_step
     if num_rows < split.num_rows:
         ranks.say(f"{split.num_rows - num_rows:,} of {split.num_rows:,} rows have no target in {config.mode}: skipped")
-    if total is None and G * T * 2 <= REFERENCE_BATCH:
-        ranks.say(f"few rows: {G * T:,} tokens a step, not {REFERENCE_BATCH:,} (--total-batch-size)")
     limit = DEVICE_BATCH_LIMIT if ranks.device.type == "cuda" else 8
     device_batch = choose_device_batch(G, ranks.world_size, T, config.device_batch_size, limit)
     ranks.say(f"{num_rows:,} rows x {T}, {G * T:,} tokens a step: {plan.num_steps} steps")
@@ -130,12 +127,3 @@ def check_model(model: GPT, meta: Meta, manifest: Manifest, where: Path) -> None
     else:
         return
     raise ValueError(f"{where} {found}: build the shards with the model's tokenizer")
-
-
-def can_compile(config: Config, ranks: Ranks) -> bool:
-    """On a GPU; on a CPU only if asked, as compiling takes longer there than most runs gain by it."""
-    wanted = config.compile if config.compile is not None else ranks.device.type == "cuda"
-    if wanted and not any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "c++", "clang++")):
-        ranks.say("no C++ compiler was found: running without torch.compile")
-        return False
-    return wanted

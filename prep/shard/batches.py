@@ -5,17 +5,19 @@ Rows as the arrays that a model trains on, with numpy alone.
     inputs  = row[:-1]         256       257      104     258             259        121       260         256
     targets = row[1:], sft          -1         -1      -1          -1              121       260         -1   -1
     read_batch  inputs, targets (B, T)      pack_targets  the positions that train and what they predict, flat
-    read_row    the same row for trainers that shift the labels themselves, as Hugging Face's do
+    Rows        the same for trainers that shift the labels themselves, as Hugging Face's do: labels stand at the token
 
 No byte is looked for: what is filled, trained and from where, the build stores.
 
 Legend: B rows of a batch, T positions, K positions that train.
 """
 
+from pathlib import Path
+
 import numpy as np
 
-from prep.shard import Array, Split
-from prep.shard.steps import FILLER
+from prep.shard import Array, Split, open_shards
+from prep.shard.steps import FILLER, row_targets
 
 IGNORE = -100  # what Hugging Face's and PyTorch's losses leave out
 
@@ -78,16 +80,29 @@ def pack_targets(targets: Array, multiple: int) -> tuple[Array, Array]:
     return where, labels
 
 
-def read_row(split: Split, row: int, mode: str) -> dict[str, Array]:
+class Rows:
     """
-    One row as `input_ids`, `labels` and `position_ids`, (T + 1,) int64 each. Labels stand at the token itself, IGNORE
-    where nothing trains; positions restart with each document, which is how trainers of packed rows tell them apart.
+    The rows of a split that train something, as a data set that torch's DataLoader, Hugging Face's Trainer and Lightning
+    take: `len(rows)`, and `rows[i]` with `input_ids`, `labels` and `position_ids`, (T + 1,) int64 each. Order, ranks and
+    workers are the loader's. Labels stand at the token itself, IGNORE where nothing trains; positions restart with each
+    document, which is how trainers of packed rows tell them apart.
     """
-    one = np.array([row])
-    tokens, lengths = split.read_tokens(one)[0].astype(np.int64), read_documents(split, one)[0]
-    trains = np.arange(len(tokens)) < split.rows["num_tokens"][row]
-    if mode == "sft":
-        trains &= split.read_mask(one)[0].view(bool)
-    starts = np.repeat(np.cumsum(lengths) - lengths, lengths)
-    labels = np.where(trains, tokens, IGNORE)
-    return {"input_ids": tokens, "labels": labels, "position_ids": np.arange(len(tokens)) - starts}
+
+    def __init__(self, root: str | Path, mode: str = "sft", split: str = "train") -> None:
+        self.split, self.mode = open_shards(root).split(split), mode
+        self.row_ids = np.flatnonzero(row_targets(self.split, mode))
+
+    def __len__(self) -> int:
+        return len(self.row_ids)
+
+    def __getitem__(self, i: int) -> dict[str, Array]:
+        row = self.row_ids[i : i + 1] if i >= 0 else self.row_ids[[i]]
+        if not len(row):
+            raise IndexError(f"row {i} asked for, {len(self)} train something")
+        tokens, lengths = self.split.read_tokens(row)[0].astype(np.int64), read_documents(self.split, row)[0]
+        trains = np.arange(len(tokens)) < self.split.rows["num_tokens"][row]
+        if self.mode == "sft":
+            trains &= self.split.read_mask(row)[0].view(bool)
+        starts = np.repeat(np.cumsum(lengths) - lengths, lengths)
+        labels = np.where(trains, tokens, IGNORE)
+        return {"input_ids": tokens, "labels": labels, "position_ids": np.arange(len(tokens)) - starts}

@@ -132,7 +132,7 @@ def make_plan(counts: Array, rows_per_step: int, num_iterations: int | None, num
     if num_iterations is not None:
         num_steps, num_positions = num_iterations, num_iterations * rows_per_step
     else:
-        num_positions = math.ceil(num_epochs * len(row_ids))
+        num_positions = math.ceil(round(num_epochs * len(row_ids), 6))  # 1.1 * 10 is 11.000000000000002
         num_steps = math.ceil(num_positions / rows_per_step)
     return Plan(row_ids, counts[row_ids], rows_per_step, num_steps, num_positions, seed)
 

@@ -14,7 +14,8 @@ from conftest import FIXTURES, TINY, run_here
 from shards_factory import random_rows, write_build
 from test_model import GENERATIONS, random_model
 
-from train.checkpoint import find_base, find_checkpoint, load_model, load_optimizers, save_checkpoint, steps_in
+from train.checkpoint import BASES, find_checkpoint, load_model, load_optimizers, save_checkpoint, steps_in
+from train.config import Config
 from train.model import GPT
 from train.optimizer import build_optimizers, set_step
 
@@ -67,15 +68,15 @@ def test_the_largest_depth_and_its_largest_step_are_taken(tmp_path: Path, monkey
     (tmp_path / "base_checkpoints" / "d12" / "model_000021.pt").write_bytes(b"half")  # no meta: does not count
     monkeypatch.setenv("NANOCHAT_BASE_DIR", str(tmp_path))
     base = tmp_path / "base_checkpoints"
-    assert find_base("", None, "mid") == (base / "d12", 20)
-    assert find_base("d4", None, "mid") == (base / "d4", 900)
-    assert find_base("d12", 5, "sft") == (base / "d12", 5)
-    assert find_base(str(base / "other"), None, "mid") == (base / "other", 99)
-    assert find_base(str(tmp_path), None, "mid") == (base / "d12", 20)
+    assert find_checkpoint("", None, BASES["mid"]) == (base / "d12", 20)
+    assert find_checkpoint("d4", None, BASES["mid"]) == (base / "d4", 900)
+    assert find_checkpoint("d12", 5, BASES["sft"]) == (base / "d12", 5)
+    assert find_checkpoint(str(base / "other"), None, BASES["mid"]) == (base / "other", 99)
+    assert find_checkpoint(str(tmp_path), None, BASES["mid"]) == (base / "d12", 20)
     with pytest.raises(FileNotFoundError, match=r"d12 has no step 7, it has: 5, 20$"):
-        find_base("d12", 7, "mid")
-    with pytest.raises(FileNotFoundError, match=r"--base d77: no such directory,"):
-        find_base("d77", None, "mid")
+        find_checkpoint("d12", 7, BASES["mid"])
+    with pytest.raises(FileNotFoundError, match=r"d77 is no directory"):
+        find_checkpoint("d77", None, BASES["mid"])
 
 
 def test_a_poisoned_checkpoint_runs_nothing(tmp_path: Path) -> None:
@@ -106,17 +107,17 @@ def changed(name: str, **keys: Any) -> State:
 @pytest.mark.parametrize(
     ("name", "keys", "config", "message"),
     [
-        ("ckpt_2025-12", {"lm_head__weight": None}, {}, "has no key lm_head.weight, which a model of 2025-12"),
-        ("ckpt_2025-12", {"lm_head__bias": torch.ones(1)}, {}, "has the key lm_head.bias, which a model of 2025-12"),
-        ("ckpt_2025-12", {"smear_lambda": torch.ones(1)}, {}, "has no key backout_lambda, which a model of 2026-07"),
-        ("ckpt_2026-07", {"value_embeds__1__weight": None}, {}, "has no key value_embeds.1.weight"),
-        ("ckpt_2026-07", {"value_embeds__0__weight": torch.ones(1)}, {}, "has the key value_embeds.0.weight"),
-        ("ckpt_2026-07", {"backout_lambda": None}, {}, "has no key backout_lambda"),
+        ("ckpt_2025-12", {"lm_head__weight": None}, {}, "lm_head.weight is missing, in a model of 2025-12"),
+        ("ckpt_2025-12", {"lm_head__bias": torch.ones(1)}, {}, r"lm_head.bias is \(1,\), in a model of 2025-12"),
+        ("ckpt_2025-12", {"smear_lambda": torch.ones(1)}, {}, "backout_lambda is missing, in a model of 2026-07"),
+        ("ckpt_2026-07", {"value_embeds__1__weight": None}, {}, "value_embeds.1.weight is missing"),
+        ("ckpt_2026-07", {"value_embeds__0__weight": torch.ones(1)}, {}, "value_embeds.0.weight is"),
+        ("ckpt_2026-07", {"backout_lambda": None}, {}, "backout_lambda is missing"),
         (
             "ckpt_2025-12",
             {},
             {"vocab_size": 600},
-            r"transformer.wte.weight is \(512, 64\), model_config wants \(600, 64",
+            r"transformer.wte.weight is \(512, 64\), in a model of 2025-12 with this config it is \(600, 64",
         ),
         ("ckpt_2025-12", {}, {"n_kv_head": 4}, "c_k.weight is"),
         ("ckpt_2025-12", {}, {"window_pattern": "SL"}, "window_pattern 'SL' is of 2026-07, but no key is"),
@@ -141,7 +142,7 @@ def test_what_is_wrong_with_a_checkpoint_is_named_in_one_line(
 @pytest.mark.parametrize("name", GENERATIONS)
 def test_load_save_load_is_equal_to_the_bit(tmp_path: Path, name: str) -> None:
     model, _ = load_model(FIXTURES / name)
-    save_checkpoint(tmp_path / "d4", 7, model, build_optimizers(model, 0.2, 0.004, 0.02, 0.0), {"val_bpb": 1.0})
+    save_checkpoint(tmp_path / "d4", 7, model, build_optimizers(model), {"val_bpb": 1.0})
     again, meta = load_model(tmp_path / "d4")
     state, config = contents(name)
     assert (meta["step"], meta["model_config"]) == (7, config)
@@ -179,7 +180,7 @@ def test_a_write_that_is_cut_short_leaves_the_last_whole_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = random_model()
-    optimizers = build_optimizers(model, 0.2, 0.004, 0.02, 0.0)
+    optimizers = build_optimizers(model)
     save_checkpoint(tmp_path, 5, model, optimizers, {})
     monkeypatch.setattr("train.checkpoint.json.dumps", lambda *args, **kwargs: 1 / 0)  # killed before the meta
     with pytest.raises(ZeroDivisionError):
@@ -192,7 +193,7 @@ def test_a_write_that_is_cut_short_leaves_the_last_whole_checkpoint(
 
 
 def trained(model: GPT, num_steps: int) -> tuple[Any, Any]:
-    optimizers = build_optimizers(model, 0.2, 0.004, 0.02, 0.0)
+    optimizers = build_optimizers(model)
     for step in range(num_steps):
         model(torch.arange(20)[None]).square().mean().backward()
         set_step(optimizers, step, 1.0)
@@ -207,7 +208,7 @@ def test_optimizer_state_comes_back_to_the_bit(tmp_path: Path, pattern: str | No
     model = random_model(window_pattern=pattern)
     optimizers = trained(model, 2)
     save_checkpoint(tmp_path, 2, model, optimizers, {})
-    fresh = build_optimizers(model, 0.1, 0.002, 0.01, 0.0)
+    fresh = build_optimizers(model, Config(embedding_lr=0.1, unembedding_lr=0.002, matrix_lr=0.01))
     load_optimizers(tmp_path, 2, fresh)
     for ours, theirs in zip(fresh, optimizers, strict=True):
         for group, other in zip(ours.param_groups, theirs.param_groups, strict=True):
@@ -222,7 +223,7 @@ def test_optimizer_state_comes_back_to_the_bit(tmp_path: Path, pattern: str | No
     [
         (lambda root: (root / "optim_000002_rank1.pt").touch(), "is one part of several"),
         (lambda root: torch.save({"state": {}}, root / "optim_000002_rank0.pt"), r"does not hold \[AdamW, Muon\]"),
-        (lambda root: (root / "optim_000002_rank0.pt").unlink(), "not found"),
+        (lambda root: (root / "optim_000002_rank0.pt").unlink(), "No such file"),
         (
             lambda root: save_checkpoint(root, 2, big := random_model(n_embd=128), trained(big, 1), {}),
             r"exp_avg 0 of AdamW is \(60, 128\), not \(60, 64\)",
@@ -240,7 +241,7 @@ def test_optimizer_state_that_does_not_fit_is_refused_with_the_reason(
     save_checkpoint(tmp_path, 2, model, trained(model, 1), {})
     break_it(tmp_path)
     with pytest.raises((ValueError, FileNotFoundError), match=message):
-        load_optimizers(tmp_path, 2, build_optimizers(model, 0.2, 0.004, 0.02, 0.0))
+        load_optimizers(tmp_path, 2, build_optimizers(model))
 
 
 # ---- base and shards ----

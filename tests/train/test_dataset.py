@@ -1,12 +1,13 @@
-"""Rows as a torch data set: labels at the token itself, positions that restart, every row once."""
+"""Rows for other trainers: labels at the token itself, positions that restart, every row once."""
 
 from pathlib import Path
 
+import pytest
 import torch
 from shards_factory import Doc, write_build
 from torch.utils.data import DataLoader
 
-from train.dataset import Rows
+from prep.shard.batches import Rows
 
 ROWS = [
     [([0, 5, 6, 7], [0, 0, 1, 1]), ([0, 8], [0, 1])],
@@ -21,27 +22,27 @@ def build(folder: Path) -> Path:
 
 
 def test_labels_stand_at_the_token_and_padding_has_none(tmp_path: Path) -> None:
-    row = Rows(build(tmp_path / "s"), mode="sft").row(0)
+    row = Rows(build(tmp_path / "s"), mode="sft")[0]
     assert row["input_ids"].tolist() == [0, 5, 6, 7, 0, 8, 0, 0, 0]
     assert row["labels"].tolist() == [-100, -100, 6, 7, -100, 8, -100, -100, -100]
     assert row["position_ids"].tolist() == [0, 1, 2, 3, 0, 1, 0, 1, 2]
-    assert Rows(tmp_path / "s", mode="mid").row(0)["labels"].tolist() == [0, 5, 6, 7, 0, 8, -100, -100, -100]
+    assert Rows(tmp_path / "s", mode="mid")[0]["labels"].tolist() == [0, 5, 6, 7, 0, 8, -100, -100, -100]
 
 
-def test_rows_without_a_target_are_left_out_and_the_others_come_once(tmp_path: Path) -> None:
-    root = build(tmp_path / "s")
-    assert len(Rows(root, mode="sft")) == 2
-    assert len(list(Rows(root, mode="mid"))) == 3
-    for epoch in (0, 1):
-        firsts = [
-            int(row["input_ids"][1])
-            for rank in range(2)
-            for row in Rows(root, mode="mid", epoch=epoch, rank=rank, world_size=2)
-        ]
-        assert sorted(firsts) == [4, 5, 9]
+def test_rows_without_a_target_are_left_out(tmp_path: Path) -> None:
+    rows = Rows(build(tmp_path / "s"), mode="sft")
+    assert len(rows) == 2
+    assert [row["input_ids"][1] for row in rows] == [5, 4]  # it ends by itself
+    assert rows[-1]["input_ids"][1] == 4
+    assert len(Rows(tmp_path / "s", mode="mid")) == 3
+    with pytest.raises(IndexError, match="row 2 asked for, 2 train something"):
+        rows[2]
 
 
-def test_a_loader_with_workers_sees_every_row_once(tmp_path: Path) -> None:
-    loader = DataLoader(Rows(build(tmp_path / "s"), mode="mid"), batch_size=1, num_workers=2)
-    seen = torch.cat([batch["input_ids"][:, 1] for batch in loader])
-    assert sorted(seen.tolist()) == [4, 5, 9]
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_loader_sees_every_row_once_as_tensors(tmp_path: Path, num_workers: int) -> None:
+    rows = Rows(build(tmp_path / "s"), mode="mid")
+    loader = DataLoader(rows, batch_size=1, shuffle=True, num_workers=num_workers)  # type: ignore[arg-type, var-annotated]
+    seen = [batch["input_ids"] for batch in loader]
+    assert all(ids.dtype == torch.int64 and ids.shape == (1, 9) for ids in seen)
+    assert sorted(int(ids[0, 1]) for ids in seen) == [4, 5, 9]

@@ -2,6 +2,8 @@
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from train.distributed import Ranks
 from train.evaluate import bits_per_byte, evaluate, sums_by_source
 from train.loss import BatchLoss
 
-ONE_RANK = Ranks(0, 1, torch.device("cpu"), None)
+ONE_RANK = Ranks(0, 1, torch.device("cpu"))
 
 
 def test_a_literal_example() -> None:
@@ -36,19 +38,23 @@ def test_sources_give_the_whole_and_those_of_one_name_are_taken_together() -> No
     assert whole == pytest.approx((by_source["a"] * 3 + by_source["b"] * 4) / 7)
 
 
+def bpb(build: Path, mode: str, rows: Any, device_batch: int) -> dict[str, Any]:
+    torch.manual_seed(0)
+    config = SimpleNamespace(mode=mode, isolated=False, val_split="val")
+    run: Any = SimpleNamespace(config=config, shards=open_shards(build), eval_rows=rows, device_batch=device_batch)
+    return evaluate(run, BatchLoss(random_model(), compiled=False), ONE_RANK)
+
+
 @pytest.mark.parametrize("mode", ["mid", "sft"])
 def test_batch_size_and_order_do_not_matter(build: Path, mode: str) -> None:
-    split, net = open_shards(build).split("val"), BatchLoss(random_model(), compiled=False)
-    rows = np.flatnonzero(row_targets(split, mode, False))
-    expected = evaluate(net, split, rows, mode, False, 1, ONE_RANK)
+    rows = np.flatnonzero(row_targets(open_shards(build).split("val"), mode, False))
+    expected = bpb(build, mode, rows, 1)
     for device_batch in (2, 5, 16):
-        got = evaluate(net, split, rows[::-1], mode, False, device_batch, ONE_RANK)
-        assert got[0] == pytest.approx(expected[0], rel=1e-6)
-        assert got[1] == pytest.approx(expected[1], rel=1e-6)
+        got = bpb(build, mode, rows[::-1], device_batch)
+        assert got["val_bpb"] == pytest.approx(expected["val_bpb"], rel=1e-6)
+        assert got["val_bpb_by_source"] == pytest.approx(expected["val_bpb_by_source"], rel=1e-6)
 
 
 def test_sft_evaluates_what_it_trains_only(build: Path) -> None:
-    split, net = open_shards(build).split("val"), BatchLoss(random_model(), compiled=False)
-    rows = np.arange(split.num_rows)
-    mid, sft = (evaluate(net, split, rows, mode, False, 4, ONE_RANK)[0] for mode in ("mid", "sft"))
+    mid, sft = (bpb(build, mode, np.arange(9), 4)["val_bpb"] for mode in ("mid", "sft"))
     assert mid != sft

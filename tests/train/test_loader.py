@@ -55,6 +55,11 @@ def test_ranks_and_micro_batches_cut_up_a_step_and_lose_nothing(world: int, devi
     assert sorted(np.concatenate(parts)) == list(rows)
 
 
+def test_parts_of_an_epoch_are_whole_rows() -> None:
+    plan = make_plan(np.ones(100, dtype=np.int64), 10, None, 1.1, 0)  # 1.1 * 100 is 110.00000000000001
+    assert (plan.num_positions, plan.num_steps) == (110, 11)
+
+
 def test_no_row_with_a_target_is_an_error() -> None:
     with pytest.raises(ValueError, match="none of 3 rows has a target"):
         make_plan(np.zeros(3), 1, None, 1.0, 0)
@@ -132,8 +137,8 @@ def test_prefetching_gives_the_same_batches_and_passes_errors_on(split: object) 
         yield np.array([0])
         yield np.array([7])  # there is none
 
-    batches = prefetch(split, rows(), "mid", False, pin=False)
-    assert next(batches).rows.tolist() == [1]
+    batches = prefetch(split, rows(), "mid", False, torch.device("cpu"))
+    assert next(batches).inputs.tolist() == [[0, 3, 3, 3, 3, 3, 3, 3]]
     assert next(batches).inputs.tolist() == [[0, 5, 6, 7, 0, 8, 9, 0]]
     with pytest.raises(IndexError, match="row 7"):
         next(batches)
@@ -153,7 +158,7 @@ def test_memory_does_not_grow_over_a_pass_through_large_shards(tmp_path: Path) -
     startup["write_sparse_build"](tmp_path, 20_000)  # 82 MB of tokens
     split = open_shards(tmp_path).split("train")
     order = np.random.default_rng(0).permutation(20_000).reshape(-1, 32)
-    stream = prefetch(split, iter(order), "sft", False, pin=False)
+    stream = prefetch(split, iter(order), "sft", False, torch.device("cpu"))
     for _ in range(10):
         next(stream)
     before = anonymous_mb()

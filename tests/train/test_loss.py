@@ -17,7 +17,7 @@ from prep.shard import open_shards
 from prep.shard.batches import read_batch
 from prep.shard.steps import FILLER, make_plan, micro_batches, row_targets
 from train.loader import make_batch
-from train.loss import BatchLoss, Loss, only_losses
+from train.loss import BatchLoss, Loss
 from train.model import GPT, SOFTCAP
 
 torch.manual_seed(0)
@@ -78,7 +78,7 @@ def test_positions_without_a_target_have_no_loss_and_exactly_no_gradient() -> No
 
 def test_losses_without_gradients_are_the_same() -> None:
     x, weight, labels = example(torch.float32)
-    torch.testing.assert_close(only_losses(x, weight, labels), plain_losses(x, weight, labels))
+    torch.testing.assert_close(Loss.apply(x.detach(), weight, labels)[1], plain_losses(x, weight, labels))
 
 
 # ---- a step ----
@@ -139,6 +139,18 @@ def test_a_steps_gradient_is_that_of_one_big_batch_for_any_number_of_ranks(
         assert got.keys() == expected.keys()
         for name in got:
             assert ((got[name] - expected[name]).norm() / expected[name].norm()).item() < tolerance, name
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the compiler's own
+@pytest.mark.parametrize("pattern", [None, "L"])
+def test_compiled_hidden_states_are_those_of_the_model(pattern: str | None) -> None:
+    torch.manual_seed(0)
+    model = random_model(window_pattern=pattern, sequence_len=512)
+    idx = torch.randint(60, (2, 512))
+    rotary = model.rotary(512)
+    compiled = torch.compile(model.hidden, dynamic=False)(idx, None, rotary=rotary)
+    torch.testing.assert_close(compiled, model.hidden(idx), atol=2e-5, rtol=0)
 
 
 def test_a_batch_of_fillers_adds_nothing(build: Path) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 import train.model
 from train.checkpoint import load_model
-from train.model import GPT, Cache, ModelConfig, config_of_depth, document_blocks, visible
+from train.model import GPT, Cache, ModelConfig, config_of_depth, visible
 
 GENERATIONS = ["ckpt_2025-12", "ckpt_2026-07"]
 
@@ -126,7 +126,7 @@ def test_the_attention_for_gpus_sees_what_the_plain_one_sees(monkeypatch: pytest
     docs = torch.tensor([[0] * 50 + [1] * 78, [0] * 128], dtype=torch.int32)
     with torch.no_grad():
         expected = model.hidden(idx, docs)
-        monkeypatch.setattr(train.model, "visible", lambda q, k, window, docs, device: document_blocks(docs, window))
+        monkeypatch.setattr(train.model, "create_mask", train.model.create_block_mask)
         torch.testing.assert_close(model.hidden(idx, docs), expected, atol=1e-5, rtol=1e-5)
 
 

@@ -18,7 +18,7 @@ from train.schedule import lr_multiplier
 def groups(model: GPT) -> dict[str, tuple[float, tuple[float, float] | None]]:
     """{name: (lr times (d / 768)^0.5, betas)} of every weight"""
     names = {id(weight): name for name, weight in model.named_parameters()}
-    adamw, muon = build_optimizers(model, 0.2, 0.004, 0.02, 0.0)
+    adamw, muon = build_optimizers(model)
     out = {}
     for optimizer in (adamw, muon):
         for group in optimizer.param_groups:
@@ -52,7 +52,7 @@ def test_twenty_steps_have_nanochats_losses() -> None:
     ids = np.load(FIXTURES / "ids_modulo_512.npy").astype(np.int64)
     B, T, num_micro = expected["B"], expected["T"], expected["grad_accum"]
     model, _ = load_model(FIXTURES / "ckpt_2025-12")
-    optimizers, losses = build_optimizers(model, 0.2, 0.004, 0.02, 0.0), []
+    optimizers, losses = build_optimizers(model), []
     for step in range(20):
         set_step(optimizers, step, lr_multiplier(step, 20, 0.2, 1.0))
         losses.append(0.0)
@@ -80,10 +80,10 @@ def test_orthogonal_brings_every_singular_value_near_1(shape: tuple[int, int]) -
 def test_muon_in_float32_is_torchs_within_the_rounding_of_bfloat16() -> None:
     start, grads = torch.randn(32, 16), [torch.randn(32, 16) for _ in range(3)]
     results = []
-    for low_precision in (False, True):
+    for dtype in (torch.float32, torch.bfloat16):
         weight = torch.nn.Parameter(start.clone())
         muon = Muon([weight], lr=0.02, weight_decay=0.0, adjust_lr_fn="original")
-        muon.defaults["low_precision"] = low_precision
+        muon.defaults["dtype"] = dtype
         for grad in grads:
             weight.grad = grad.clone()
             muon.step()

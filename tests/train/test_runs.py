@@ -82,6 +82,7 @@ def test_sigterm_writes_a_checkpoint_and_says_how_to_go_on(build: Path, tmp_path
         while "step 00003" not in process.stdout.readline():
             pass
         process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGTERM)  # as where Slurm sends it to torchrun too, which hands it on
         out = process.stdout.read()
     assert process.returncode == 0
     (path,) = tmp_path.glob("mid_checkpoints/d1/meta_*.json")
@@ -102,6 +103,24 @@ def test_a_finished_run_is_not_trained_again_and_another_one_is_not_overwritten(
     assert "holds a run with matrix_lr 0.02, this one has 0.01: give another --out, or --resume never" in error
     run_here(*flags, "--num-iterations", 3, "--resume", "never")
     assert [path.name for path in tmp_path.glob("mid_checkpoints/d1/model_*")] == ["model_000003.pt"]
+    error = error_of(*flags, "--base", tmp_path / "mid_checkpoints", "--resume", "never")
+    assert "is where this run would write its own checkpoints" in error
+    assert (tmp_path / "mid_checkpoints/d1/model_000003.pt").exists()
+
+
+def test_weights_that_are_not_finite_are_not_saved(
+    build: Path, tmp_path: Path, error_of: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from train.optimizer import Muon
+
+    @torch.no_grad()
+    def step(self: Muon) -> None:
+        self.param_groups[0]["params"][0][0, 0] = float("inf")
+
+    monkeypatch.setattr(Muon, "step", step)
+    error = error_of("--shards", build, "--out", tmp_path, *TINY, "--num-iterations", 1)
+    assert "the update of step 0 left weights that are not finite" in error
+    assert not list(tmp_path.rglob("model_*"))
 
 
 def test_a_loss_that_is_not_finite_stops_with_step_rows_and_sources(
@@ -148,12 +167,16 @@ def test_wrong_usage_ends_with_2(build: Path, capsys: pytest.CaptureFixture[str]
         ([], "--shards"),
         (["--shards", build, "--mode", "x"], "choose from 'mid', 'sft'"),
         (["--shards", build, "--num-epochs", "0"], "--num-epochs is 0.0, it has to be more than 0"),
+        (["--shards", build, "--num-epochs", "inf"], "--num-epochs is inf, it has to be more than 0"),
+        (["--shards", build, "--embedding-lr", "nan"], "--embedding-lr is nan, it has to be 0 or more"),
         (["--shards", build, "--warmdown-ratio", "2"], "--warmdown-ratio is 2.0"),
     ):
         with pytest.raises(SystemExit) as stop:
             run_here(*flags)
         assert stop.value.code == 2
-        assert message in capsys.readouterr().err
+        said = capsys.readouterr().err
+        assert message in said
+        assert said.count("\n") == 1
 
 
 def test_a_dry_run_promises_the_numbers_of_the_run(
@@ -210,14 +233,6 @@ def test_nothing_is_compiled_again_after_the_first_step(tmp_path: Path) -> None:
     assert compiled == pytest.approx(losses(tmp_path / "eager", "chatsft_checkpoints"), abs=1e-5)
 
 
-def test_without_a_compiler_the_run_is_eager_and_says_so(
-    build: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("train.setup.shutil.which", lambda name: None)
-    run_here("--shards", build, "--out", tmp_path, *TINY, "--compile", "--num-iterations", 1)
-    assert "no C++ compiler was found: running without torch.compile\n" in capsys.readouterr().out
-
-
 @pytest.mark.slow
 def test_two_agents_of_two_ranks_train_as_one_rank(build: Path, tmp_path: Path) -> None:
     flags = ["--shards", build, *TINY, "--num-iterations", 6]
@@ -270,6 +285,19 @@ def test_an_error_of_several_ranks_is_shown_once(tmp_path: Path) -> None:
     failed = run("--shards", tmp_path / "nope", ranks=2)
     assert failed.returncode == 1
     assert failed.stderr.count("manifest.json not found") == 1
+
+
+@pytest.mark.slow
+def test_ranks_with_other_flags_are_refused_before_the_first_step(build: Path, tmp_path: Path) -> None:
+    script = f'exec "$@" --shards {build} --eval-tokens 3$RANK'
+    flags = [*TINY, "--out", tmp_path / "out"]
+    failed = subprocess.run(
+        [*command(ranks=2)[:-1], "--no-python", "bash", "-c", script, "bash", *command(*flags)],
+        env=environment(), capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert failed.returncode == 1
+    assert failed.stderr.count("error: rank 1 has other flags than rank 0") == 1
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow
