@@ -101,6 +101,8 @@ def parse_args(argv: Sequence[str] | None = None) -> Config:
         least = "more than 0" if name in POSITIVE.split() else "0 or more"
         if isinstance(value, int | float) and not (0 <= value < math.inf and (value or least == "0 or more")):
             parser.error(f"--{name.replace('_', '-')} is {value}, it has to be {least}")
+    if config.base is None and (config.base_step is not None or config.base_optimizer):
+        parser.error("--base-step and --base-optimizer are about --base: give that too, or leave them out")
     if config.warmdown_ratio > 1:
         parser.error(f"--warmdown-ratio is {config.warmdown_ratio}, it is a part of 1")
     return config

@@ -51,6 +51,8 @@ def set_up(config: Config, ranks: Ranks) -> Run:
     plan, device_batch = plan_run(config, split, ranks)
     base = None if config.base is None else find_checkpoint(config.base, config.base_step, BASES[config.mode])
     depth = int(read_meta(*base)["model_config"]["n_layer"]) if base else config.depth or DEPTHS[ranks.device.type]
+    if base and config.depth not in (None, depth):
+        raise ValueError(f"--depth {config.depth}, but --base {base[0]} has {depth} layers: leave --depth out")
     root = Path(config.out or f"runs/{shards.root.resolve().name}") / STAGES[config.mode] / f"d{depth}"
     identity = {name: getattr(config, name) for name in IDENTITY} | {"depth": depth, "shards": manifest["fingerprint"]}
     identity |= {"rows_per_step": plan.rows_per_step, "num_steps": plan.num_steps}

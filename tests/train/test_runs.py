@@ -103,6 +103,9 @@ def test_a_finished_run_is_not_trained_again_and_another_one_is_not_overwritten(
     assert "holds a run with matrix_lr 0.02, this one has 0.01: give another --out, or --resume never" in error
     run_here(*flags, "--num-iterations", 3, "--resume", "never")
     assert [path.name for path in tmp_path.glob("mid_checkpoints/d1/model_*")] == ["model_000003.pt"]
+    error = error_of(*flags, "--base", tmp_path, "--mode", "sft", "--depth", 2)
+    assert "--depth 2, but --base" in error
+    assert "has 1 layers" in error
     error = error_of(*flags, "--base", tmp_path / "mid_checkpoints", "--resume", "never")
     assert "is where this run would write its own checkpoints" in error
     assert (tmp_path / "mid_checkpoints/d1/model_000003.pt").exists()
@@ -170,6 +173,7 @@ def test_wrong_usage_ends_with_2(build: Path, capsys: pytest.CaptureFixture[str]
         (["--shards", build, "--num-epochs", "inf"], "--num-epochs is inf, it has to be more than 0"),
         (["--shards", build, "--embedding-lr", "nan"], "--embedding-lr is nan, it has to be 0 or more"),
         (["--shards", build, "--warmdown-ratio", "2"], "--warmdown-ratio is 2.0"),
+        (["--shards", build, "--base-step", "3"], "--base-step and --base-optimizer are about --base"),
     ):
         with pytest.raises(SystemExit) as stop:
             run_here(*flags)
