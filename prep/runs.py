@@ -135,13 +135,14 @@ def remove_abandoned(cache_dir: Path) -> None:
 
 
 def _is_alive(pid: int) -> bool:
+    """Whether a process runs; one that was killed and is not yet reaped does not (where there is /proc)"""
     try:
         os.kill(pid, 0)
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] != "Z"
     except ProcessLookupError:
         return False
     except OSError:
         return True
-    return True
 
 
 def list_runs(cache_dir: Path) -> Iterator[Path]:

@@ -2,8 +2,10 @@
 
 import json
 import os
+import platform
 import resource
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -200,6 +202,25 @@ def test_a_half_deleted_and_a_damaged_cache_are_mended(tmp_path: Path, toy: Toke
     assert blocks["damaged"] == 4
     assert blocks["rendered"] == 1
     assert all(run.stat().st_size > 100 for run in runs)
+
+
+def test_what_a_killed_process_left_half_written_goes_and_what_is_being_written_stays(
+    tmp_path: Path, toy: Tokenizer, small: None
+) -> None:
+    write_sources(tmp_path)
+    build_mixture(tmp_path, MIXTURE, toy)
+    run = next((tmp_path / "cache" / "runs").glob("*/*.run"))
+    with subprocess.Popen(["true"]) as ended:
+        pass
+    with subprocess.Popen(["sleep", "60"]) as killed:  # a zombie until it is waited for
+        killed.kill()
+        os.waitid(os.P_PID, killed.pid, os.WEXITED | os.WNOWAIT)
+        left = [run.with_suffix(f".{platform.node()}-{pid}-00.tmp") for pid in (ended.pid, killed.pid, os.getpid())]
+        for path in left:
+            path.write_bytes(b"half")
+        run.unlink()
+        build_mixture(tmp_path, MIXTURE, toy, "again")
+    assert [path.exists() for path in left] == [False, False, True]
 
 
 def test_a_build_may_open_more_files_than_the_shell_allows(
