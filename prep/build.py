@@ -176,7 +176,7 @@ def render_all(job: Job, record: Record, say: Callable[[str], None]) -> None:
     """The render pass: afterwards every run is in the cache and whole."""
     units = job.units()
     total = sum(unit.bounds[-1] - unit.bounds[0] for unit in units)
-    context = RenderContext(job.tokenizer, choose_engine(job.tokenizer, job.options.encoder))
+    context = RenderContext(job.tokenizer, job.options.encoder)
     missing = sum(u.bounds[-1] - u.bounds[0] for u in units if not all(path.exists() for path in u.paths))
     kind = "here" if missing <= SMALL_BUILD else "processes"
     with Progress("render", total, job.options.quiet) as progress, record.measure("render") as measured:

@@ -42,13 +42,10 @@ Engine = Callable[[pa.LargeStringArray], tuple[Array, Array]]
 
 
 class Encoder:
-    """
-    Encodes texts with one engine, checked against tiktoken; one by name has to be one that `choose_engine` admits. Not
-    picklable: make one per process.
-    """
+    """Encodes texts with one engine, checked against tiktoken. Not picklable: make one per process."""
 
     def __init__(self, tokenizer: Tokenizer, engine: str = "auto") -> None:
-        self.engine = choose_engine(tokenizer, engine) if engine == "auto" else engine
+        self.engine = choose_engine(tokenizer, engine)
         self._reference = _tiktoken(tokenizer)
         self._fast = self._reference
         self._risky = np.zeros(0x110000, dtype=bool)  # code points whose texts go through tiktoken

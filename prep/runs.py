@@ -10,6 +10,7 @@ cache, and a damaged one is made again. One byte a token for the mask instead of
 runs in another order, and bytes can be copied.
 """
 
+import fcntl
 import glob
 import hashlib
 import json
@@ -18,6 +19,7 @@ import os
 import platform
 import secrets
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,12 +61,15 @@ def write_run(path: Path, pieces: list[Rendered]) -> None:
         "xxh3": digest.hexdigest(),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(f".{platform.node()}-{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    temporary = path.with_suffix(f".{platform.node()}-{secrets.token_hex(8)}.tmp")
     try:
         with open(temporary, "wb") as file:
+            with suppress(OSError):  # a file system without locks; else the kernel drops it with the process
+                fcntl.flock(file, fcntl.LOCK_EX)
             file.write(json.dumps(header).encode().ljust(HEADER_BYTES - 1) + b"\n")
             file.writelines(contents)
-        os.replace(temporary, path)
+            file.flush()
+            os.replace(temporary, path)
     except OSError as error:  # a full disk does not say which file it is about
         raise OSError(error.errno, error.strerror, str(path)) from None
     finally:
@@ -127,22 +132,12 @@ def trained_in(run: Run, rows: Array, first: Array, length: Array) -> Array:
 
 
 def remove_abandoned(cache_dir: Path) -> None:
-    """Remove what processes of this machine that are gone, killed, have left half-written."""
+    """Remove what processes of this machine were killed while they wrote; what is being written is locked."""
     for path in (cache_dir / "runs").glob(f"*/*.{glob.escape(platform.node())}-*.tmp"):
-        pid = path.name.rsplit("-", 2)[1]
-        if pid.isdigit() and not _is_alive(int(pid)):
-            path.unlink(missing_ok=True)
-
-
-def _is_alive(pid: int) -> bool:
-    """Whether a process runs; one that was killed and is not yet reaped does not (where there is /proc)"""
-    try:
-        os.kill(pid, 0)
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] != "Z"
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
+        with suppress(OSError), open(path, "r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(file.fileno()).st_size:  # an empty one may be about to be locked
+                path.unlink()
 
 
 def list_runs(cache_dir: Path) -> Iterator[Path]:

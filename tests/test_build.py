@@ -1,11 +1,11 @@
 """A build: the right tokens in the right rows, the same bytes whatever the way, nothing lost without a word."""
 
+import fcntl
 import json
 import os
 import platform
 import resource
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -210,17 +210,16 @@ def test_what_a_killed_process_left_half_written_goes_and_what_is_being_written_
     write_sources(tmp_path)
     build_mixture(tmp_path, MIXTURE, toy)
     run = next((tmp_path / "cache" / "runs").glob("*/*.run"))
-    with subprocess.Popen(["true"]) as ended:
-        pass
-    with subprocess.Popen(["sleep", "60"]) as killed:  # a zombie until it is waited for
-        killed.kill()
-        os.waitid(os.P_PID, killed.pid, os.WEXITED | os.WNOWAIT)
-        left = [run.with_suffix(f".{platform.node()}-{pid}-00.tmp") for pid in (ended.pid, killed.pid, os.getpid())]
-        for path in left:
-            path.write_bytes(b"half")
-        run.unlink()
+    killed, writing = (run.with_suffix(f".{platform.node()}-{number}.tmp") for number in ("00", "01"))
+    killed.write_bytes(b"half")
+    run.unlink()
+    with open(writing, "wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.write(b"half")
+        file.flush()
         build_mixture(tmp_path, MIXTURE, toy, "again")
-    assert [path.exists() for path in left] == [False, False, True]
+        assert not killed.exists()
+        assert writing.exists()
 
 
 def test_a_build_may_open_more_files_than_the_shell_allows(

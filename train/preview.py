@@ -46,7 +46,7 @@ def preview(run: Run, ranks: Ranks) -> str:
 
 def first_rows(run: Run) -> list[str]:
     """The first micro-batch as text, the first tokens of each row, what trains in brackets"""
-    pieces, marks, out = run.shards.token_bytes(), {1: b"[", -1: b"]", 0: b""}, []
+    pieces, marks, out = run.shards.vocabulary(), {1: b"[", -1: b"]", 0: b""}, []
     rows = run.plan.rows_of_step(0)[: run.device_batch]
     for row, ids, targets in zip(rows, *read_batch(run.split, rows, run.config.mode), strict=True):
         change = np.diff(np.concatenate([[0, 0], targets >= 0]))  # of each token: it trains, unlike the one before

@@ -256,7 +256,7 @@ class Shards:
             raise ValueError(f"{self.root} has no split {name!r}, it has: {', '.join(self.splits)}")
         return self.splits[name]
 
-    def token_bytes(self) -> dict[int, bytes]:
+    def vocabulary(self) -> dict[int, bytes]:
         """The bytes of each token id; those of a special token are its name"""
         lines = (self.root / "tokenizer.tiktoken").read_bytes().splitlines()
         special = self.manifest["tokenizer"]["special_tokens"]

@@ -291,14 +291,16 @@ def test_an_error_of_several_ranks_is_shown_once(tmp_path: Path) -> None:
     assert failed.stderr.count("manifest.json not found") == 1
 
 
+def run_two_ranks(script: str, flags: list[Any]) -> subprocess.CompletedProcess[str]:
+    """Two ranks that each go through a line of bash, in which "$@" is the trainer's command"""
+    launch = [*command(ranks=2)[:-1], "--no-python", "bash", "-c", script, "bash", *command(*flags)]
+    return subprocess.run(launch, env=environment(), capture_output=True, text=True, timeout=120, check=False)
+
+
 @pytest.mark.slow
 def test_ranks_with_other_flags_are_refused_before_the_first_step(build: Path, tmp_path: Path) -> None:
     script = f'exec "$@" --shards {build} --eval-tokens 3$RANK'
-    flags = [*TINY, "--out", tmp_path / "out"]
-    failed = subprocess.run(
-        [*command(ranks=2)[:-1], "--no-python", "bash", "-c", script, "bash", *command(*flags)],
-        env=environment(), capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+    failed = run_two_ranks(script, [*TINY, "--out", tmp_path / "out"])
     assert failed.returncode == 1
     assert failed.stderr.count("error: rank 1 has other flags than rank 0") == 1
     assert not (tmp_path / "out").exists()
@@ -310,11 +312,7 @@ def test_ranks_that_see_other_shards_are_refused_before_the_first_step(build: Pa
     other = write_build(tmp_path / "other", {"train": rows, "val": rows}, max_seq_len=16)
     link = tmp_path / "link"
     script = f'cd {tmp_path}; ln -s $([ $RANK = 0 ] && echo {build} || echo {other}) r$RANK; exec "$@" --shards r$RANK'
-    flags = [*TINY, "--out", tmp_path / "out"]
-    failed = subprocess.run(
-        [*command(ranks=2)[:-1], "--no-python", "bash", "-c", script, "bash", *command(*flags)],
-        env=environment(), capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+    failed = run_two_ranks(script, [*TINY, "--out", tmp_path / "out"])
     assert failed.returncode == 1
     assert failed.stderr.count("error: rank 1 has other") == 1
     assert not (tmp_path / "out").exists()
