@@ -2,11 +2,11 @@
 Write one shard: cut its pieces out of the runs, one after the other as they lie in the rows, and write tokens and mask.
 
     runs      [aaaabbc][ddeeee]           mapped files, pieces wanted: e d c a
-    segments  eeee dd ... | c aaaa ...    a view of a run each; padding is a view of a buffer of bos
+    segments  eeee dd ... | c aaaa ...    each a stretch of a run; padding is a stretch of a buffer of bos
     rows      eeeedd...caaaa...           joined and written, CHUNK_ROWS at a time
 
-Nothing is computed for a token: a piece costs two views and two copies of its bytes, whatever its length. In memory are the
-runs' mapped pages and CHUNK_ROWS rows.
+Segments are views of binary data as Arrow has them, so Arrow joins them: nothing is computed for a token, no Python object
+is made for a piece, and threads do not wait for each other. In memory are the runs' mapped pages and CHUNK_ROWS rows.
 """
 
 from collections.abc import Iterator
@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from prep.conversation import offsets
 from prep.plan import ShardPlan
@@ -23,6 +24,18 @@ from prep.runs import Run, read_run, trained_in
 from prep.shard import DOC, ROW, write_rows
 
 CHUNK_ROWS = 512  # joined at a time
+
+# a view of binary data, https://arrow.apache.org/docs/format/Columnar.html; its prefix serves comparisons and is left 0
+VIEW = np.dtype(
+    {
+        "names": ["bytes", "inline", "buffer", "start"],
+        "formats": ["<i4", "(12,)u1", "<i4", "<i4"],
+        "offsets": [0, 4, 8, 12],
+        "itemsize": 16,
+    }
+)
+INLINE = 12  # so few bytes lie in the view itself
+REACH = 1 << 30  # bytes from which on a run gets another buffer: a view has 31 bits for where it starts
 
 Array = npt.NDArray[Any]
 
@@ -61,7 +74,7 @@ def write_shard(to: ShardWriter, plan: ShardPlan) -> WrittenShard:
     doc_lengths = plan.pieces["length"].astype(np.int64) + plan.lead  # (D,)
     filled = np.add.reduceat(doc_lengths, row_docs[:-1])  # (R,)
     runs, run_of, first, trainable = find_pieces(plan.pieces, to.runs)
-    # views of the runs, and last of what padding and a lead are cut out of
+    # last is what padding and a lead are cut out of
     tokens = Column([run.tokens for run in runs], np.full(to.width, to.bos, to.dtype))
     mask = Column([run.mask for run in runs], np.zeros(to.width, "u1"))
     bits, first_trained = list[Array](), list[Array]()
@@ -73,10 +86,10 @@ def write_shard(to: ShardWriter, plan: ShardPlan) -> WrittenShard:
             lengths = plan.pieces["length"][docs].astype(np.int64)
             per_row, free = plan.docs_per_row[rows], to.width - filled[rows]
             segments = lay_out(run_of[docs], first[docs], lengths, plan.lead[docs], per_row, free, len(runs))
-            trained = mask.rows(segments)
+            trained = mask.rows(*segments)
             first_trained.append(trained[:, 0].copy())
             bits.append(np.packbits(trained, axis=1, bitorder="little"))
-            yield tokens.rows(segments)
+            yield tokens.rows(*segments)
 
     kinds = {"tokens": (to.dtype, to.width, token_rows()), "mask": ("|u1", -(-to.width // 8), bits)}
     files = {}
@@ -118,11 +131,11 @@ def find_pieces(pieces: Array, runs: tuple[RunFiles, ...]) -> tuple[list[Run], A
 
 def lay_out(
     run_of: Array, first: Array, lengths: Array, lead: Array, docs_per_row: Array, free: Array, buffer: int
-) -> tuple[list[int], list[int], list[int]]:
+) -> tuple[Array, Array, Array]:
     """
-    Pieces (D,) of some rows, how many are in each (r,) and the room it has left (r,) -> the stretches that make the rows
-    when they are put one after the other, none of them empty: run, first token in it, and one past the last. Before a
-    piece that needs one a bos, after a row's last piece its padding, both of the run numbered `buffer`.
+    Pieces (D,) of some rows, how many are in each (r,) and the room it has left (r,) -> the segments that make the rows
+    when they are put one after the other, none of them empty: run, first token in it, and how many. Before a piece that
+    needs one a bos, after a row's last piece its padding, both of the run numbered `buffer`.
     """
     nothing, ends = np.zeros_like(lengths), 2 * np.cumsum(docs_per_row)
 
@@ -131,18 +144,29 @@ def lay_out(
 
     long = in_order(lead.astype(np.int64), lengths, free)
     there = np.flatnonzero(long)
-    run, start = in_order(nothing + buffer, run_of, buffer)[there], in_order(nothing, first, 0)[there]
-    return run.tolist(), start.tolist(), (start + long[there]).tolist()
+    return in_order(nothing + buffer, run_of, buffer)[there], in_order(nothing, first, 0)[there], long[there]
 
 
 class Column:
     """Tokens or mask of all runs, and what padding is in it"""
 
-    def __init__(self, runs: list[Array], buffer: Array) -> None:
-        self.views, self.buffer = [column.view(np.uint8).data for column in (*runs, buffer)], buffer
+    def __init__(self, runs: list[Array], padding: Array) -> None:
+        self.dtype, self.width = padding.dtype, len(padding)
+        self.runs = [column.view(np.uint8) for column in (*runs, padding)]
+        self.first_buffer = offsets([-(-len(run) // REACH) for run in self.runs])
+        # each reaches over the start of the next, so that a segment is in the one in which it starts
+        parts = [run[i : i + 2 * REACH - 1] for run in self.runs for i in range(0, len(run), REACH)]
+        self.buffers = [pa.py_buffer(part) for part in parts]
 
-    def rows(self, segments: tuple[list[int], list[int], list[int]]) -> Array:
-        """Stretches as `lay_out` gives them -> rows (r, width)"""
-        size = self.buffer.itemsize
-        pieces = [self.views[run][size * a : size * b] for run, a, b in zip(*segments, strict=True)]
-        return np.frombuffer(b"".join(pieces), dtype=self.buffer.dtype).reshape(-1, len(self.buffer))
+    def rows(self, run: Array, first: Array, length: Array) -> Array:
+        """Segments (n,) as `lay_out` gives them -> rows (r, width)"""
+        start, views = first * self.dtype.itemsize, np.zeros(len(run), dtype=VIEW)
+        views["bytes"] = length * self.dtype.itemsize
+        views["buffer"], views["start"] = self.first_buffer[run] + start // REACH, start % REACH
+        for i in np.flatnonzero(views["bytes"] <= INLINE).tolist():
+            num_bytes = views["bytes"][i]
+            views["inline"][i] = 0
+            views["inline"][i, :num_bytes] = self.runs[run[i]][start[i] : start[i] + num_bytes]
+        segments = pa.Array.from_buffers(pa.binary_view(), len(views), [None, pa.py_buffer(views), *self.buffers])
+        joined = segments.cast(pa.large_binary()).buffers()[2]
+        return np.frombuffer(joined, dtype=self.dtype, count=int(length.sum())).reshape(-1, self.width)

@@ -92,8 +92,12 @@ def is_test_word(words: pa.LargeStringArray) -> Array:
     letters, bounds = letters_of(words)
     lengths = np.diff(bounds)
     powers = ODD ** np.arange(lengths.max(initial=0), dtype=np.uint64)  # 1, ODD, ODD**2, ... modulo 2**64
-    place = np.arange(len(letters)) - np.repeat(bounds[:-1], lengths)  # (L,) of each letter in its word
-    is_test: Array = mix(np.add.reduceat(letters * powers[place], bounds[:-1])) % np.uint64(TEST_SHARE) == 0
+    sums = np.zeros(len(words), dtype=np.uint64)
+    left = np.flatnonzero(lengths)  # words that have a letter at this place
+    for place, power in enumerate(powers):
+        left = left[lengths[left] > place]
+        sums[left] += letters[bounds[left] + place] * power
+    is_test: Array = mix(sums) % np.uint64(TEST_SHARE) == 0
     return is_test
 
 
