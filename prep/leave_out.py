@@ -42,7 +42,7 @@ def filter_lengths(entries: list[Entry], table: Table) -> None:
 
 def drop_duplicates(table: Table, runs: list[RunFiles]) -> None:
     """Mark every conversation whose tokens are those of one before it."""
-    rows = [table.selected[i][table.usable(i)] for i in range(len(runs))]
+    rows = [table.selected(i)[table.usable(i)] for i in range(len(runs))]
     digests = np.concatenate([conversation_digests(files, some) for files, some in zip(runs, rows, strict=True)])
     places = np.concatenate([table.start[i] + some for i, some in enumerate(rows)])
     mark(table, places[is_repeated(digests)], "duplicate")

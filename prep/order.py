@@ -66,10 +66,11 @@ def select_rows(num_rows: int, permuted: bool, start: int, stop: int | None) -> 
     Row numbers of a source that an entry uses, in its order: permuted if it comes from the Hub, then sliced.
 
     >>> select_rows(5, False, 1, 4)
-    array([1, 2, 3])
+    array([1, 2, 3], dtype=uint32)
     """
-    rows = np.random.default_rng(HUB_SEED).permutation(num_rows) if permuted else np.arange(num_rows)
-    return rows[start:stop]
+    kind = np.uint32 if num_rows <= 1 << 32 else np.int64
+    rows = np.random.default_rng(HUB_SEED).permutation(num_rows) if permuted else np.arange(num_rows, dtype=kind)
+    return rows[start:stop].astype(kind, copy=False)
 
 
 def shuffle(numbers: "array[int]", seed: int) -> None:

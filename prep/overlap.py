@@ -70,7 +70,7 @@ def drop_overlap(
     table: Table, runs: list[RunFiles], held: Table, held_runs: list[RunFiles], tokenizer: Tokenizer | None
 ) -> None:
     """Mark training conversations that ask what a valid one of val asks; by runs of 13 words, too, with a tokenizer."""
-    held_rows = [np.sort(held.selected[i][held.usable(i)]) for i in range(len(held_runs))]
+    held_rows = [np.sort(held.selected(i)[held.usable(i)]) for i in range(len(held_runs))]
     if tokenizer is None:
         known = np.concatenate([asked_by(files, rows) for files, rows in zip(held_runs, held_rows, strict=True)])
         known = known[known != 0]
@@ -84,7 +84,7 @@ def drop_overlap(
         ]
         held_out = HeldOut(texts)
     for i, files in enumerate(runs):
-        rows = np.sort(table.selected[i][table.usable(i)])
+        rows = np.sort(table.selected(i)[table.usable(i)])
         if tokenizer is None:
             hits = rows[np.isin(asked_by(files, rows), known)]
         else:

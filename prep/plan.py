@@ -5,8 +5,8 @@ The plan: which conversation goes to which row of which shard, decided from leng
     shard 0, row 0             [690 349 305 147 81 36 .....]        bfd: sorted and packed, rows permuted
     wrapped, T = 512           [36 349 127] [20 305 81 106] ...     one stream, cut every T tokens, one token shared
 
-Nothing is read or written here. A plan costs 20 bytes a conversation; conversations come in as positions and leave as
-pieces: a source, a row in it, and a range of its tokens.
+Nothing is read or written here. Conversations come and leave as pieces: a source, a row in it, and a range of its tokens, 20
+bytes each. They are put in the order of the rows where they are, and have the layout of what is written about them.
 
 Legend: D pieces (documents in rows), R rows of a shard, T = max_seq_len.
 """
@@ -29,7 +29,8 @@ SHARD_TOKENS = 1 << 25  # about 64 MiB of uint16: small enough for every worker 
 
 Array = npt.NDArray[Any]
 
-PIECE = np.dtype([("source", "<u2"), ("repeat", "<u2"), ("start", "<u4"), ("length", "<u4"), ("index", "<u8")])
+# prep.shard.DOC with where a piece starts in place of what it trains: one array becomes the other as shards are written
+PIECE = np.dtype([("length", "<u4"), ("start", "<u4"), ("source", "<u2"), ("repeat", "<u2"), ("index", "<u8")])
 
 
 @dataclass(frozen=True)
@@ -87,14 +88,18 @@ def split_pieces(pieces: Array, points: dict[int, list[int]]) -> Array:
 
 
 def plan_bfd(pieces: Array, max_seq_len: int, seed: int) -> list[ShardPlan]:
-    """Pieces in mixture order -> shards of consecutive pieces, each packed best fit first, its rows permuted"""
+    """
+    Pieces in mixture order -> shards of consecutive pieces, each packed best fit first, its rows permuted. `pieces` are in
+    that order afterwards, and those of the shards are views of them.
+    """
     width = max_seq_len + 1
-    lead = (pieces["start"] > 0).astype(np.uint8)
-    ends = np.cumsum(pieces["length"].astype(np.int64) + lead)
+    lead = (pieces["start"] > 0).view(np.uint8)
+    ends = np.cumsum(pieces["length"] + lead, dtype=np.int64)
     total = int(ends[-1]) if len(ends) else 0
     cuts = [total * (i + 1) // num_shards(total) for i in range(num_shards(total))]
     bounds = [0, *np.searchsorted(ends, cuts, side="left") + 1] if total else [0, 0]
     bounds[-1] = len(pieces)
+    del ends
     plans = []
     for number, (a, b) in enumerate(pairwise(bounds)):
         lengths = pieces["length"][a:b].astype(np.int64) + lead[a:b]
@@ -104,7 +109,8 @@ def plan_bfd(pieces: Array, max_seq_len: int, seed: int) -> list[ShardPlan]:
         by_length = longest_first(lengths, width)
         order = by_length[np.argsort(new_rows[rows_of[by_length]], kind="stable")]  # in a row: longest first
         counts = np.bincount(new_rows[rows_of], minlength=num_rows)
-        plans.append(ShardPlan(number, pieces[a:b][order], lead[a:b][order], counts))
+        pieces[a:b], lead[a:b] = pieces[a:b][order], lead[a:b][order]
+        plans.append(ShardPlan(number, pieces[a:b], lead[a:b], counts))
     return plans
 
 

@@ -87,7 +87,7 @@ def allot(entries: Sequence[Entry], places: list[Array], weights: list[Array], m
     taken: dict[int, Taken] = {}
     for i, entry in enumerate(entries):
         if entry.proportion is None:
-            taken[i] = _counted(entry, places[i], _draw(seed, i, len(places[i])))
+            taken[i] = _counted(entry, places[i], seed, i)
     asking = [i for i in range(len(entries)) if i not in taken]
     sizes = [int(some.sum(dtype=np.int64)) for some in weights]
     for i in asking:
@@ -113,8 +113,11 @@ def allot(entries: Sequence[Entry], places: list[Array], weights: list[Array], m
     return [taken[i] for i in range(len(entries))]
 
 
-def _counted(entry: Entry, places: Array, order: Array) -> Taken:
+def _counted(entry: Entry, places: Array, seed: int, number: int) -> Taken:
     """What is taken of an entry that says it in conversations"""
+    if not entry.takes_part:
+        return Taken(int(entry.repeat), places[:0])
+    order = _draw(seed, number, len(places))
     if entry.choose is None:
         copies = int(entry.repeat)
         number = int((exact(entry.repeat) - copies) * len(places) + Fraction(1, 2))

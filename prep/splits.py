@@ -29,7 +29,7 @@ from prep.progress import Progress
 from prep.record import Record
 from prep.rejected import RejectedRows, check_share, count
 from prep.resolve import Input
-from prep.shard import Manifest, token_dtype, write_array
+from prep.shard import DOC, Manifest, token_dtype, write_array, write_rows
 from prep.shares import Taken, allot, describe_share
 from prep.table import Table, read_table
 from prep.tokenizer import Tokenizer
@@ -37,7 +37,7 @@ from prep.write import RunFiles, ShardWriter, WrittenShard, write_shard
 
 Array = npt.NDArray[Any]
 
-STRETCH = 1 << 18  # conversations looked up at a time
+STRETCH = 1 << 16  # conversations looked up at a time
 
 
 @dataclass(frozen=True)
@@ -84,16 +84,15 @@ def build_split(split: SplitJob, staging: Path, record: Record) -> tuple[Manifes
                 split.name, pieces, split.inputs, split.runs, split.tokenizer, split.options, sources
             )
             rejected += dropped
-        plans = make_plans(split, pieces)
         measured.add(len(pieces), int(pieces["length"].sum(dtype=np.int64)))
-        pieces = pieces if split.wrapped else pieces[:0]
-    rows, docs, shards = write_all(split, plans, staging, record)
+        plans = make_plans(split, pieces)
+    shards = write_all(split, plans, staging, record)
     for i, source in enumerate(sources):
-        add_totals(source, i, split, pieces, docs)
+        add_totals(source, i, split, pieces, shards)
     total = {key: sum(one[key] for one in sources) for key in ("conversations", "total_tokens", "trainable_tokens")}
     for i, one in enumerate(split.inputs):
         describe_share(one.entry, taken[i], num_usable[i], sources[i], total, split.mix.by)
-    described = describe(split, rows, docs, shards, sources, staging)
+    described = describe(split, shards, sources, staging)
     if split.mix.dedup is not None:
         described["duplicates"] = {"left_out": sum(one["rejected"].get("duplicate", 0) for one in sources)}
     return described, rejected
@@ -102,7 +101,7 @@ def build_split(split: SplitJob, staging: Path, record: Record) -> tuple[Manifes
 def check_rejected(split: SplitJob, table: Table) -> None:
     """ValueError where more rows of a source are no valid conversations than allowed"""
     for i, one in enumerate(split.inputs):
-        rows = np.sort(table.selected[i])
+        rows = np.sort(table.selected(i))
         reasons = table.reasons[table.start[i] + rows]
         bad = reasons > 0
         check_share(RejectedRows(split.name, one, rows[bad], reasons[bad]), len(rows), split.options.max_rejected)
@@ -127,7 +126,7 @@ def take(split: SplitJob, table: Table) -> list[Taken]:
             tokens = np.minimum(table.tokens[places], split.options.token_limit or np.iinfo(np.uint32).max)
             mark(table, places[tokens > split.options.max_seq_len], "too long")
     usable = [table.usable(i) for i in range(len(entries))]
-    weights = [np.ones(len(some), dtype=np.int64) for some in usable]
+    weights = [np.broadcast_to(np.int64(1), len(some)) for some in usable]
     if split.mix.by != "conversations" and any(entry.proportion is not None for entry in entries):
         weights = [tokens_left(split, table, i, some) for i, some in enumerate(usable)]
     return allot(entries, usable, weights, split.mix, split.seed)
@@ -135,7 +134,7 @@ def take(split: SplitJob, table: Table) -> list[Taken]:
 
 def tokens_left(split: SplitJob, table: Table, number: int, usable: Array) -> Array:
     """(u,) tokens, or trained tokens, that each usable row of an input has when it is cut to what fits"""
-    rows = table.selected[number][usable]
+    rows = table.selected(number)[usable]
     longest = split.options.max_seq_len if split.cuts == "truncate" else np.iinfo(np.uint32).max
     limit = min(split.options.token_limit or longest, longest)
     pieces = np.zeros(len(rows), dtype=PIECE)
@@ -145,25 +144,25 @@ def tokens_left(split: SplitJob, table: Table, number: int, usable: Array) -> Ar
 
 def order_pieces(split: SplitJob, table: Table, taken: list[Taken]) -> Array:
     """The conversations of a split in the mixture's order, as pieces (D,) PIECE of one whole conversation each"""
-    sizes = [len(rows) for rows in table.selected]
+    sizes = np.diff(table.bounds).tolist()
     order = mixture_order(sizes, [one.copies for one in taken], split.seed, [one.part for one in taken])
-    selected, starts = np.concatenate(table.selected), offsets(np.array(sizes))
-    pieces, valid = np.zeros(len(order), dtype=PIECE), np.zeros(len(order), dtype=bool)
+    pieces = np.zeros(len(order), dtype=PIECE)
     for first in range(0, len(order), STRETCH):
         here = slice(first, first + STRETCH)
         these = order[here]
-        index = selected[starts[these.entry] + these.position]
+        index = table.rows[table.bounds[these.entry] + these.position]
         place = table.start[these.entry] + index
         pieces["source"][here], pieces["repeat"][here], pieces["index"][here] = these.entry, these.repeat, index
-        pieces["length"][here], valid[here] = table.tokens[place], table.reasons[place] == 0
-    return pieces if valid.all() else pieces[valid]
+        pieces["length"][here] = np.where(table.reasons[place] == 0, table.tokens[place], 0)
+    wanted = pieces["length"] > 0
+    return pieces if wanted.all() else pieces[wanted]
 
 
 def count_rows(split: SplitJob, table: Table, taken: list[Taken]) -> tuple[list[dict[str, Any]], list[RejectedRows]]:
     """By source, what goes in and what is rejected: once for each whole copy, and once where there is none."""
     sources, rejected = [], []
     for i, one in enumerate(split.inputs):
-        rows = np.sort(table.selected[i])
+        rows = np.sort(table.selected(i))
         reasons = table.reasons[table.start[i] + rows]
         bad = reasons > 0
         copies = max(taken[i].copies, 1)
@@ -180,80 +179,68 @@ def count_rows(split: SplitJob, table: Table, taken: list[Taken]) -> tuple[list[
     return sources, rejected
 
 
-def make_plans(split: SplitJob, pieces: Array) -> list[ShardPlan | None]:
+def make_plans(split: SplitJob, pieces: Array) -> list[ShardPlan]:
     """The shards of a split, packed as asked"""
     if split.wrapped:
-        return [*plan_wrapped(pieces, split.options.max_seq_len)]
-    return [*plan_bfd(pieces, split.options.max_seq_len, split.seed)]
+        return plan_wrapped(pieces, split.options.max_seq_len)
+    return plan_bfd(pieces, split.options.max_seq_len, split.seed)
 
 
-def write_all(
-    split: SplitJob, plans: list[ShardPlan | None], staging: Path, record: Record
-) -> tuple[Array, Array, list[dict[str, Any]]]:
-    """
-    The write pass: shards in parallel, each plan let go of as its shard is written; rows (N,) ROW and docs (D,) DOC of the
-    split, and the shards' entries
-    """
+def write_all(split: SplitJob, plans: list[ShardPlan], staging: Path, record: Record) -> list[WrittenShard]:
+    """The write pass: shards in parallel; they come back in their order"""
     dtype = token_dtype(split.tokenizer.vocab_size).str
     width = split.options.max_seq_len + 1
     writer = ShardWriter(
         tuple(split.runs), staging, f"{split.name}-{{:05d}}-of-{len(plans):05d}", width, split.tokenizer.bos_id, dtype
     )
     written: dict[int, WrittenShard] = {}
-    total = sum(len(plan.pieces) for plan in plans if plan)
+    total = sum(len(plan.pieces) for plan in plans)
     with Progress("write", total, split.options.quiet) as progress, record.measure("write") as measured:
         for plan, shard in split.options.run(write_shard, writer, plans, "threads"):
-            written[plan.number], plans[plan.number] = shard, None
+            written[plan.number] = shard
             num_tokens = int(shard.rows["num_tokens"].sum(dtype=np.int64))
             progress.add(len(shard.docs), num_tokens)
             num_bytes = sum(file["bytes"] for file in shard.entry["files"].values())
             measured.add(len(shard.docs), num_tokens, num_bytes=num_bytes)
-    shards = [written[number] for number in sorted(written)]
-    rows = np.concatenate([shard.rows for shard in shards])
-    rows["first_doc"] += np.repeat(offsets([len(s.docs) for s in shards])[:-1], [len(s.rows) for s in shards]).astype(
-        "u8"
-    )
-    return rows, np.concatenate([shard.docs for shard in shards]), [shard.entry for shard in shards]
+    return [written[number] for number in sorted(written)]
 
 
-def add_totals(source: dict[str, Any], number: int, split: SplitJob, pieces: Array, docs: Array) -> None:
+def add_totals(source: dict[str, Any], number: int, split: SplitJob, pieces: Array, shards: list[WrittenShard]) -> None:
     """What of a source is in the split: conversations, tokens, trained tokens, and those that train nothing"""
     if split.wrapped:  # rows share tokens, so conversations are counted, not what rows hold of them
         mine = pieces[pieces["source"] == number]
-        tokens, trainable = mine["length"], trained_tokens(mine, split.runs[number])
+        counted = [(mine["length"], trained_tokens(mine, split.runs[number]))]
     else:
-        mine = docs[docs["source"] == number]
-        tokens, trainable = mine["length"], mine["trainable"]
-    source["conversations"] = len(mine)
-    source["total_tokens"] = int(tokens.sum(dtype=np.int64))
-    source["trainable_tokens"] = int(trainable.sum(dtype=np.int64))
-    source["untrained"] = int((trainable == 0).sum())
+        of_shards = ((shard.docs, shard.docs["source"] == number) for shard in shards)
+        counted = [(docs["length"][here], docs["trainable"][here]) for docs, here in of_shards]
+    source["conversations"] = sum(len(tokens) for tokens, _ in counted)
+    source["total_tokens"] = sum(int(tokens.sum(dtype=np.int64)) for tokens, _ in counted)
+    source["trainable_tokens"] = sum(int(trainable.sum(dtype=np.int64)) for _, trainable in counted)
+    source["untrained"] = sum(int((trainable == 0).sum()) for _, trainable in counted)
 
 
-def describe(
-    split: SplitJob,
-    rows: Array,
-    docs: Array,
-    shards: list[dict[str, Any]],
-    sources: list[dict[str, Any]],
-    staging: Path,
-) -> Manifest:
+def describe(split: SplitJob, shards: list[WrittenShard], sources: list[dict[str, Any]], staging: Path) -> Manifest:
     """The split's part of the manifest; writes its rows and docs"""
     total = {key: sum(one[key] for one in sources) for key in ("conversations", "total_tokens", "trainable_tokens")}
-    width = split.options.max_seq_len + 1
+    width, num_docs = split.options.max_seq_len + 1, [len(shard.docs) for shard in shards]
+    for shard, first in zip(shards, offsets(num_docs).tolist(), strict=False):
+        shard.rows["first_doc"] += np.uint64(first)
+    rows = np.concatenate([shard.rows for shard in shards])
     filled = int(rows["num_tokens"].sum(dtype=np.int64))
     return {
         "rows": len(rows),
-        "docs": len(docs),
+        "docs": sum(num_docs),
         **total,
         "padding_tokens": len(rows) * width - filled,
         "packing_efficiency": round(filled / (len(rows) * width), 6),
         "min_rows": -(-total["total_tokens"] // width),
         "rows_without_trainable": int((rows["num_trainable"] == 0).sum()),
         "sources": sources,
-        "shards": shards,
+        "shards": [shard.entry for shard in shards],
         "files": {
-            f"{split.name}.{name}.npy": write_array(staging / f"{split.name}.{name}.npy", array)
-            for name, array in (("rows", rows), ("docs", docs))
+            f"{split.name}.rows.npy": write_array(staging / f"{split.name}.rows.npy", rows),
+            f"{split.name}.docs.npy": write_rows(
+                staging / f"{split.name}.docs.npy", DOC, (sum(num_docs),), (shard.docs for shard in shards)
+            ),
         },
     }

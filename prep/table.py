@@ -4,11 +4,12 @@ What is known of every rendered row of a split before anything is planned: a few
     input 0, rows 0 .. 3       tokens 36 0 147 305    trainable 20 0 80 90    reasons 0 2 0 0
     input 1, rows 0 .. 1              81 690                    2 300                 0 0
 
-9 bytes a row, and 8 for its number in the order of its source. All that follows (what is left out, how much is taken, the
+5 bytes a row, and 4 for its number in the order of its source. All that follows (what is left out, how much is taken, the
 order, the rows) is decided from it.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ import numpy.typing as npt
 from prep.conversation import offsets
 from prep.order import select_rows
 from prep.resolve import Input
-from prep.runs import read_run
+from prep.runs import Run, read_run
 from prep.write import RunFiles
 
 Array = npt.NDArray[Any]
@@ -29,13 +30,23 @@ class Table:
 
     start: Array  # (inputs,) int64
     tokens: Array  # (n,) uint32, 0 where the row is no valid conversation
-    trainable: Array  # (n,) uint32
     reasons: Array  # (n,) uint8; prep.leave_out adds to them
-    selected: list[Array]  # of each input: the rows that the mixture uses, in their order
+    rows: Array  # (m,) uint32: the rows that the mixture uses, those of one input after the other, each in its order
+    bounds: Array  # (inputs + 1,) int64: where those of each input begin in `rows`
+    runs: list[Run]  # of all inputs
+
+    @cached_property
+    def trainable(self) -> Array:
+        """(n,) uint32"""
+        return _column(self.runs, "trainable")
+
+    def selected(self, number: int) -> Array:
+        """The rows of an input that the mixture uses, in their order"""
+        return self.rows[self.bounds[number] : self.bounds[number + 1]]
 
     def places(self, number: int) -> Array:
         """Where the selected rows of an input are"""
-        places: Array = self.start[number] + self.selected[number]
+        places: Array = self.start[number] + self.selected(number)
         return places
 
     def usable(self, number: int) -> Array:
@@ -45,17 +56,19 @@ class Table:
 
 def read_table(inputs: list[Input], runs: list[RunFiles]) -> Table:
     """The numbers of every rendered row"""
-    opened = [[read_run(path) for path in files.paths] for files in runs]
+    opened = [read_run(path) for files in runs for path in files.paths]
     sizes = [int(files.starts[-1] - files.starts[0]) for files in runs]
     first = np.array([files.starts[0] for files in runs], dtype=np.int64)
-
-    def column(name: str) -> Array:
-        return np.concatenate([getattr(one, name) for some in opened for one in some])
-
+    selected = [select_rows(one.source.num_rows, one.permuted, one.entry.start, one.entry.stop) for one in inputs]
     return Table(
         start=offsets(np.array(sizes))[:-1] - first,
-        tokens=column("lengths"),
-        trainable=column("trainable"),
-        reasons=column("reasons"),
-        selected=[select_rows(one.source.num_rows, one.permuted, one.entry.start, one.entry.stop) for one in inputs],
+        tokens=_column(opened, "lengths"),
+        reasons=_column(opened, "reasons"),
+        rows=np.concatenate(selected),
+        bounds=offsets([len(some) for some in selected]),
+        runs=opened,
     )
+
+
+def _column(runs: list[Run], name: str) -> Array:
+    return np.concatenate([getattr(run, name) for run in runs])

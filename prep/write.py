@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +39,8 @@ INLINE = 12  # so few bytes lie in the view itself
 REACH = 1 << 30  # bytes from which on a run gets another buffer: a view has 31 bits for where it starts
 
 Array = npt.NDArray[Any]
+
+_mapped: WeakValueDictionary[Path, Run] = WeakValueDictionary()  # what some shard is being cut out of
 
 
 @dataclass(frozen=True)
@@ -68,11 +71,14 @@ class ShardWriter:
 
 
 def write_shard(to: ShardWriter, plan: ShardPlan) -> WrittenShard:
-    """Cut out and write one shard: tokens, then the bits of its mask, which are kept until then."""
+    """
+    Cut out and write one shard: tokens, then the bits of its mask, which are kept until then. The documents returned are the
+    pieces of the plan, made into documents where they are.
+    """
     name, num_rows = to.name.format(plan.number), len(plan.docs_per_row)
     row_docs = offsets(plan.docs_per_row)
-    doc_lengths = plan.pieces["length"].astype(np.int64) + plan.lead  # (D,)
-    filled = np.add.reduceat(doc_lengths, row_docs[:-1])  # (R,)
+    doc_lengths = plan.pieces["length"] + plan.lead  # (D,)
+    filled = np.add.reduceat(doc_lengths, row_docs[:-1], dtype=np.int64)  # (R,)
     runs, run_of, first, trainable = find_pieces(plan.pieces, to.runs)
     # last is what padding and a lead are cut out of
     tokens = Column([run.tokens for run in runs], np.full(to.width, to.bos, to.dtype))
@@ -96,9 +102,7 @@ def write_shard(to: ShardWriter, plan: ShardPlan) -> WrittenShard:
     for kind, (dtype, width, chunks) in kinds.items():
         file = f"{name}.{kind}.npy"
         files[file] = write_rows(to.root / file, dtype, (num_rows, width), chunks)
-    docs = np.zeros(len(plan.pieces), dtype=DOC)
-    for field in ("source", "repeat", "index"):
-        docs[field] = plan.pieces[field]
+    docs = plan.pieces.view(DOC)
     docs["length"], docs["trainable"] = doc_lengths, trainable
     rows = np.zeros(num_rows, dtype=ROW)
     rows["first_doc"] = row_docs[:-1]
@@ -113,20 +117,26 @@ def find_pieces(pieces: Array, runs: tuple[RunFiles, ...]) -> tuple[list[Run], A
     """pieces (D,) PIECE -> the runs they lie in, and of each piece (D,) its run, first token there, and what it trains"""
     found = list[Run]()
     run_of, first, trainable = (np.empty(len(pieces), dtype=kind) for kind in (np.int32, np.int64, np.uint32))
-    order = np.lexsort((pieces["index"], pieces["source"]))
-    ordered = pieces[order]
     for source, files in enumerate(runs):
-        a, b = np.searchsorted(ordered["source"], [source, source + 1])
-        cuts = a + np.searchsorted(ordered["index"][a:b], files.starts.astype(np.uint64))
+        here = np.flatnonzero(pieces["source"] == source)
+        here = here[np.argsort(pieces["index"][here])]
+        cuts = np.searchsorted(pieces["index"][here], files.starts.astype(np.uint64))
         for block in np.flatnonzero(np.diff(cuts)):
-            here, some = order[cuts[block] : cuts[block + 1]], ordered[cuts[block] : cuts[block + 1]]
-            run = read_run(files.paths[block])
-            row = some["index"].astype(np.int64) - files.starts[block]
-            start = offsets(run.lengths)[row] + some["start"]
-            run_of[here], first[here] = len(found), start
-            trainable[here] = trained_in(run, row, start, some["length"].astype(np.int64))
+            run, some = map_run(files.paths[block]), here[cuts[block] : cuts[block + 1]]
+            row = pieces["index"][some].astype(np.int64) - files.starts[block]
+            start = offsets(run.lengths)[row] + pieces["start"][some]
+            run_of[some], first[some] = len(found), start
+            trainable[some] = trained_in(run, row, start, pieces["length"][some].astype(np.int64))
             found.append(run)
     return found, run_of, first, trainable
+
+
+def map_run(path: Path) -> Run:
+    """A run, mapped once for all shards that are being written"""
+    run = _mapped.get(path)
+    if run is None:
+        run = _mapped[path] = read_run(path)
+    return run
 
 
 def lay_out(
@@ -168,5 +178,5 @@ class Column:
             views["inline"][i] = 0
             views["inline"][i, :num_bytes] = self.runs[run[i]][start[i] : start[i] + num_bytes]
         segments = pa.Array.from_buffers(pa.binary_view(), len(views), [None, pa.py_buffer(views), *self.buffers])
-        joined = segments.cast(pa.large_binary()).buffers()[2]
+        joined = segments.cast(pa.large_binary(), memory_pool=pa.system_memory_pool()).buffers()[2]
         return np.frombuffer(joined, dtype=self.dtype, count=int(length.sum())).reshape(-1, self.width)
