@@ -102,7 +102,7 @@ def write_shard(to: ShardWriter, plan: ShardPlan) -> WrittenShard:
     for kind, (dtype, width, chunks) in kinds.items():
         file = f"{name}.{kind}.npy"
         files[file] = write_rows(to.root / file, dtype, (num_rows, width), chunks)
-    docs = plan.pieces.view(DOC)
+    docs = np.require(plan.pieces, requirements="W").view(DOC)  # a copy, where they came through Ray
     docs["length"], docs["trainable"] = doc_lengths, trainable
     rows = np.zeros(num_rows, dtype=ROW)
     rows["first_doc"] = row_docs[:-1]
