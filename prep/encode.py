@@ -13,7 +13,7 @@ import importlib.util
 import os
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
@@ -48,13 +48,13 @@ class Encoder:
         self.engine = choose_engine(tokenizer, engine)
         self._reference = _tiktoken(tokenizer)
         self._fast = self._reference
-        self._risky = np.zeros(0x110000, dtype=bool)  # code points whose texts go through tiktoken
+        self._risky = RiskyTexts([])
         if self.engine == "fastokens":
             self._fast = _fastokens(tokenizer)
         if self.engine == "gigatoken":
             scheme = encode_gigatoken.SCHEMES[tokenizer.pattern]
             self._fast = encode_gigatoken.Gigatoken(tokenizer, scheme)
-            self._risky[encode_gigatoken.risky_code_points(scheme)] = True
+            self._risky = RiskyTexts(encode_gigatoken.risky_code_points(scheme))
 
     def __call__(self, texts: pa.LargeStringArray | list[str]) -> tuple[Array, Array]:
         """
@@ -64,7 +64,7 @@ class Encoder:
         texts = text_array(texts) if isinstance(texts, list) else texts
         if self.engine == "tiktoken" or not len(texts):
             return self._reference(texts)
-        risky = find_risky(texts, self._risky)
+        risky = self._risky(texts)
         safe = texts.take(index_array(np.flatnonzero(~risky))) if risky.any() else texts
         ids, lengths = self._fast(safe) if len(safe) else self._reference(safe)
         self._compare(safe, ids, lengths)
@@ -92,21 +92,33 @@ class Encoder:
                 )
 
 
-def find_risky(texts: pa.LargeStringArray, risky: Array) -> Array:
-    """P texts, (0x110000,) bool of code points -> (P,) bool: texts that are long, or hold one of these; ASCII has NUL only"""
-    starts = np.frombuffer(texts.buffers()[1], dtype=np.int64)[texts.offset : texts.offset + len(texts) + 1]
-    data = np.frombuffer(texts.buffers()[2] or b"", dtype=np.uint8)[starts[0] : starts[-1]]
-    places = np.flatnonzero(data >= 0xC0)  # first bytes of characters that are not ASCII
-    codes = data[places].astype(np.int32)
-    size = 2 + (codes >= 0xE0) + (codes >= 0xF0)
-    codes &= 0x7F >> size
-    for i in (1, 2, 3):
-        more = data[np.minimum(places + i, len(data) - 1)] & 0x3F
-        codes = np.where(i < size, codes << 6 | more, codes)
-    found = np.concatenate([places[risky[codes]], np.flatnonzero(data == 0)])
-    out: Array = np.diff(starts) > LONG_TEXT
-    out[np.searchsorted(starts, starts[0] + found, side="right") - 1] = True
-    return out
+class RiskyTexts:
+    """Finds texts that go through tiktoken: those that are long, or hold NUL or one of some code points that are not ASCII."""
+
+    def __init__(self, code_points: Iterable[int]) -> None:
+        self.is_risky = np.zeros(0x110000, dtype=bool)
+        self.may_begin = np.zeros(1 << 16, dtype=bool)  # two bytes: most characters need not be looked at further
+        for code in code_points:
+            if code >= 0x80:
+                first, second = chr(code).encode("utf-8", "surrogatepass")[:2]
+                self.is_risky[code] = self.may_begin[first << 8 | second] = True
+
+    def __call__(self, texts: pa.LargeStringArray) -> Array:
+        """P texts -> (P,) bool"""
+        starts = np.frombuffer(texts.buffers()[1], dtype=np.int64)[texts.offset : texts.offset + len(texts) + 1]
+        data = np.frombuffer(texts.buffers()[2] or b"", dtype=np.uint8)[starts[0] : starts[-1]]
+        places = np.flatnonzero(data >= 0xC0)  # first bytes of characters that are not ASCII: another follows
+        places = places[self.may_begin[data[places].astype(np.uint16) << 8 | data[places + 1]]]
+        codes = data[places].astype(np.int32)
+        size = 2 + (codes >= 0xE0) + (codes >= 0xF0)
+        codes &= 0x7F >> size
+        for i in (1, 2, 3):
+            more = data[np.minimum(places + i, len(data) - 1)] & 0x3F
+            codes = np.where(i < size, codes << 6 | more, codes)
+        found = np.concatenate([places[self.is_risky[codes]], np.flatnonzero(data == 0)])
+        out: Array = np.diff(starts) > LONG_TEXT
+        out[np.searchsorted(starts, starts[0] + found, side="right") - 1] = True
+        return out
 
 
 # ---- which engine ----
