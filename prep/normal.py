@@ -122,7 +122,7 @@ def hash_texts(texts: list[bytes]) -> Array:
     ends = np.flatnonzero(data == SEPARATOR[0])
 
     def having(places: Array) -> list[int]:
-        return np.unique(np.searchsorted(ends, places)).tolist()
+        return list(np.unique(np.searchsorted(ends, places)).tolist())
 
     others = having(np.flatnonzero((data >= 0x80) & (data != SEPARATOR[0])))
     for i in having(np.flatnonzero((classes[:-1] == ord("0")) & (classes[1:] == ord("-")))):
