@@ -59,6 +59,7 @@ OPERATORS: dict[str, Callable[[Array, Array], Array]] = {
 SHORT, PRICE, FLOAT = 0, 1, 2
 SUFFIXES = [["", ".25", ".5", ".75"], ["", ".25", ".50", ".75"], [".0", ".25", ".5", ".75"]]  # by style and quarters
 LIMIT = 10_000  # all numbers are below
+NAME = re.compile(r"\{([^}]+)\}")  # in a template
 
 
 def generate(start: int, stop: int, seed: int, split: str) -> Conversations:
@@ -108,32 +109,38 @@ def write(problem: Problem, rows: Array, stream: str, split: str) -> list[pa.Lar
     numbers = draw_numbers(problem, rows, stream, split)
     texts = words_for(problem, rows, stream)  # what a {name} in the template stands for
     columns, expression = [], ""
-    for name, values in numbers.items():
-        texts |= {name: written(values, SHORT), name + "$": written(values, PRICE)}
     for kind, template in parts_of(problem):
         if kind == OUTPUT:
-            name = template.strip("{}")
             values, is_float = evaluate(expression, numbers)
-            numbers[name] = values
-            texts |= {name: written(values, SHORT), name + "$": written(values, PRICE)}
+            numbers[template.strip("{}")] = values
             columns.append(written(values, np.where(is_float, FLOAT, SHORT)))
         else:
             expression = re.sub(r"[{}]", "", template)
+            for name in NAME.findall(template):
+                if name not in texts:
+                    texts[name] = written(numbers[name.rstrip("$")], PRICE if name.endswith("$") else SHORT)
             columns.append(fill(template, texts, len(rows)))
     return columns
 
 
 def words_for(problem: Problem, rows: Array, stream: str) -> dict[str, pa.LargeStringArray]:
     """n strings for each of {name}, {other} and {thing} in the problem; {other} is never {name}"""
-    name = choose(f"{stream}/name", rows, len(NAMES))
-    other = (name + 1 + choose(f"{stream}/other", rows, len(NAMES) - 1)) % len(NAMES)
-    thing = choose(f"{stream}/thing", rows, len(THINGS))
-    lists = {"name": (NAMES, name), "other": (NAMES, other), "thing": (THINGS, thing)}
-    return {
-        word: text_array(list(choices)).take(index_array(places))
-        for word, (choices, places) in lists.items()
-        if "{" + word + "}" in problem.question + problem.answer
-    }
+    used, out = set(NAME.findall(problem.question + problem.answer)), {}
+    if "name" in used:
+        name = choose(f"{stream}/name", rows, len(NAMES))
+        out["name"] = _list(*NAMES).take(index_array(name))
+    if "other" in used:
+        name = choose(f"{stream}/name", rows, len(NAMES))
+        other = (name + 1 + choose(f"{stream}/other", rows, len(NAMES) - 1)) % len(NAMES)
+        out["other"] = _list(*NAMES).take(index_array(other))
+    if "thing" in used:
+        out["thing"] = _list(*THINGS).take(index_array(choose(f"{stream}/thing", rows, len(THINGS))))
+    return out
+
+
+@functools.cache
+def _list(*words: str) -> pa.LargeStringArray:
+    return text_array([*words])
 
 
 def draw_numbers(problem: Problem, rows: Array, stream: str, split: str) -> dict[str, Array]:
@@ -180,7 +187,7 @@ def evaluate(expression: str, numbers: dict[str, Array]) -> tuple[Array, Array]:
 
 def fill(template: str, texts: dict[str, pa.LargeStringArray], num_rows: int) -> pa.LargeStringArray:
     """a template with its {names} filled in, n strings"""
-    pieces = re.split(r"\{([^}]+)\}", template)  # names at odd places
+    pieces = NAME.split(template)  # names at odd places
     if len(pieces) == 1:
         return pa.repeat(pa.scalar(template, pa.large_string()), num_rows)
     return join(*(texts[piece] if place % 2 else piece for place, piece in enumerate(pieces)))

@@ -74,8 +74,13 @@ def strings_of(data: Array, bounds: Array) -> pa.LargeStringArray:
 
 def join(*columns: Any) -> pa.LargeStringArray:
     """strings and C-long arrays of strings -> C strings, joined row by row"""
-    scalars = [text_array([c])[0] if isinstance(c, str) else c for c in columns]
-    return pc.binary_join_element_wise(*scalars, text_array([""])[0])
+    scalars = [_scalar(c) if isinstance(c, str) else c for c in columns]
+    return pc.binary_join_element_wise(*scalars, _scalar(""))
+
+
+@functools.lru_cache(maxsize=1024)
+def _scalar(text: str) -> pa.LargeStringScalar:
+    return text_array([text])[0]
 
 
 def spelled(words: pa.LargeStringArray) -> pa.LargeStringArray:
