@@ -143,8 +143,8 @@ def build(job: Job, root: Path, say: Callable[[str], None] = lambda line: None) 
 
 def allow_many_files() -> None:
     """
-    Every thread of the write pass has every run mapped, each a file that is open: 1,024, which most systems give, are few on
-    a machine of many cores. As many as may be had may be asked for.
+    Every run is mapped while it is planned or written, each a file that is open: of 8,192 conversations each, 1,024, which
+    most systems give, are few. As many as may be had may be asked for.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = MANY_FILES if hard == resource.RLIM_INFINITY else min(MANY_FILES, hard)

@@ -29,15 +29,14 @@ def filter_lengths(entries: list[Entry], table: Table) -> None:
     """Mark what the filters of each entry leave out."""
     for i, entry in enumerate(entries):
         places = table.places(i)
-        tokens, trained = table.tokens[places], table.trainable[places]
-        for values, low, high, what in (
-            (tokens, entry.min_tokens, entry.max_tokens, "tokens"),
-            (trained, entry.min_trained_tokens, entry.max_trained_tokens, "trained tokens"),
+        for name, low, high, what in (
+            ("tokens", entry.min_tokens, entry.max_tokens, "tokens"),
+            ("trainable", entry.min_trained_tokens, entry.max_trained_tokens, "trained tokens"),
         ):
             if low is not None:
-                mark(table, places[values < low], f"too few {what}")
+                mark(table, places[getattr(table, name)[places] < low], f"too few {what}")
             if high is not None:
-                mark(table, places[values > high], f"too many {what}")
+                mark(table, places[getattr(table, name)[places] > high], f"too many {what}")
 
 
 def drop_duplicates(table: Table, runs: list[RunFiles]) -> None:

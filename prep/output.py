@@ -8,14 +8,14 @@ The output of a build: a lock that keeps others out, a staging directory, and on
 A directory with a manifest is a finished build; nothing half-written ever has that name.
 """
 
-import fcntl
 import os
 import shutil
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import Any, Self
 
 from prep.shard import Manifest, listed_files, read_manifest
+from prep.shard.files import Lock, sync_folder
 
 
 class Output:
@@ -26,42 +26,16 @@ class Output:
         self.staging = root.parent / f".{root.name}.building"
         self.old = root.parent / f".{root.name}.old"
         self.lock_path = root.parent / f".{root.name}.lock"
-        self._lock: IO[str] | None = None
 
     def __enter__(self) -> Self:
-        try:
-            self.root.parent.mkdir(parents=True, exist_ok=True)
-            self._lock = self._acquire()
-        except OSError as error:
-            raise type(error)(
-                f"{self.root.parent} cannot be written ({error.strerror}): give another -o DIR."
-            ) from None
+        self._lock = Lock(self.lock_path, f"another build of {self.root} is running", "give another -o DIR")
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         shutil.rmtree(self.staging, ignore_errors=True)
-        if self._lock is not None:
-            self.lock_path.unlink(
-                missing_ok=True
-            )  # while it is still held: nobody else can have this file open and locked
-            self._lock.close()
-
-    def _acquire(self) -> IO[str]:
-        while True:
-            lock = open(self.lock_path, "w")  # noqa: SIM115 - it stays open while the build runs
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                lock.close()
-                raise ValueError(
-                    f"another build of {self.root} is running (it holds {self.lock_path}): wait for it, or give another -o."
-                ) from None
-            # whoever held the lock before may have removed the file that we have just locked
-            if self.lock_path.exists() and os.fstat(lock.fileno()).st_ino == self.lock_path.stat().st_ino:
-                return lock
-            lock.close()
+        self._lock.__exit__()
 
     def prepare(self) -> Path:
         """An empty staging directory; what a killed build left is removed, and its replaced output put back."""
@@ -75,11 +49,11 @@ class Output:
 
     def publish(self) -> None:
         """The staging directory becomes the output."""
-        _sync(self.staging)
+        sync_folder(self.staging)
         if self.root.exists():
             os.replace(self.root, self.old)
         os.replace(self.staging, self.root)
-        _sync(self.root.parent)
+        sync_folder(self.root.parent)
         shutil.rmtree(self.old, ignore_errors=True)
 
 
@@ -145,11 +119,3 @@ def _names(entries: Any) -> str:
 
 def _short(value: Any) -> str:
     return value[:12] if isinstance(value, str) else str(value)
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -9,8 +9,8 @@ import numpy as np
 
 from prep.report_charts import Tick, esc, line, plot, table
 from prep.shard import Array
+from prep.shard.metrics import first_and_last
 from prep.watch import find_metrics, read_records
-from train.metrics import first_and_last
 
 POINTS = 600  # of a curve; more steps are averaged
 

@@ -27,6 +27,8 @@ from prep.mixture import Entry
 
 Array = npt.NDArray[Any]
 
+NONE: Array = np.zeros(0, dtype=np.int64)
+
 
 @dataclass(frozen=True)
 class Taken:
@@ -116,7 +118,7 @@ def allot(entries: Sequence[Entry], places: list[Array], weights: list[Array], m
 def _counted(entry: Entry, places: Array, seed: int, number: int) -> Taken:
     """What is taken of an entry that says it in conversations"""
     if not entry.takes_part:
-        return Taken(int(entry.repeat), places[:0])
+        return Taken(int(entry.repeat), NONE)
     order = _draw(seed, number, len(places))
     if entry.choose is None:
         copies = int(entry.repeat)
@@ -135,7 +137,7 @@ def _counted(entry: Entry, places: Array, seed: int, number: int) -> Taken:
 
 def _part(places: Array, copies: int, drawn: Array, limited: bool) -> Taken:
     if len(drawn) == len(places):  # rounded up to a whole copy
-        return Taken(copies + (len(drawn) > 0), places[:0], limited)
+        return Taken(copies + (len(drawn) > 0), NONE, limited)
     return Taken(copies, np.sort(places[drawn]), limited)
 
 

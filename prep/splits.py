@@ -74,16 +74,14 @@ def build_split(split: SplitJob, staging: Path, record: Record) -> tuple[Manifes
         sources, rejected = count_rows(split, table, taken)
         num_usable = [len(table.usable(i)) for i in range(len(split.inputs))]
         del table  # what is not needed any more makes room for the plans
-        if not len(pieces):
-            raise ValueError(
-                f"no conversation of the {split.name} split is valid: its rows say {sources[0]['rejected']}."
-            )
+        check_some(split, pieces, sources)
         cut_conversations(pieces, split.options.token_limit, sources)
         if not split.wrapped:
             pieces, dropped = handle_excess(
                 split.name, pieces, split.inputs, split.runs, split.tokenizer, split.options, sources
             )
             rejected += dropped
+            check_some(split, pieces, sources)
         measured.add(len(pieces), int(pieces["length"].sum(dtype=np.int64)))
         plans = make_plans(split, pieces)
     shards = write_all(split, plans, staging, record)
@@ -96,6 +94,19 @@ def build_split(split: SplitJob, staging: Path, record: Record) -> tuple[Manifes
     if split.mix.dedup is not None:
         described["duplicates"] = {"left_out": sum(one["rejected"].get("duplicate", 0) for one in sources)}
     return described, rejected
+
+
+def check_some(split: SplitJob, pieces: Array, sources: list[dict[str, Any]]) -> None:
+    """ValueError where no conversation is left"""
+    if not len(pieces):
+        reasons = "; ".join(
+            f"{source['name']}: " + ", ".join(f"{reason} {number:,}" for reason, number in source["rejected"].items())
+            for source in sources
+        )
+        raise ValueError(
+            f"no conversation of the {split.name} split is left ({reasons}): give other rows or filters, or a larger "
+            "--max-seq-len."
+        )
 
 
 def check_rejected(split: SplitJob, table: Table) -> None:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from prep.conversation import offsets
 from prep.order import select_rows
 from prep.resolve import Input
-from prep.runs import Run, read_run
+from prep.runs import read_run
 from prep.write import RunFiles
 
 Array = npt.NDArray[Any]
@@ -33,12 +33,12 @@ class Table:
     reasons: Array  # (n,) uint8; prep.leave_out adds to them
     rows: Array  # (m,) uint32: the rows that the mixture uses, those of one input after the other, each in its order
     bounds: Array  # (inputs + 1,) int64: where those of each input begin in `rows`
-    runs: list[Run]  # of all inputs
+    runs: list[RunFiles]  # of each input
 
     @cached_property
     def trainable(self) -> Array:
-        """(n,) uint32"""
-        return _column(self.runs, "trainable")
+        """(n,) uint32; read where a mixture asks for it"""
+        return np.concatenate([read_run(path).trainable for files in self.runs for path in files.paths])
 
     def selected(self, number: int) -> Array:
         """The rows of an input that the mixture uses, in their order"""
@@ -62,13 +62,9 @@ def read_table(inputs: list[Input], runs: list[RunFiles]) -> Table:
     selected = [select_rows(one.source.num_rows, one.permuted, one.entry.start, one.entry.stop) for one in inputs]
     return Table(
         start=offsets(np.array(sizes))[:-1] - first,
-        tokens=_column(opened, "lengths"),
-        reasons=_column(opened, "reasons"),
+        tokens=np.concatenate([run.lengths for run in opened]),
+        reasons=np.concatenate([run.reasons for run in opened]),
         rows=np.concatenate(selected),
         bounds=offsets([len(some) for some in selected]),
-        runs=opened,
+        runs=runs,
     )
-
-
-def _column(runs: list[Run], name: str) -> Array:
-    return np.concatenate([getattr(run, name) for run in runs])

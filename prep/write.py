@@ -173,10 +173,13 @@ class Column:
         start, views = first * self.dtype.itemsize, np.zeros(len(run), dtype=VIEW)
         views["bytes"] = length * self.dtype.itemsize
         views["buffer"], views["start"] = self.first_buffer[run] + start // REACH, start % REACH
-        for i in np.flatnonzero(views["bytes"] <= INLINE).tolist():
-            num_bytes = views["bytes"][i]
-            views["inline"][i] = 0
-            views["inline"][i, :num_bytes] = self.runs[run[i]][start[i] : start[i] + num_bytes]
+        short = np.flatnonzero(views["bytes"] <= INLINE)
+        short = short[np.argsort(run[short], kind="stable")]
+        cuts = np.searchsorted(run[short], np.arange(len(self.runs) + 1))
+        for number in np.flatnonzero(np.diff(cuts)):
+            here, data = short[cuts[number] : cuts[number + 1]], self.runs[number]
+            found = data[np.minimum(start[here, None] + np.arange(INLINE), len(data) - 1)]  # (n, 12)
+            views["inline"][here] = np.where(np.arange(INLINE) < views["bytes"][here, None], found, 0)
         segments = pa.Array.from_buffers(pa.binary_view(), len(views), [None, pa.py_buffer(views), *self.buffers])
         joined = segments.cast(pa.large_binary(), memory_pool=pa.system_memory_pool()).buffers()[2]
         return np.frombuffer(joined, dtype=self.dtype, count=int(length.sum())).reshape(-1, self.width)

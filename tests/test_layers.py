@@ -38,9 +38,9 @@ def test_prep_never_imports_torch() -> None:
 def test_the_trainer_takes_the_format_and_nothing_else_of_prep() -> None:
     named = set().union(*(modules_named_in(path) for path in (ROOT / "train").glob("*.py")))
     of_prep = {name for name in named if name.partition(".")[0] == "prep"}
-    assert of_prep == {"prep.shard", "prep.shard.batches", "prep.shard.steps"}
+    assert of_prep == {"prep.shard", "prep.shard.batches", "prep.shard.files", "prep.shard.metrics", "prep.shard.steps"}
 
 
 def test_the_format_needs_numpy_and_the_standard_library_only() -> None:
-    loaded = loaded_by("import prep.shard.batches, prep.shard.steps")
+    loaded = loaded_by("import prep.shard.batches, prep.shard.files, prep.shard.metrics, prep.shard.steps")
     assert {name for name in loaded if name not in sys.stdlib_module_names} == {"prep", "numpy"}

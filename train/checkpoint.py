@@ -17,14 +17,14 @@ import os
 import pickle
 import re
 import warnings
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from prep.shard.files import write_atomically
 from train.model import GPT, ModelConfig
 
 STAGES = {"mid": "mid_checkpoints", "sft": "chatsft_checkpoints"}
@@ -85,21 +85,8 @@ def read_meta(root: Path, step: int) -> Meta:
         meta: Meta = json.loads(path.read_text(encoding="utf-8"))
         meta["model_config"].items()
     except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise ValueError(f"{path} is not a checkpoint's meta with a model_config ({error})") from None
+        raise ValueError(f"{path} is no meta with a model_config ({error}): remove it, or give another --out") from None
     return meta
-
-
-def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:
-    """A reader sees the whole file or none, even after a power cut."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with open(temporary, "wb") as file:
-        write(file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    os.fsync(folder)
-    os.close(folder)
 
 
 def remove_run(root: Path) -> None:
@@ -169,6 +156,8 @@ def load_optimizers(root: Path, step: int, optimizers: tuple[Optimizer, ...]) ->
     path = root / f"optim_{step:06d}_rank0.pt"
     if (root / f"optim_{step:06d}_rank1.pt").exists():
         raise ValueError(f"{path} is one part of several (a rank1 lies beside it): cut up, it can't be used")
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} not found: remove the meta beside it to go on from the checkpoint before")
     saved = read_tensors(path)
     if not isinstance(saved, list) or len(saved) != len(optimizers):
         raise ValueError(f"{path} does not hold [AdamW, Muon], as 2025-12 writes them: its state can't be used")

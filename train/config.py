@@ -69,8 +69,8 @@ class Config:
 
 # what makes a run another run; everything else (ranks, micro-batches, device, what is logged) may change when resuming
 IDENTITY = (
-    *("mode", "split", "attention", "base", "base_step", "base_optimizer", "num_epochs", "num_iterations", "seed"),
-    *("embedding_lr", "unembedding_lr", "matrix_lr", "weight_decay", "init_lr_frac", "warmdown_ratio"),
+    *("mode", "split", "val_split", "attention", "base_optimizer", "num_epochs", "num_iterations", "eval_tokens"),
+    *("embedding_lr", "unembedding_lr", "matrix_lr", "weight_decay", "init_lr_frac", "warmdown_ratio", "seed"),
 )
 POSITIVE = "depth device_batch_size total_batch_size num_iterations num_epochs eval_tokens save_every"
 
@@ -103,6 +103,10 @@ def parse_args(argv: Sequence[str] | None = None) -> Config:
             parser.error(f"--{name.replace('_', '-')} is {value}, it has to be {least}")
     if config.base is None and (config.base_step is not None or config.base_optimizer):
         parser.error("--base-step and --base-optimizer are about --base: give that too, or leave them out")
+    if config.num_iterations is not None and config.num_epochs != 1:
+        parser.error("--num-iterations and --num-epochs both say how long: give one of them")
     if config.warmdown_ratio > 1:
         parser.error(f"--warmdown-ratio is {config.warmdown_ratio}, it is a part of 1")
+    if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0":  # what was to be replaced is replaced by now
+        config = replace(config, resume="auto")
     return config

@@ -59,6 +59,7 @@ def stop_signals() -> list[float]:
     seen: list[float] = []
 
     def note(number: int, frame: Any) -> None:
+        os.write(2, b"" if seen else b"stopping after this step, with a checkpoint\n")
         seen.append(time.monotonic())
         if seen[-1] > seen[0] + 5:
             leave(128 + number)
@@ -75,7 +76,9 @@ def start_ranks(device_name: str) -> Iterator[Ranks]:
     try:
         device, rank, world_size = torch.device("cpu"), 0, int(os.environ.get("WORLD_SIZE", "1"))
         if device_name != "cpu" and torch.cuda.is_available():
-            device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+            device, num_gpus = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))), torch.cuda.device_count()
+            if device.index >= num_gpus:
+                raise ValueError(f"rank {device.index} of this machine has no GPU: give --nproc-per-node {num_gpus}")
             torch.cuda.set_device(device)
             torch.set_float32_matmul_precision("high")  # TF32, as nanochat
         elif device_name == "cuda":

@@ -3,9 +3,7 @@ What a run says: a line a step, metrics.jsonl, and a table at the end.
 
     step 00100/02000 (5.00%) | loss: 2.345678 | lrm: 1.00 | dt: 245.32ms | tok/sec: 2,137,856 | mfu: 45.67 | ...
 
-metrics.jsonl has one object a step, written as the step ends; `val_bpb` in it was measured after that step,
-`val_bpb_before` in the first one before training. A resumed run first drops what was logged after its checkpoint, so
-the file never tells of a step twice.
+What stands in metrics.jsonl, and how a resumed run goes on with it, is `prep.shard.metrics`.
 """
 
 import importlib
@@ -16,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-Record = dict[str, Any]
+from prep.shard.metrics import Record, first_and_last, from_to, keep_steps
 
 # dense bfloat16 FLOP/s of a device, by a part of its name; the first that occurs counts
 PEAK_FLOPS = {
@@ -34,17 +32,16 @@ def peak_flops(name: str) -> float:
 class Metrics:
     """Rank 0's; on other ranks it stays silent."""
 
-    def __init__(self, path: Path, first_step: int, is_main: bool) -> None:
+    def __init__(self, path: Path, is_main: bool) -> None:
         self.path, self.is_main = path, is_main
         self.records: list[Record] = []
-        if is_main:
-            lines = path.read_bytes().split(b"\n") if path.is_file() else [b""]
-            records = map(json.loads, lines[:-1])  # what follows the last newline was cut by a kill
-            self.records = [record for record in records if record["step"] < first_step]
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text("".join(json.dumps(record) + "\n" for record in self.records))
-        self.total_seconds = sum(record["dt"] for record in self.records)
+        self.total_seconds = 0.0
         self.remote: Any = None
+
+    def keep(self, num_steps: int) -> None:
+        """Go on after the first steps of an earlier run."""
+        self.records = keep_steps(self.path, num_steps) if self.is_main else []
+        self.total_seconds = sum(record["dt"] for record in self.records)
 
     def connect(self, logger: str, run: str, config: Record) -> None:
         """Send the same to wandb or trackio; a run named dummy stays here."""
@@ -81,25 +78,10 @@ class Metrics:
             self.remote.finish()
 
 
-def first_and_last(records: list[Record], key: str) -> dict[str, tuple[float, float]]:
-    """{source: (first, last)} of what the records say by source under `key`, or before training under `key` + "_before\""""
-    out: dict[str, tuple[float, float]] = {}
-    for record in records:
-        for by_name in (record.get(f"{key}_before"), record.get(key)):
-            for name, value in (by_name or {}).items():
-                out[name] = (out[name][0] if name in out else value, value)
-    return out
-
-
-def measured_bpb(records: list[Record]) -> list[float]:
-    """Bits per byte on val of each evaluation, the one before training first"""
-    return [record[key] for record in records for key in ("val_bpb_before", "val_bpb") if key in record]
-
-
 def closing_table(records: list[Record]) -> Iterator[str]:
     """Lines: train loss and bits per byte on val of each source, first and last"""
     yield f"  {'source':<24}{'train loss':>20}{'val bpb':>20}"
     loss, bpb = (first_and_last(records, key) for key in ("loss_by_source", "val_bpb_by_source"))
     for name in sorted(loss.keys() | bpb.keys()):
-        cells = ["{:.4f} -> {:.4f}".format(*found[name]) if name in found else "-" for found in (loss, bpb)]
+        cells = [from_to(found[name]) if name in found else "-" for found in (loss, bpb)]
         yield f"  {name:<24}{cells[0]:>20}{cells[1]:>20}"

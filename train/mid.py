@@ -12,6 +12,7 @@ Everything it writes lies in runs/<name of the shards>/mid_checkpoints/d<depth>/
 
 import hashlib
 import math
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
@@ -22,14 +23,16 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from prep.shard import Array
-from prep.shard.steps import micro_batches
+from prep.shard.files import Lock
+from prep.shard.metrics import from_to, measured_bpb
+from prep.shard.steps import FILLER, micro_batches
 from train.checkpoint import remove_run, save_checkpoint, steps_in
 from train.config import parse_args
 from train.distributed import Ranks, start_ranks, stop_signals
 from train.evaluate import evaluate, ratios
 from train.loader import prefetch
 from train.loss import BatchLoss
-from train.metrics import Metrics, closing_table, measured_bpb, peak_flops
+from train.metrics import Metrics, closing_table, peak_flops
 from train.optimizer import set_step
 from train.preview import preview
 from train.schedule import lr_multiplier
@@ -106,8 +109,8 @@ def save(run: Run, step: int, metrics: Metrics, ranks: Ranks) -> None:
         if not all(weight.isfinite().all() for weight in run.model.parameters()):
             raise ValueError(f"the update of step {step - 1} left weights that are not finite: it is not saved")
         T, G = run.split.max_seq_len, run.plan.rows_per_step
-        tokenizer, bpb = run.split.manifest["tokenizer"]["sha256"], measured_bpb(metrics.records)
-        meta = {"val_bpb": bpb[-1] if bpb else None, "user_config": asdict(run.config)}
+        tokenizer = run.split.manifest["tokenizer"]["sha256"]
+        meta = {"val_bpb": metrics.records[-1].get("val_bpb"), "user_config": asdict(run.config)}
         meta |= {"device_batch_size": run.device_batch, "max_seq_len": T, "total_batch_size": G * T}
         meta["midprep"] = {"identity": run.identity, "tokenizer_sha256": tokenizer}
         ranks.say(f"saved {save_checkpoint(run.root, step, run.model, run.optimizers, meta)}")
@@ -115,20 +118,25 @@ def save(run: Run, step: int, metrics: Metrics, ranks: Ranks) -> None:
 
 
 def say_how_it_ended(run: Run, metrics: Metrics) -> None:
-    config, num_steps, step, out = run.config, run.plan.num_steps, steps_in(run.root)[-1], run.root.parent.parent
-    num_tokens = step * run.plan.rows_per_step * run.split.max_seq_len
+    config, num_steps, step = run.config, run.plan.num_steps, steps_in(run.root)[-1]
+    num_fillers = int((run.plan.rows_of_step(step - 1) == FILLER).sum())
+    num_tokens = (step * run.plan.rows_per_step - num_fillers) * run.split.max_seq_len
     bpb, how = measured_bpb(metrics.records), "finished" if step == num_steps else "stopped"
     rows = {"steps": f"{step} of {num_steps}", "tokens": f"{num_tokens:,}"}
     rows |= {"time": f"{metrics.total_seconds / 60:.2f}m", "checkpoint": f"{run.root}/model_{step:06d}.pt"}
-    rows |= {"val bpb": f"{bpb[0]:.4f} -> {bpb[-1]:.4f}"} if bpb else {}
+    rows |= {"val bpb": from_to(bpb) + " before the first step" * (len(bpb) == 1)} if bpb else {}
     lines = [f"  {name:<12}{value}" for name, value in (rows | {"metrics": str(metrics.path)}).items()]
     print("\n".join([f"\n{config.mode} run {how}", *lines, *closing_table(metrics.records)]))
     if how == "stopped":
-        print(f"\ngo on with the same command: it continues at step {step}")
+        but = " but --resume never" * (config.resume == "never")
+        print(f"\ngo on with the same command{but}: it continues at step {step}")
     elif config.mode == "mid":
-        print(f"\nnext: torchrun train/mid.py --shards {config.shards} --mode sft --base {out}")
+        out = f" --out {config.out}" if config.out else ""
+        print(f"\nnext: torchrun {sys.argv[0]} --shards {config.shards} --mode sft --base {run.root}{out}")
     else:
-        print(f"\nnext, in nanochat: NANOCHAT_BASE_DIR={out.resolve()} python -m scripts.chat_cli -i sft")
+        print(
+            f"\nnext, in nanochat: NANOCHAT_BASE_DIR={run.root.resolve().parents[1]} python -m scripts.chat_cli -i sft"
+        )
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -137,15 +145,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         run = set_up(config, ranks)
         if config.dry_run:
             return ranks.say(preview(run, ranks))
-        if config.resume == "never" and ranks.rank == 0:
-            remove_run(run.root)
-        metrics = Metrics(run.root / "metrics.jsonl", run.first_step, ranks.rank == 0)
-        metrics.connect(config.logger, config.run, asdict(config))
-        if run.first_step:
-            ranks.say(f"resuming {run.root} at step {run.first_step} of {run.plan.num_steps}")
-        train(run, ranks, metrics)
-        metrics.close()
-        return say_how_it_ended(run, metrics) if ranks.rank == 0 else None
+        refusal = f"another process trains in {run.root}", "give another --out"
+        with Lock(run.root / ".lock", *refusal) if ranks.rank == 0 else nullcontext():
+            metrics = Metrics(run.root / "metrics.jsonl", ranks.rank == 0)
+            metrics.connect(config.logger, config.run, asdict(config))
+            if config.resume == "never" and ranks.rank == 0:
+                remove_run(run.root)
+            metrics.keep(run.first_step)
+            if run.first_step:
+                how = "resuming" if run.first_step < run.plan.num_steps else "nothing is left to train:"
+                ranks.say(f"{how} {run.root} at step {run.first_step} of {run.plan.num_steps}")
+            train(run, ranks, metrics)
+            metrics.close()
+            return say_how_it_ended(run, metrics) if ranks.rank == 0 else None
 
 
 if __name__ == "__main__":

@@ -1,17 +1,16 @@
 """
 `--dry-run`: everything of a run but its training, from the numbers the run itself will use.
 
-    steps      13 of 131,072 tokens: 64 rows, the last one 18 and 46 of padding
-    targets    a step: 40,212 to 129,870, mean 121,345
-    lr         1.00 at 0 %, 1.00 at 50 %, 1.00 at 80 %, 0.38 at the last step
-    first row  <|bos|><|user_start|>2+2?<|user_end|><|assistant_start|>[4<|assistant_end|>]     [..] trains
+    steps      13 of 131,072 tokens: 64 rows, the last 18
+    targets    1,577,485; a step 40,212 to 129,870, mean 121,345
+    row 0, what trains in brackets: <|bos|><|user_start|>2+2?<|user_end|><|assistant_start|>[4<|assistant_end|>]
 """
 
 import numpy as np
 
-from prep.shard.batches import read_batch
 from prep.shard.steps import FILLER, step_sums
 from train.distributed import Ranks
+from train.loader import make_batch
 from train.optimizer import memory_bytes
 from train.schedule import NUMBERS_KEPT, lr_multiplier
 from train.setup import Run
@@ -48,8 +47,11 @@ def first_rows(run: Run) -> list[str]:
     """The first micro-batch as text, the first tokens of each row, what trains in brackets"""
     pieces, marks, out = run.shards.vocabulary(), {1: b"[", -1: b"]", 0: b""}, []
     rows = run.plan.rows_of_step(0)[: run.device_batch]
-    for row, ids, targets in zip(rows, *read_batch(run.split, rows, run.config.mode), strict=True):
-        change = np.diff(np.concatenate([[0, 0], targets >= 0]))  # of each token: it trains, unlike the one before
+    batch = make_batch(run.split, rows, run.config.mode, run.config.isolated)
+    trains = np.zeros(batch.inputs.shape, dtype=np.int64)
+    np.put(trains, batch.positions[batch.labels >= 0], 1)
+    for row, ids, targets in zip(rows, batch.inputs, trains, strict=True):
+        change = np.diff(np.concatenate([[0, 0], targets]))  # of each token: it trains, unlike the one before
         pairs = list(zip(ids.tolist(), change.tolist(), strict=False))[:SHOWN_TOKENS]
         text = b"".join(marks[c] + pieces.get(token, b"?") for token, c in pairs).decode(errors="replace")
         shown = "".join(c if c.isprintable() or c == "\n" else f"\\x{ord(c):02x}" for c in text)  # drives no terminal

@@ -7,6 +7,7 @@ What can be refused is refused here, in one line: a mask that is not there, a ba
 tokenizer than the model's, another run in the same place, ranks that see different shards.
 """
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -55,12 +56,13 @@ def set_up(config: Config, ranks: Ranks) -> Run:
         raise ValueError(f"--depth {config.depth}, but --base {base[0]} has {depth} layers: leave --depth out")
     root = Path(config.out or f"runs/{shards.root.resolve().name}") / STAGES[config.mode] / f"d{depth}"
     identity = {name: getattr(config, name) for name in IDENTITY} | {"depth": depth, "shards": manifest["fingerprint"]}
-    identity |= {"rows_per_step": plan.rows_per_step, "num_steps": plan.num_steps}
+    identity |= {"rows_per_step": plan.rows_per_step, "num_steps": plan.num_steps, "base": base and name_of(*base)}
     if base and base[0].resolve() == root.resolve():
         raise ValueError(f"--base {base[0]} is where this run would write its own checkpoints: give another --out")
     first_step = find_run(root, identity, config.resume)
-    flags = json.dumps([asdict(replace(config, shards="")), depth, first_step, device_batch])
-    ranks.check_same(flags=flags, shards=json.dumps(manifest, sort_keys=True))
+    flags = json.dumps([asdict(replace(config, shards="")), depth, device_batch])
+    same = {"flags": flags, "shards": json.dumps(manifest, sort_keys=True)}
+    ranks.check_same(**same, **{"checkpoints in --out (a file system that all nodes see)": str(first_step)})
 
     source = (root, first_step) if first_step else base
     if source:
@@ -82,6 +84,11 @@ def set_up(config: Config, ranks: Ranks) -> Run:
         eval_rows=plan_evaluation(config, shards, plan, ranks), first_step=first_step, model=model,
         optimizers=optimizers, compiled=on_gpu if config.compile is None else config.compile,
     )  # fmt: skip
+
+
+def name_of(root: Path, step: int) -> str:
+    """The same for the same checkpoint, however its path is written; another one for one that was trained again"""
+    return f"step {step}, {hashlib.sha256((root / f'meta_{step:06d}.json').read_bytes()).hexdigest()[:12]}"
 
 
 def open_build(config: Config) -> tuple[Shards, Split]:
@@ -110,7 +117,7 @@ def plan_run(config: Config, split: Split, ranks: Ranks) -> tuple[Plan, int]:
 
 def plan_evaluation(config: Config, shards: Shards, plan: Plan, ranks: Ranks) -> Array:
     """Rows of the val split that an evaluation reads; none where there is nothing to evaluate on."""
-    if config.eval_every == 0 or config.val_split not in shards.splits:
+    if config.eval_every == 0 or (config.val_split == "val" and "val" not in shards.splits):
         ranks.say("no evaluation" + (f": {shards.root} has no {config.val_split}" if config.eval_every else ""))
         return np.empty(0, dtype=np.int64)
     val = shards.split(config.val_split)
