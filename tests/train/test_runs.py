@@ -17,6 +17,8 @@ import torch
 from conftest import TINY, command, environment, losses, records, run, run_here
 from shards_factory import random_rows, write_build
 
+from prep.shard.files import Lock
+
 
 def test_a_run_says_its_plan_and_writes_a_line_and_an_object_a_step(
     build: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -380,3 +382,76 @@ def test_a_logger_that_is_not_installed_is_named(
     monkeypatch.setitem(sys.modules, "wandb", None)
     line = error_of("--shards", build, *TINY, "--out", tmp_path, "--run", "first")
     assert line == "error: --run first wants wandb, which is not installed: pip install wandb"
+
+
+def test_a_run_that_is_being_trained_is_left_alone(build: Path, tmp_path: Path, error_of: Callable[..., str]) -> None:
+    flags = ["--shards", build, "--out", tmp_path, *TINY, "--num-iterations", 2]
+    run_here(*flags)
+    before = records(tmp_path)
+    with Lock(tmp_path / "mid_checkpoints/d1/.lock", "", ""):
+        assert "another process trains in" in error_of(*flags, "--resume", "never")
+    assert records(tmp_path) == before
+    run_here(*flags, "--resume", "never")  # the lock goes with the run that held it
+
+
+def test_what_is_replaced_goes_when_all_else_is_ready(
+    build: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error_of: Callable[..., str]
+) -> None:
+    flags = ["--shards", build, "--out", tmp_path, *TINY, "--num-iterations", 2]
+    run_here(*flags)
+    before = records(tmp_path)
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    assert "wandb" in error_of(*flags, "--resume", "never", "--run", "mine")
+    assert records(tmp_path) == before
+    assert (tmp_path / "mid_checkpoints/d1/model_000002.pt").is_file()
+
+
+def test_a_restart_by_torchrun_never_replaces_what_it_restarts(
+    build: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--shards", build, "--out", tmp_path, *TINY, "--num-iterations", 4, "--save-every", 2]
+    run_here(*flags)
+    for path in (tmp_path / "mid_checkpoints/d1").glob("*_000004*"):
+        path.unlink()
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    capsys.readouterr()
+    run_here(*flags, "--resume", "never")
+    assert "at step 2 of 4" in capsys.readouterr().out
+
+
+def test_a_base_is_known_by_its_checkpoint_and_not_by_its_path(
+    build: Path, tmp_path: Path, error_of: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mid = ["--shards", build, "--out", tmp_path, *TINY]
+    sft = ["--shards", build, "--out", tmp_path, *TINY, "--num-iterations", 1, "--mode", "sft", "--base"]
+    run_here(*mid, "--num-iterations", 2)
+    run_here(*sft, tmp_path)
+    monkeypatch.chdir(tmp_path.parent)
+    run_here(*sft, f"{tmp_path.name}/mid_checkpoints/")  # the same, written in another way: nothing is left to train
+    run_here(*mid, "--num-iterations", 2, "--seed", 7, "--resume", "never")
+    assert "holds a run with base step 2, " in error_of(*sft, tmp_path)
+
+
+def test_a_broken_line_of_the_metrics_is_named(build: Path, tmp_path: Path, error_of: Callable[..., str]) -> None:
+    flags = ["--shards", build, "--out", tmp_path, *TINY, "--num-iterations", 3]
+    run_here(*flags)
+    path = tmp_path / "mid_checkpoints/d1/metrics.jsonl"
+    whole = path.read_bytes()
+    for line in (b'{"step": 2, "num\n', b'{"note": 3}\n', b"3\n"):
+        path.write_bytes(whole + line)
+        assert f"{path}, line 4 is no record of a step" in error_of(*flags)
+        assert path.read_bytes() == whole + line
+
+
+def test_a_checkpoint_tells_what_was_measured_of_it_alone(build: Path, tmp_path: Path) -> None:
+    run_here("--shards", build, "--out", tmp_path, *TINY, "--num-iterations", 2, "--save-every", 1, "--eval-every", 2)
+    metas = [json.loads((tmp_path / f"mid_checkpoints/d1/meta_{step:06d}.json").read_text()) for step in (1, 2)]
+    assert metas[0]["val_bpb"] is None  # of that checkpoint nothing was measured
+    assert metas[1]["val_bpb"] == records(tmp_path)[-1]["val_bpb"]
+
+
+def test_tokens_of_the_summary_are_those_of_rows_that_there_are(
+    build: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_here("--shards", build, "--out", tmp_path, *TINY)  # 43 rows, 8 a step: the last step has 3
+    assert f"{'tokens':<12}{43 * 16:,}" in capsys.readouterr().out
