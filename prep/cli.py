@@ -163,7 +163,7 @@ app.command("try")(cli_try.try_rows)
 app.command("tasks")(cli_about.tasks)
 app.command("mixtures")(cli_about.mixtures)
 app.command("doctor")(cli_about.doctor)
-app.command("selftest", hidden=True)(cli_about.selftest)
+app.command("selftest")(cli_about.selftest)
 app.add_typer(cli_tokenizer.app, name="tokenizer")
 
 

@@ -174,19 +174,17 @@ def report(
     output: Annotated[Path, typer.Option("-o", "--output", help="The page to write.")] = Path("report.html"),
     run: Annotated[Path | None, typer.Option(help="Directory of a run on this build: its losses, too.")] = None,
     split_name: SplitName = "train",
-    as_json: Json = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Say what was written as JSON.")] = False,
 ) -> None:
     """One HTML page about a build, which opens from disk and needs nothing else."""
     from prep.report import make_page, open_report
+    from prep.shard.files import write_atomically
     from prep.stats import size
 
+    if output.is_dir():
+        raise ValueError(f"-o {output} is a directory: give the file to write, as report.html.")
     page = make_page(open_report(root, split_name), run).encode("utf-8", "backslashreplace")
-    temporary = output.with_name(f".{output.name}.tmp")
-    try:
-        temporary.write_bytes(page)
-        temporary.replace(output)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_atomically(output, lambda file: file.write(page))
     print(json.dumps({"page": str(output), "bytes": len(page)}) if as_json else f"{output}: {size(len(page))}")
 
 

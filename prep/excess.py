@@ -89,15 +89,17 @@ def _split(
     pieces: Array, long: Array, runs: list[RunFiles], tokenizer: Tokenizer, max_seq_len: int
 ) -> dict[int, list[int]]:
     """{place of a piece: where to cut it} for the pieces that are too long"""
-    starts = [tokenizer.special_tokens[name] for name in ("<|user_start|>", "<|assistant_start|>")]
+    names = [tokenizer.special_tokens[name] for name in ("<|user_start|>", "<|assistant_start|>")]
     points = {}
-    for place in long.tolist():
-        piece = pieces[place]
-        files = runs[piece["source"]]
-        block = int(np.searchsorted(files.starts, piece["index"], side="right")) - 1
-        run = read_run(files.paths[block])
-        first = int(offsets(run.lengths)[int(piece["index"]) - int(files.starts[block])])
-        tokens = run.tokens[first : first + int(piece["length"])]
-        # text never encodes to a special token, so these are the message starts and nothing else
-        points[place] = split_points(len(tokens), np.flatnonzero(np.isin(tokens, starts)), max_seq_len)
+    for source, files in enumerate(runs):
+        mine = long[pieces["source"][long] == source]
+        blocks = np.searchsorted(files.starts, pieces["index"][mine].astype(np.int64), side="right") - 1
+        for block in np.unique(blocks):
+            run, here = read_run(files.paths[block]), mine[blocks == block]
+            first = offsets(run.lengths)[pieces["index"][here].astype(np.int64) - files.starts[block]]
+            # text never encodes to a special token, so these are the message starts and nothing else
+            starts = np.flatnonzero(np.isin(run.tokens, names))
+            for place, a, b in zip(here.tolist(), first, first + pieces["length"][here], strict=True):
+                inside = starts[np.searchsorted(starts, a) : np.searchsorted(starts, b)] - a
+                points[place] = split_points(int(b - a), inside, max_seq_len)
     return points

@@ -217,7 +217,9 @@ def command(
         nodes, per_node = world_size // RANKS_PER_NODE, RANKS_PER_NODE
     words = ["torchrun", *(["--nnodes", str(nodes), "--rdzv-backend", "c10d"] if nodes > 1 else [])]
     words += ["--rdzv-endpoint", "HOST:29500"] if nodes > 1 else []
-    words += ["--nproc-per-node", str(per_node), "train/mid.py", "--shards", str(root)]
+    words += ["--nproc-per-node", str(per_node)]
+    words += ["train/mid.py"] if Path("train/mid.py").is_file() else ["-m", "train.mid"]  # in a checkout, and anywhere
+    words += ["--shards", str(root)]
     words += ["--split", split.name] if split.name != "train" else []
     words += ["--mode", "sft", "--base", f"runs/{root.resolve().name}"] if mode == "sft" else ["--depth", str(depth)]
     words += ["--num-epochs", f"{epochs:g}"] if epochs != 1 else []

@@ -83,7 +83,7 @@ def make_page(report: Report, run: Path | None) -> str:
         ("samples", "Conversations", lambda: report_build.samples(report)),
         ("overlap", "Duplicates and overlap", lambda: report_build.overlap(report)),
         ("rejected", "Rejected rows", lambda: report_build.rejected(report)),
-        ("run", "The run", lambda: report_run.run_section(run) if run else ""),
+        ("run", "The run", lambda: report_run.run_section(report.shards, run) if run else ""),
         ("launch", "Launch", lambda: report_training.launch(report)),
         ("built", "How it was built", lambda: report_build.built(report)),
     ]

@@ -2,21 +2,23 @@
 The section of a report about a run, from its metrics.jsonl: loss, bits per byte, learning rate, speed, and by source.
 """
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from prep.report_charts import Tick, esc, line, plot, table
-from prep.shard import Array
+from prep.shard import Array, Shards
 from prep.shard.metrics import first_and_last
 from prep.watch import find_metrics, read_records
 
 POINTS = 600  # of a curve; more steps are averaged
 
 
-def run_section(run: Path) -> str:
+def run_section(shards: Shards, run: Path) -> str:
     path = find_metrics(run)
+    check_same_build(path.parent, shards)
     records = read_records(path)
     if not records:
         raise ValueError(f"{path} holds no step yet: wait for the first one, or leave out --run.")
@@ -38,8 +40,21 @@ def run_section(run: Path) -> str:
         f"<p>{len(records):,} of {last['num_steps']:,} steps, {tokens:,.0f} tokens. The loss went from "
         f'{records[0]["loss"]:.4f} to {last["loss"]:.4f}.</p><div class="two">{"".join(charts)}</div>'
         + table(["Source", "Loss, first", "last", "Val bpb, first", "last"], rows, "Losses and bits per byte by source")
-        + f'<p class="note">From {esc(path.name)} of {esc(path.parent.name)}.</p>'
+        + f'<p class="note">From {esc("/".join(path.parts[-3:]))}.</p>'
     )
+
+
+def check_same_build(folder: Path, shards: Shards) -> None:
+    """ValueError if the checkpoints beside the metrics are of a run on another build"""
+    for meta in sorted(folder.glob("meta_*.json"))[-1:]:
+        about = json.loads(meta.read_text(encoding="utf-8"))
+        theirs = about.get("midprep", {}).get("identity", {}).get("shards", "")
+        ours = shards.manifest["fingerprint"]
+        if theirs and theirs != ours:
+            raise ValueError(
+                f"{folder} is a run on another build (fingerprint {theirs[:12]}), {shards.root} has {ours[:12]}: give the "
+                "directory of a run on this one."
+            )
 
 
 def series(records: list[dict[str, Any]], key: str) -> Array:

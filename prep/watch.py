@@ -1,7 +1,7 @@
 """
 Watch a run from its metrics.jsonl, on this machine or on a copy that grows.
 
-    mid  1,204 of 2,000 steps (60.2%)  loss 1.8342  bpb 0.7123  2.14M tok/s  lr x 1.00  6:41 left
+    1,204 of 2,000 steps (60.2%)  loss 1.8342  bpb 0.7123  2.14M tok/s  lr x 1.00  6:41 left
 
 In a terminal a live view with curves; elsewhere a plain line a new step. The file is read on from where it ended; when a
 resumed run has rewritten it, from its beginning.
@@ -26,12 +26,15 @@ if TYPE_CHECKING:
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 RECENT = 50  # steps whose speed says how long the rest takes
+SILENCE = 300.0  # seconds after which a run that is not finished is said to be silent
 
 
 def find_metrics(run: Path) -> Path:
     """The metrics.jsonl of a run: the file itself, or the newest one in the directory. FileNotFoundError if there is none."""
-    if run.is_file():
+    if run.is_file() and run.suffix == ".jsonl":
         return run
+    if run.is_file():
+        raise ValueError(f"{run} is no metrics.jsonl: give that file, or the directory of a run.")
     found = sorted(run.rglob("metrics.jsonl"), key=lambda path: path.stat().st_mtime)
     if not found:
         raise FileNotFoundError(
@@ -45,18 +48,21 @@ class Tail:
 
     def __init__(self, path: Path) -> None:
         self.path, self.place, self.inode = path, 0, -1
+        self.last = b""  # the line before `place`: where it stands no more, the file was cut and grew again
         self.records: list[Record] = []
 
     def read(self) -> list[Record]:
         """Read what is new; returns all records. A last line that is not whole waits for the next time."""
         with open(self.path, "rb") as file:
             status = os.fstat(file.fileno())
-            if status.st_size < self.place or status.st_ino != self.inode:
-                self.place, self.inode, self.records = 0, status.st_ino, []
+            file.seek(max(0, self.place - len(self.last)))
+            if file.read(len(self.last)) != self.last or status.st_ino != self.inode:
+                self.place, self.inode, self.last, self.records = 0, status.st_ino, b"", []
             file.seek(self.place)
             data = file.read()
         whole = data[: data.rfind(b"\n") + 1]
         self.place += len(whole)
+        self.last = whole[whole.rfind(b"\n", 0, -1) + 1 :] or self.last
         for line in whole.splitlines():
             record = _parse(line)
             if record is not None:
@@ -121,6 +127,8 @@ def line(found: dict[str, Any]) -> str:
         return f"{visible(found['metrics'])}: no step yet"
     bpb = f"  bpb {found['val_bpb']:.4f}" if found["val_bpb"] is not None else ""
     left = f"{clock(found['seconds_left'])} left" if found["seconds_left"] else f"finished in {clock(found['seconds'])}"
+    if found["seconds_left"] and found["seconds_since"] > SILENCE:
+        left += f", nothing new for {clock(found['seconds_since'])}"
     return (
         f"{found['steps_done']:,} of {found['num_steps']:,} steps ({found['share_done']:.1%})  loss {found['loss']:.4f}{bpb}  "
         f"{short(round(found['tokens_per_second']))} tok/s  lr x {found['lr_multiplier']:.2f}  {left}"

@@ -359,8 +359,11 @@ def test_too_many_bad_rows_stop_the_build_and_three_are_shown(tmp_path: Path, to
 
 def test_a_split_of_which_nothing_is_left_is_an_error(tmp_path: Path, toy: Tokenizer) -> None:
     write_lines(tmp_path / "bad.jsonl", [{"messages": []}])
-    with pytest.raises(ValueError, match="no conversation of the train split is valid"):
+    with pytest.raises(ValueError, match=r"no conversation of the train split is left \(chat: no messages 1\)"):
         build_mixture(tmp_path, {"train": [{"task": "chat", "path": "bad.jsonl"}]}, toy, max_rejected=1.0)
+    spelling = {"train": [{"task": "simple_spelling", "size": 9}]}
+    with pytest.raises(ValueError, match=r"no conversation of the train split is left \(simple_spelling: too long 9\)"):
+        build_mixture(tmp_path, spelling, toy, max_seq_len=8, excess_length_strategy="drop")
 
 
 def test_own_conversations_come_from_parquet_as_from_json_lines(tmp_path: Path, toy: Tokenizer) -> None:

@@ -83,6 +83,15 @@ def page(root: Path, run: Path) -> Path:
     return output
 
 
+def test_a_run_on_another_build_is_refused(root: Path, wrapped: Path, run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path, dirs_exist_ok=True)
+    meta = {"midprep": {"identity": {"shards": open_shards(wrapped).manifest["fingerprint"]}}}
+    (tmp_path / "meta_000080.json").write_text(json.dumps(meta))
+    with pytest.raises(ValueError, match="is a run on another build"):
+        make_page(open_report(root, "train"), tmp_path)
+    assert make_page(open_report(wrapped, "train"), tmp_path)
+
+
 def train_of(root: Path) -> Split:
     return open_shards(root).split("train")
 

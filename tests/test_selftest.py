@@ -13,7 +13,6 @@ def test_this_installation_is_exact() -> None:
     assert [line.split()[:2] for line in done.stdout.splitlines()] == [
         [name, "exact"] for name in ("encoders", "renderer", "shards", "loss")
     ]
-    assert "selftest" not in midprep("--help").stdout
 
 
 def test_an_engine_that_differs_fails_it(monkeypatch: pytest.MonkeyPatch) -> None:

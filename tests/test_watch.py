@@ -64,6 +64,19 @@ def test_a_resumed_run_that_rewrites_the_file_is_read_from_its_beginning(metrics
     assert [one["loss"] for one in tail.read()] == [9.0, 9.0, 9.0]
 
 
+def test_a_file_that_was_cut_and_grew_longer_again_is_read_from_its_beginning(metrics: Path) -> None:
+    tail = watch.Tail(metrics)
+    tail.read()
+    write(metrics, [record(i, loss=9.0) for i in range(9)])
+    assert [one["loss"] for one in tail.read()] == [9.0] * 9
+
+
+def test_a_file_that_is_no_metrics_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("hello\n")
+    with pytest.raises(ValueError, match=r"README.md is no metrics.jsonl"):
+        watch.find_metrics(tmp_path / "README.md")
+
+
 def test_a_step_that_is_told_twice_counts_once(metrics: Path) -> None:
     write(metrics, [record(0), record(1), record(2), record(1, loss=7.0)], end='{"step": 2, "lo')
     assert [(one["step"], one["loss"]) for one in watch.read_records(metrics)] == [(0, 4.0), (1, 7.0)]

@@ -74,7 +74,7 @@ def find_run(root: Path, identity: dict[str, Any], resume: str) -> int:
         return 0
     for name, value in identity.items():
         if (theirs := ours["identity"].get(name)) != value:
-            found = f"{root} holds a run with {name} {theirs}, this one has {value}"
+            found = f"{root} holds a run with {name} {theirs!s:.24}, this one has {value!s:.24}"
             raise ValueError(f"{found}: give another --out, or --resume never to replace it")
     return steps[-1]
 

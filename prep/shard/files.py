@@ -5,12 +5,15 @@ Files that are whole or not there, and directories that one process at a time wr
     .lock               held while a process writes the directory; the kernel drops it with the process
 """
 
+import errno
 import fcntl
 import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any, Self
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
@@ -24,6 +27,8 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
         os.replace(temporary, path)
         sync_folder(path.parent)
     except (OSError, RuntimeError) as error:  # what torch.save raises where a disk is full is a RuntimeError
+        if isinstance(error, OSError) and error.errno not in FULL:
+            raise
         reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
         free = shutil.disk_usage(path.parent).free
         raise OSError(
