@@ -73,7 +73,7 @@ def find_run(root: Path, identity: dict[str, Any], resume: str) -> int:
     if resume == "never":
         return 0
     for name, value in identity.items():
-        if (theirs := ours["identity"].get(name)) != value:
+        if (theirs := ours["identity"].get(name, value)) != value:  # what an older version did not note is let be
             found = f"{root} holds a run with {name} {theirs!s:.24}, this one has {value!s:.24}"
             raise ValueError(f"{found}: give another --out, or --resume never to replace it")
     return steps[-1]
