@@ -48,13 +48,14 @@ class Encoder:
         self.engine = choose_engine(tokenizer, engine)
         self._reference = _tiktoken(tokenizer)
         self._fast = self._reference
-        self._risky = RiskyTexts([])
+        code_points: Iterable[int] = []
         if self.engine == "fastokens":
             self._fast = _fastokens(tokenizer)
         if self.engine == "gigatoken":
             scheme = encode_gigatoken.SCHEMES[tokenizer.pattern]
             self._fast = encode_gigatoken.Gigatoken(tokenizer, scheme)
-            self._risky = RiskyTexts(encode_gigatoken.risky_code_points(scheme))
+            code_points = encode_gigatoken.risky_code_points(scheme)
+        self._risky = RiskyTexts(code_points)
 
     def __call__(self, texts: pa.LargeStringArray | list[str]) -> tuple[Array, Array]:
         """

@@ -35,7 +35,7 @@ class Output:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         shutil.rmtree(self.staging, ignore_errors=True)
-        self._lock.__exit__()
+        self._lock.release()
 
     def prepare(self) -> Path:
         """An empty staging directory; what a killed build left is removed, and its replaced output put back."""

@@ -11,7 +11,8 @@ The format on disk: plain .npy files, a manifest that is written last, and a rea
 A row of T + 1 tokens is T inputs and T targets: `row[:-1]` and `row[1:]`. This module needs numpy and the standard
 library only, so a trainer can read a build without anything else of midprep. Sizes and headers are checked on every
 opening, checksums only on demand (`check_files`): a terabyte opens as fast as a megabyte. How rows become what a model
-trains on is `batches`, which of them each step trains is `steps`; the three are all that the trainer knows of `prep`.
+trains on is `batches`, which of them each step trains is `steps`, what a run says of itself `metrics`; `files` has whole
+files and locks. These are all that the trainer knows of `prep`.
 
 Legend: N rows of a split, R rows of one shard, T = max_seq_len, D documents, B rows of a batch.
 """

@@ -50,8 +50,8 @@ def sync_folder(folder: Path) -> None:
 
 class Lock:
     """
-    Held from its making to the end of its `with`, or of the process. ValueError that says `taken` if another process holds
-    it, OSError where its directory cannot be written; both give `advice`.
+    Held from its making to its release, which is also that of its `with`, or to the end of the process. ValueError that
+    says `taken` if another process holds it, OSError where its directory cannot be written; both give `advice`.
     """
 
     def __init__(self, path: Path, taken: str, advice: str) -> None:
@@ -80,5 +80,8 @@ class Lock:
         return self
 
     def __exit__(self, *error: object) -> None:
+        self.release()
+
+    def release(self) -> None:
         self.path.unlink(missing_ok=True)  # while it is still held: nobody else can have this file open and locked
         self.file.close()

@@ -126,11 +126,10 @@ def write(problem: Problem, rows: Array, stream: str, split: str) -> list[pa.Lar
 def words_for(problem: Problem, rows: Array, stream: str) -> dict[str, pa.LargeStringArray]:
     """n strings for each of {name}, {other} and {thing} in the problem; {other} is never {name}"""
     used, out = set(NAME.findall(problem.question + problem.answer)), {}
-    if "name" in used:
+    if used & {"name", "other"}:
         name = choose(f"{stream}/name", rows, len(NAMES))
         out["name"] = _list(*NAMES).take(index_array(name))
     if "other" in used:
-        name = choose(f"{stream}/name", rows, len(NAMES))
         other = (name + 1 + choose(f"{stream}/other", rows, len(NAMES) - 1)) % len(NAMES)
         out["other"] = _list(*NAMES).take(index_array(other))
     if "thing" in used:
