@@ -23,7 +23,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from prep import encode_gigatoken
-from prep.conversation import index_array, text_array
+from prep.conversation import index_array, offsets, text_array
 from prep.tokenizer import Tokenizer
 
 ENGINES: Final = ("gigatoken", "fastokens", "tiktoken")  # the fastest first: what `auto` prefers
@@ -65,21 +65,25 @@ class Encoder:
         texts = text_array(texts) if isinstance(texts, list) else texts
         if self.engine == "tiktoken" or not len(texts):
             return self._reference(texts)
-        risky = self._risky(texts)
-        safe = texts.take(index_array(np.flatnonzero(~risky))) if risky.any() else texts
+        risky = np.flatnonzero(self._risky(texts))
+        if not len(risky):
+            ids, lengths = self._fast(texts)
+            self._compare(texts, ids, lengths)
+            return ids, lengths
+        return self._around(texts, risky)
+
+    def _around(self, texts: pa.LargeStringArray, risky: Array) -> tuple[Array, Array]:
+        """Encode the texts at the places `risky` (r,) by tiktoken and the others by the engine"""
+        cuts = zip([0, *(risky + 1)], [*risky, len(texts)], strict=True)
+        safe = pa.concat_arrays([texts.slice(start, stop - start) for start, stop in cuts])
         ids, lengths = self._fast(safe) if len(safe) else self._reference(safe)
         self._compare(safe, ids, lengths)
-        return self._splice(texts, risky, ids, lengths) if risky.any() else (ids, lengths)
-
-    def _splice(self, texts: pa.LargeStringArray, risky: Array, ids: Array, lengths: Array) -> tuple[Array, Array]:
-        """What the engine made of the other texts, and what tiktoken makes of the risky ones, in the order of texts"""
-        slow_ids, slow_lengths = self._reference(texts.take(index_array(np.flatnonzero(risky))))
-        all_lengths = np.empty(len(texts), dtype=np.int64)
-        all_lengths[risky], all_lengths[~risky] = slow_lengths, lengths
-        slow = np.repeat(risky, np.maximum(all_lengths, 0))
-        all_ids = np.empty(len(slow), dtype=np.uint32)
-        all_ids[slow], all_ids[~slow] = slow_ids, ids
-        return all_ids, all_lengths
+        slow_ids, slow_lengths = self._reference(texts.take(index_array(risky)))
+        before = risky - np.arange(len(risky))  # texts of `safe` before each
+        slow = np.split(slow_ids, np.cumsum(np.maximum(slow_lengths, 0)))
+        fast = np.split(ids, offsets(lengths)[before])
+        all_ids = np.concatenate([piece for pair in zip(fast, slow, strict=True) for piece in pair])
+        return all_ids, np.insert(lengths, before, slow_lengths)
 
     def _compare(self, texts: pa.LargeStringArray, ids: Array, lengths: Array) -> None:
         """ValueError if the engine and tiktoken differ on the sample."""
@@ -116,7 +120,9 @@ class RiskyTexts:
         for i in (1, 2, 3):
             more = data[np.minimum(places + i, len(data) - 1)] & 0x3F
             codes = np.where(i < size, codes << 6 | more, codes)
-        found = np.concatenate([places[self.is_risky[codes]], np.flatnonzero(data == 0)])
+        found = places[self.is_risky[codes]]
+        if len(data) and not data.min():
+            found = np.append(found, np.flatnonzero(data == 0))
         out: Array = np.diff(starts) > LONG_TEXT
         out[np.searchsorted(starts, starts[0] + found, side="right") - 1] = True
         return out

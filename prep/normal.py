@@ -13,11 +13,12 @@ which may join the letter before them, go through Unicode's algorithm one by one
 
 import re
 import unicodedata
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 from xxhash import xxh3_64_digest
 
 from prep.conversation import USER, Conversations, index_array, offsets
@@ -50,6 +51,11 @@ NO_WORD = re.compile(rf"[^\w\s{VOWELS}]|_")
 LOWER = bytes(i + 32 if chr(i) in "ABCDEFGHIJKLMNOPQRSTUVWXYZ" else i for i in range(256))
 KEPT = {i for i in range(128) if chr(i).isalnum()} | set(SIGNS.encode())
 DELETED = bytes(i for i in range(128) if i not in KEPT)
+DELETED_AND_SIGNS = DELETED + SIGNS.encode()
+IS_DROPPED, IS_DIGIT = np.zeros((2, 256), dtype=bool)
+IS_DROPPED[list(DELETED_AND_SIGNS)] = IS_DIGIT[list(b"0123456789")] = True
+FAR = 16
+NEWLINE = ord("\n")  # dropped by every text
 CLASSES = bytes(ord("0") if 48 <= i < 58 else ord("-") if chr(i) in SIGNS else 0 for i in range(256))
 NOTHING = bytes(8)
 SEPARATOR = b"\xff"  # no UTF-8 text has it
@@ -114,16 +120,33 @@ def _folded(text: str) -> str:
 
 def hash_texts(texts: list[bytes]) -> Array:
     """(n,) uint64 hashes of texts squeezed; 0 for one of which nothing is left, which is a copy of nothing"""
-    if not texts:
+    return _hash_joined(SEPARATOR.join([*texts, b""]), offsets([len(text) + 1 for text in texts])[1:] - 1)
+
+
+def _hash_joined(joined: bytes, ends: Array) -> Array:
+    """`hash_texts` of (n,) texts with a separator after each, at `ends`"""
+    if not len(ends):
         return np.zeros(0, dtype=np.uint64)
-    left = SEPARATOR.join(texts).translate(LOWER, DELETED).split(SEPARATOR)
-    others = [i for i, data in enumerate(left) if not data.isascii()]
-    for i, data in zip(others, _squeezed_together([left[i] for i in others]), strict=True):
+    left = joined.translate(LOWER, DELETED_AND_SIGNS).split(SEPARATOR)[:-1]
+    odd = ~np.fromiter(map(bytes.isascii, left), dtype=bool, count=len(left))
+    odd[np.searchsorted(ends, _before_signs(joined))] = True
+    starts = np.append(0, ends + 1)
+    others = [(int(i), joined[starts[i] : ends[i]]) for i in np.flatnonzero(odd)]
+    for (i, _), data in zip(others, _squeezed_together([text for _, text in others]), strict=True):
         left[i] = data
-    other = set(others)
-    done = (data if i in other else _squeezed(data) for i, data in enumerate(left))
-    digests = [xxh3_64_digest(data) if data else NOTHING for data in done]
+    digests = [xxh3_64_digest(data) if data else NOTHING for data in left]
     return np.frombuffer(b"".join(digests), dtype=">u8").astype("<u8")
+
+
+def _before_signs(joined: bytes) -> Array:
+    """Places of ASCII digits that stand before a sign, as in "12 - 3"; where many characters lie between, of one of those"""
+    data = np.frombuffer(joined, dtype=np.uint8)
+    places = np.flatnonzero((data - ord("*") < 2) | (data == ord("-")) | (data - ord("<") < 3) | (data == ord("^"))) - 1
+    found = []
+    for _ in range(FAR):  # back over what is dropped, and over other signs
+        found.append(places[IS_DIGIT[data[places]]])
+        places = places[IS_DROPPED[data[places]]] - 1
+    return np.concatenate([*found, places])
 
 
 class _CodePoints:
@@ -134,6 +157,7 @@ class _CodePoints:
     def __init__(self) -> None:
         self.left = np.full(0x110000, self.UNKNOWN, dtype=np.int32)  # another code point, or one of the above
         self.is_digit, self.is_sign = (np.zeros(0x110000, dtype=bool) for _ in range(2))  # of what is left
+        self.left[NEWLINE] = NEWLINE  # between two texts
 
     def __call__(self, codes: Array) -> Array:
         """(n,) code points -> (n,) int32 what is left of them"""
@@ -166,46 +190,45 @@ _code_points = _CodePoints()
 
 
 def _squeezed_together(texts: list[bytes]) -> list[bytes]:
-    """`_squeezed` of each text"""
+    """`squeezed` of each text"""
     if not texts:
         return []
-    decoded = [text.decode("utf-8", "ignore") for text in texts]
-    bounds = offsets([len(text) for text in decoded])  # (n + 1,) characters before each text
-    left = _code_points(np.frombuffer("".join(decoded).encode("utf-32-le"), dtype=np.uint32))
-    slow = np.unique(np.searchsorted(bounds, np.flatnonzero(left == _CodePoints.JOINS), side="right") - 1).tolist()
-    there = np.flatnonzero(left > 0)
-    left, bounds = left[there], np.searchsorted(there, bounds)
-    left, bounds = _without_stray_signs(left, bounds)
-    text, ends = left.astype("<u4").tobytes().decode("utf-32-le"), bounds.tolist()
-    out = [text[a:b].encode() for a, b in pairwise(ends)]
-    for i in slow:
-        out[i] = _squeezed(texts[i])
+    raw = SEPARATOR.join(texts).translate(LOWER, DELETED).split(SEPARATOR)
+    codes = np.frombuffer(b"\n".join(raw).decode("utf-8", "ignore").encode("utf-32-le"), dtype=np.uint32)
+    left = _code_points(codes)
+    slow = np.flatnonzero(left == _CodePoints.JOINS)
+    left = _without_stray_signs(left[left > 0])
+    out = left.astype("<u4").tobytes().decode("utf-32-le").encode().split(b"\n")
+    for i in np.unique(np.searchsorted(np.flatnonzero(codes == NEWLINE), slow)).tolist():
+        out[i] = _squeezed(raw[i])
     return out
 
 
-def _without_stray_signs(left: Array, bounds: Array) -> tuple[Array, Array]:
-    """(n,) code points of texts that begin and end at `bounds`, without the signs that `STRAY` finds in a text"""
+def _without_stray_signs(left: Array) -> Array:
+    """(n,) code points of texts, a line each, without the signs that `STRAY` finds"""
     signs = np.flatnonzero(_code_points.is_sign[left])
     if not len(signs):
-        return left, bounds
-    is_digit = np.append(_code_points.is_digit[left], False)  # at -1 as well
-    starts = np.zeros(len(left) + 1, dtype=bool)
-    starts[bounds] = True
-    runs = np.flatnonzero((np.diff(signs, prepend=-2) > 1) | starts[signs])  # signs side by side, by the first of them
+        return left
+    runs = np.flatnonzero(np.diff(signs, prepend=-2) > 1)  # signs side by side, by the first of them
     first, last = signs[runs], signs[np.append(runs[1:], len(signs)) - 1]
-    stays = is_digit[first - 1] & is_digit[last + 1] & ~starts[first] & ~starts[last + 1]
-    strays = signs[np.repeat(~stays, np.diff(np.append(runs, len(signs))))]
-    return np.delete(left, strays), bounds - np.searchsorted(strays, bounds)
+    around = np.pad(left, 1)
+    stays = _code_points.is_digit[around[first]] & _code_points.is_digit[around[last + 2]]
+    return np.delete(left, signs[np.repeat(~stays, np.diff(np.append(runs, len(signs))))])
 
 
 def asked(batch: Conversations) -> Array:
     """(C,) hashes of what the user says in each conversation, all turns together"""
     said = batch.roles == USER
     parts = np.flatnonzero(np.repeat(said, np.diff(batch.parts)))
-    if not len(parts):
-        return np.zeros(len(batch), dtype=np.uint64)
-    texts = batch.texts.take(index_array(parts))  # those of a conversation lie side by side: a slice is all of them
-    starts = np.frombuffer(texts.buffers()[1], dtype=np.int64)
-    bounds = starts[offsets(np.where(said, np.diff(batch.parts), 0))[batch.messages]].tolist()
-    data = texts.buffers()[2].to_pybytes()
-    return hash_texts([data[a:b] for a, b in pairwise(bounds)])
+    stops = offsets(np.where(said, np.diff(batch.parts), 0))[batch.messages]  # (C + 1,) of those parts
+    speaks = np.diff(stops) > 0  # (C,)
+    last = np.zeros(len(parts), dtype=bool)
+    last[stops[1:][speaks] - 1] = True
+    texts = batch.texts.take(index_array(parts)).cast(pa.large_binary())
+    marks = pa.py_buffer(offsets(last)), pa.py_buffer(SEPARATOR * int(last.sum()))
+    separators = pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(parts), [None, *marks])
+    joined = pc.binary_join_element_wise(texts, separators, pa.scalar(b"", pa.large_binary()))
+    ends = np.frombuffer(joined.buffers()[1], dtype=np.int64)[stops[1:][speaks]] - 1
+    hashes = np.zeros(len(batch), dtype=np.uint64)
+    hashes[speaks] = _hash_joined((joined.buffers()[2] or pa.py_buffer(b"")).to_pybytes(), ends)
+    return hashes

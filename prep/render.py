@@ -74,28 +74,35 @@ def place(batch: Conversations, ids: Array, lengths: Array, tokenizer: Tokenizer
     total = int(before[-1]) + len(bos) + 2 * num_messages
     # (M,) turns that train: the assistant's, but those that the data keeps as context
     says = batch.roles == ASSISTANT if batch.trained is None else (batch.roles == ASSISTANT) & batch.trained
-    trained = says[message] & (batch.kinds != OUTPUT)  # (P,)
+    is_output = batch.kinds == OUTPUT
+    trained = says[message] & ~is_output  # (P,)
 
     text = to_tokens(ids, tokenizer.vocab_size)
     tokens = np.empty(total, dtype=text.dtype)
-    mask = np.zeros(total, dtype=np.uint8)
     is_text = np.ones(total, dtype=bool)
 
-    def put(where: Array, names: Array, mask_of: Array | int) -> None:
-        tokens[where], mask[where], is_text[where] = names, mask_of, False
+    def put(where: Array, names: Array | int) -> None:
+        tokens[where], is_text[where] = names, False
 
     def either(condition: Array, a: str, b: str) -> Array:
         return np.where(condition, special[a], special[b])
 
     user = batch.roles == USER
-    put(bos, np.full(len(bos), special["<|bos|>"]), 0)
-    put(starts, either(user, "<|user_start|>", "<|assistant_start|>"), 0)
-    put(ends, either(user, "<|user_end|>", "<|assistant_end|>"), says)
     python, opens = batch.kinds[fenced] == PYTHON, part_starts[fenced]
-    put(opens, either(python, "<|python_start|>", "<|output_start|>"), trained[fenced])
-    put(opens + 1 + lengths[fenced], either(python, "<|python_end|>", "<|output_end|>"), trained[fenced])
+    put(bos, special["<|bos|>"])
+    put(starts, either(user, "<|user_start|>", "<|assistant_start|>"))
+    put(ends, either(user, "<|user_end|>", "<|assistant_end|>"))
+    put(opens, either(python, "<|python_start|>", "<|output_start|>"))
+    put(opens + 1 + lengths[fenced], either(python, "<|python_end|>", "<|output_end|>"))
     tokens[is_text] = text
-    mask[is_text] = np.repeat(trained, lengths)
+
+    # the mask changes after a turn's start, after its end, and on both sides of an output in it
+    output = is_output & says[message]
+    outputs = np.stack([part_starts[output], part_starts[output] + 2 + lengths[output]], axis=1)
+    changes = np.concatenate([np.stack([starts[says], ends[says]], axis=1) + 1, outputs]).reshape(-1)
+    changes = np.sort(changes) if len(outputs) else changes
+    runs = np.diff(changes, prepend=0, append=total)
+    mask = np.repeat((np.arange(len(runs)) % 2).astype(np.uint8), runs)
 
     conv_lengths = offsets(np.diff(before[batch.parts]) + 2)[batch.messages]  # (C + 1,) without bos
     per_part = offsets(np.where(trained, lengths + 2 * fenced, 0))[batch.parts]
