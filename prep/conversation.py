@@ -18,6 +18,7 @@ C conversations. Legend: C conversations, M messages, P parts.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, Self
 
 import numpy as np
@@ -182,15 +183,12 @@ def reject(batch: Conversations, where: Array, reason: str) -> Conversations:
 
 
 def slices(batch: Conversations, max_bytes: int) -> Iterator[tuple[int, int]]:
-    """Ranges of conversations whose texts have about `max_bytes`, at least one conversation each."""
+    """Ranges of conversations whose texts have about the same bytes, at most `max_bytes` or a conversation more."""
     starts = np.frombuffer(batch.texts.buffers()[1], dtype=np.int64)[batch.texts.offset :]
     ends = starts[batch.parts[batch.messages]]  # (C + 1,) bytes before each conversation
-    start = 0
-    while start < len(batch):
-        stop = int(np.searchsorted(ends, ends[start] + max_bytes, side="right")) - 1
-        stop = min(max(stop, start + 1), len(batch))
-        yield start, stop
-        start = stop
+    num_slices = max(1, -(-int(ends[-1] - ends[0]) // max_bytes))
+    inner = np.searchsorted(ends, ends[0] + (ends[-1] - ends[0]) * np.arange(1, num_slices) // num_slices)
+    return pairwise(np.unique([0, *inner, len(batch)]).tolist())
 
 
 def part_of(batch: Conversations, start: int, stop: int) -> Conversations:

@@ -28,6 +28,7 @@ import pyarrow as pa
 from prep.signals import signals_later
 
 _context: Any = None  # of this worker process
+_ending = False  # this worker was told to end
 
 LAST_SECONDS = 5  # that a worker has to end in when it is told to
 WINDOW = 3  # jobs in flight for each worker: plans of shards are not all copied at once
@@ -116,7 +117,15 @@ def _start(contexts: SimpleQueue[Any]) -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(1))
+    signal.signal(signal.SIGTERM, _end)
+
+
+def _end(number: int, frame: Any) -> None:
+    """Leave, removing temporary files on the way; extensions that are left so would print what nobody needs"""
+    global _ending
+    _ending = True
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    sys.exit(1)
 
 
 class _NoPandas:
@@ -150,5 +159,7 @@ def _end_with(sentinel: int) -> None:
 def _call(function: Callable[..., Any], job: Any) -> Any:
     try:
         return function(_context, job)
-    except SystemExit:  # told to end; temporary files are gone by now
-        os._exit(1)
+    except BaseException:  # of an extension too, which may make another of SystemExit
+        if _ending:  # temporary files are gone by now
+            os._exit(1)
+        raise

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 CHUNK_BYTES = 1 << 20
-BATCH_BYTES = 32 << 20  # of the rows that are in memory at once
+BATCH_BYTES = 4 << 20  # of the rows that are in memory at once; what is made of them should stay in the cache
 COMPRESSED = ("gzip", "zstd")
 
 

@@ -88,6 +88,13 @@ def check_run(path: Path) -> str:
 
 def read_conversations(unit: Unit, start: int, stop: int) -> Iterator[Conversations]:
     """Rows start .. stop - 1 as batches of conversations of bounded size, none across a block's end"""
+    for batch in _tables(unit, start, stop):
+        for a, b in slices(batch, BATCH_BYTES):
+            yield part_of(batch, a, b)
+
+
+def _tables(unit: Unit, start: int, stop: int) -> Iterator[Conversations]:
+    """The same, as large as they are read or made"""
     bounds = [bound for bound in unit.bounds if start < bound <= stop]
     if unit.task.generates:
         for bound in bounds:
@@ -97,9 +104,7 @@ def read_conversations(unit: Unit, start: int, stop: int) -> Iterator[Conversati
     place = start
     for table in read_rows(unit.source, start, stop):
         for part in _cut(table, place, bounds):
-            batch = _conversations(unit, part, place)
-            for a, b in slices(batch, BATCH_BYTES):
-                yield part_of(batch, a, b)
+            yield _conversations(unit, part, place)
         place += len(table)
 
 

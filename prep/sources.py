@@ -27,7 +27,7 @@ from prep.runs import default_cache_dir
 
 BLOCK_ROWS = 8192  # rows rendered and cached together; parquet's row groups round it up
 UNIT_BLOCKS = 16  # most blocks read in one go, where one row group spans many
-BATCH_ROWS = 2048  # in memory at once, or fewer that have BATCH_BYTES
+BATCH_ROWS = 8192  # in memory at once, or fewer that have BATCH_BYTES
 
 
 @dataclass(frozen=True)
@@ -190,15 +190,17 @@ def read_rows(source: Source, start: int, stop: int) -> Iterator[pa.Table]:
 
 def _read_parquet(path: Path, columns: list[str], start: int, stop: int) -> Iterator[pa.Table]:
     file, groups, first = _parquet(path), list[int](), 0
-    num_bytes = skip = 0
+    row_bytes = skip = 0
     for group in range(file.metadata.num_row_groups):
         meta = file.metadata.row_group(group)
         if first < stop and start < first + meta.num_rows:
             skip = skip if groups else start - first
             groups.append(group)
-            num_bytes = max(num_bytes, meta.total_byte_size // max(meta.num_rows, 1))
+            row_bytes = max(row_bytes, meta.total_byte_size // max(meta.num_rows, 1))
         first += meta.num_rows
-    batch_rows = max(1, min(BATCH_ROWS, BATCH_BYTES // max(num_bytes, 1)))
+    block = stop - start if stop - start < 2 * BLOCK_ROWS else BLOCK_ROWS
+    parts = max(1, -(-block // BATCH_ROWS), -(-block * row_bytes // BATCH_BYTES))
+    batch_rows = max(1, -(-block // parts))  # a block in equal parts
     left = stop - start
     try:
         for batch in file.iter_batches(batch_rows, row_groups=groups, columns=columns, use_threads=False):
