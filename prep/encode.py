@@ -59,7 +59,7 @@ class Encoder:
 
     def __call__(self, texts: pa.LargeStringArray | list[str]) -> tuple[Array, Array]:
         """
-        P texts -> ids (n,) uint32 and lengths (P,) int64; -1 where tiktoken cannot encode a text. ValueError for lone
+        P texts -> ids (n,) unsigned and lengths (P,) int64; -1 where tiktoken cannot encode a text. ValueError for lone
         surrogates, which no Arrow array holds.
         """
         texts = text_array(texts) if isinstance(texts, list) else texts
@@ -79,6 +79,7 @@ class Encoder:
         ids, lengths = self._fast(safe) if len(safe) else self._reference(safe)
         self._compare(safe, ids, lengths)
         slow_ids, slow_lengths = self._reference(texts.take(index_array(risky)))
+        slow_ids = slow_ids.astype(ids.dtype)
         before = risky - np.arange(len(risky))  # texts of `safe` before each
         slow = np.split(slow_ids, np.cumsum(np.maximum(slow_lengths, 0)))
         fast = np.split(ids, offsets(lengths)[before])

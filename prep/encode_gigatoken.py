@@ -26,6 +26,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from prep.conversation import text_array
+from prep.shard import token_dtype
 from prep.tokenizer import PATTERN, Tokenizer
 
 Array = npt.NDArray[Any]
@@ -95,16 +96,17 @@ def risky_code_points(scheme: Scheme) -> Array:
 
 
 class Gigatoken:
-    """P texts, none with a risky code point -> ids (n,) uint32 and lengths (P,) int64."""
+    """P texts, none with a risky code point -> ids (n,) uint16, or uint32 where those are too few, and lengths (P,) int64."""
 
     def __init__(self, tokenizer: Tokenizer, scheme: Scheme) -> None:
         self.tokenizer, self.scheme = tokenizer, scheme
         self.separator = len(tokenizer.ranks)
         digits = [tokenizer.ranks.get(b"%d" % digit, 0) for digit in range(10)]
-        self.low, self.span = np.uint32(min(digits)), np.uint32(max(digits) - min(digits))  # where their ids lie
+        self.dtype = token_dtype(self.separator + 1)
+        self.low, self.span = self.dtype.type(min(digits)), self.dtype.type(max(digits) - min(digits))  # where they lie
         self.value = np.full(int(self.span) + 1, -1)  # of each id there: the digit's, or -1
         self.value[np.array(digits) - int(self.low)] = np.arange(10)
-        self.pair = np.array([tokenizer.ranks.get(b"%02d" % number, -1) for number in range(100)])
+        self.pair = np.array([tokenizer.ranks.get(b"%02d" % number, -1) for number in range(100)])  # -1: none
         self._renew()
 
     def __call__(self, texts: pa.LargeStringArray) -> tuple[Array, Array]:
@@ -116,7 +118,7 @@ class Gigatoken:
         self.new_text += len(joined)
         if self.new_text > FRESH_TEXT:
             self._look()
-        ids = np.array(self.backend.encode(joined), copy=None)  # ours alone, written to below
+        ids = np.array(self.backend.encode(joined), dtype=self.dtype, copy=None)  # ours alone, written to below
         keep = ids != self.separator
         cuts = np.flatnonzero(~keep)
         seconds = self._pair_digits(ids) if self.scheme.pairs else cuts[:0]
