@@ -62,7 +62,7 @@ def test_engines_agree_with_tiktoken_on_long_runs(unit):
 def test_texts_are_encoded_one_by_one_and_keep_their_order(engine):
     texts = ["2+2?", "", "half ½ of it", " 4", "12345", "", "5 \0", "x\n", ""]
     ids, lengths = Encoder(NANO, engine)(texts)
-    assert (ids.dtype, lengths.dtype) == (np.uint32, np.int64)
+    assert (ids.dtype.kind, lengths.dtype) == ("u", np.int64)
     assert decoded(NANO, ids, lengths) == texts
     assert lengths[[0, 1, 4]].tolist() == [4, 0, 3]
 
