@@ -59,8 +59,8 @@ class Encoder:
 
     def __call__(self, texts: pa.LargeStringArray | list[str]) -> tuple[Array, Array]:
         """
-        P texts -> ids (n,) uint32, or uint16 where the engine has them so, and lengths (P,) int64; -1 where tiktoken cannot encode a text. ValueError for lone
-        surrogates, which no Arrow array holds.
+        P texts -> ids (n,) uint32, or uint16 where the engine has them so, and lengths (P,) int64; -1 where tiktoken cannot
+        encode a text. ValueError for lone surrogates, which no Arrow array holds.
         """
         texts = text_array(texts) if isinstance(texts, list) else texts
         if self.engine == "tiktoken" or not len(texts):
