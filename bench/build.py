@@ -195,18 +195,20 @@ def compare_tasks(bench: Bench) -> None:
     # so many rows have about as many tokens as the SmolTalk of ../shared: what a pass costs before its first weighs the same
     tasks = {"simple_spelling": 80_000, "spelling_bee": 14_000, "arithmetic": 33_000}
     hub = bench.data_root is not None
-    speeds = defaultdict[str, list[float]](list)
-    for _ in range(bench.repeats):
-        for task in ["smoltalk"] * hub + list(tasks):
-            size = "" if task == "smoltalk" else f"size = {tasks[task]}\n"
-            mixture = bench.mixture_file(task, f'name = "one"\nseed = 42\n[[train]]\ntask = "{task}"\n{size}')
-            result = bench.build(mixture, "--workers", "1")
-            speeds[task].append(result["tokens"] / result["render_seconds"])
-    smoltalk = statistics.median(speeds["smoltalk"]) if hub else 0.0
-    for task, values in speeds.items():
-        speed = statistics.median(values)
-        ratio = f"{speed / smoltalk:.2f}x SmolTalk's, at least 1x" if hub and task != "smoltalk" else ""
-        bench.add(f"render pass of {task}, Mtok/s", f"{speed / 1e6:.2f}", ratio)
+    tokenizer = load_tokenizer()
+    for engine in (engine for engine in ENGINES if not why_not(tokenizer, engine)):
+        speeds = defaultdict[str, list[float]](list)
+        for _ in range(bench.repeats):
+            for task in ["smoltalk"] * hub + list(tasks):
+                size = "" if task == "smoltalk" else f"size = {tasks[task]}\n"
+                mixture = bench.mixture_file(task, f'name = "one"\nseed = 42\n[[train]]\ntask = "{task}"\n{size}')
+                result = bench.build(mixture, "--encoder", engine, "--workers", "1")
+                speeds[task].append(result["tokens"] / result["render_seconds"])
+        smoltalk = statistics.median(speeds["smoltalk"]) if hub else 0.0
+        for task, values in speeds.items():
+            speed = statistics.median(values)
+            ratio = f"{speed / smoltalk:.2f}x SmolTalk's, at least 1x" if hub and task != "smoltalk" else ""
+            bench.add(f"render pass of {task}, {engine}, Mtok/s", f"{speed / 1e6:.2f}", ratio)
 
 
 def compare_warm(bench: Bench) -> None:

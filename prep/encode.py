@@ -108,11 +108,21 @@ class RiskyTexts:
             if code >= 0x80:
                 first, second = chr(code).encode("utf-8", "surrogatepass")[:2]
                 self.is_risky[code] = self.may_begin[first << 8 | second] = True
+        self.looks_for_any = bool(self.is_risky.any())
 
     def __call__(self, texts: pa.LargeStringArray) -> Array:
         """P texts -> (P,) bool"""
         starts = np.frombuffer(texts.buffers()[1], dtype=np.int64)[texts.offset : texts.offset + len(texts) + 1]
         data = np.frombuffer(texts.buffers()[2] or b"", dtype=np.uint8)[starts[0] : starts[-1]]
+        found = self._places(data) if self.looks_for_any else np.zeros(0, dtype=np.int64)
+        if len(data) and not data.min():
+            found = np.append(found, np.flatnonzero(data == 0))
+        out: Array = np.diff(starts) > LONG_TEXT
+        out[np.searchsorted(starts, starts[0] + found, side="right") - 1] = True
+        return out
+
+    def _places(self, data: Array) -> Array:
+        """Where in texts (n,) uint8 the risky code points begin"""
         places = np.flatnonzero(data >= 0xC0)  # first bytes of characters that are not ASCII: another follows
         places = places[self.may_begin[data[places].astype(np.uint16) << 8 | data[places + 1]]]
         codes = data[places].astype(np.int32)
@@ -121,12 +131,8 @@ class RiskyTexts:
         for i in (1, 2, 3):
             more = data[np.minimum(places + i, len(data) - 1)] & 0x3F
             codes = np.where(i < size, codes << 6 | more, codes)
-        found = places[self.is_risky[codes]]
-        if len(data) and not data.min():
-            found = np.append(found, np.flatnonzero(data == 0))
-        out: Array = np.diff(starts) > LONG_TEXT
-        out[np.searchsorted(starts, starts[0] + found, side="right") - 1] = True
-        return out
+        risky: Array = places[self.is_risky[codes]]
+        return risky
 
 
 # ---- which engine ----
