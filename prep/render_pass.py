@@ -66,6 +66,7 @@ def render_unit(context: RenderContext, unit: Unit) -> list[RenderedBlock]:
         batches = read_conversations(unit, unit.bounds[missing[0]], unit.bounds[missing[-1] + 1])
         for i, pieces in cut_blocks(context, unit, batches, missing[0], missing[-1]):
             if states[i] != "cached":
+                unit.source.check_unchanged(unit.bounds[i], unit.bounds[i + 1])
                 write_run(unit.paths[i], pieces)
     blocks = []
     for path, state in zip(unit.paths, states, strict=True):

@@ -1,7 +1,7 @@
 """
 Runs: the rendered conversations of one block of rows, cached by what they are made of.
 
-    <cache>/runs/3f/3f9c...e1.run     a line of JSON (sizes, xxh3), then lengths, trainable, asked, tokens, mask, reasons
+    <cache>/runs/3f/3f9c...e1.run     a line of JSON (sizes, xxh3 of both), then lengths, trainable, asked, tokens, mask, reasons
 
 The key is a hash of the source's contents, the rows of the block, the task, the tokenizer and the renderer, so a run is
 never stale: anything that would change it has another name. A run is written to a temporary name and renamed; its
@@ -18,7 +18,7 @@ import mmap
 import os
 import platform
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +34,8 @@ from prep.render import Rendered
 Array = npt.NDArray[Any]
 
 HEADER_BYTES = 512
-VERSION = 4  # of the format, and of what stands in it beside what the key names
+DTYPES = ["<u2", "<u4"]  # of tokens
+VERSION = 5  # of the format, and of what stands in it beside what the key names
 
 
 def run_key(*parts: object) -> str:
@@ -51,15 +52,12 @@ def write_run(path: Path, pieces: list[Rendered]) -> None:
     names = ("lengths", "trainable", "asked", "tokens", "mask", "reasons")
     columns = [np.ascontiguousarray(getattr(piece, name)) for name in names for piece in pieces]
     contents = [column.view(np.uint8).data for column in columns if column.size]
-    digest = xxh3_128()
-    for content in contents:
-        digest.update(content)
     header = {
         "conversations": sum(len(piece.lengths) for piece in pieces),
         "tokens": sum(len(piece.tokens) for piece in pieces),
         "dtype": pieces[0].tokens.dtype.str,
-        "xxh3": digest.hexdigest(),
     }
+    header["xxh3"] = _checksum(header, contents)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(f".{platform.node()}-{secrets.token_hex(8)}.tmp")
     try:
@@ -74,6 +72,14 @@ def write_run(path: Path, pieces: list[Rendered]) -> None:
         raise OSError(error.errno, error.strerror, str(path)) from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _checksum(header: dict[str, Any], contents: Iterable[Any]) -> str:
+    """Of the sizes and of all that follows the header"""
+    digest = xxh3_128(json.dumps([header[name] for name in ("conversations", "tokens", "dtype")]).encode())
+    for content in contents:
+        digest.update(content)
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -97,13 +103,13 @@ def read_run(path: Path, verify: bool = False) -> Run:
         try:
             header = json.loads(file.read(HEADER_BYTES))
             data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            count, num_tokens, dtype = header["conversations"], header["tokens"], np.dtype(header["dtype"])
-            checksum = header["xxh3"]
+            count, num_tokens = int(header["conversations"]), int(header["tokens"])
+            dtype, checksum = np.dtype(DTYPES[DTYPES.index(header["dtype"])]), header["xxh3"]
         except (ValueError, KeyError, TypeError) as error:  # no OSError: that no more files can be opened is no damage
             raise ValueError(f"{path} is damaged: {error}") from None
     if len(data) != HEADER_BYTES + 17 * count + (dtype.itemsize + 1) * num_tokens:
         raise ValueError(f"{path} is damaged: {len(data)} bytes")
-    if verify and xxh3_128(memoryview(data)[HEADER_BYTES:]).hexdigest() != checksum:
+    if verify and _checksum(header, [memoryview(data)[HEADER_BYTES:]]) != checksum:
         raise ValueError(f"{path} is damaged: its checksum differs")
     place = HEADER_BYTES
 

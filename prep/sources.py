@@ -12,7 +12,7 @@ import hashlib
 from bisect import bisect_right
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -30,6 +30,9 @@ UNIT_BLOCKS = 16  # most blocks read in one go, where one row group spans many
 BATCH_ROWS = 8192  # in memory at once, or fewer that have BATCH_BYTES
 
 
+Stamp = tuple[int, int]  # bytes, and when they were last written in nanoseconds
+
+
 @dataclass(frozen=True)
 class Source:
     """Rows of one data set: numbered through its files, cut into units of blocks that are rendered on their own."""
@@ -43,6 +46,23 @@ class Source:
     file_starts: tuple[int, ...] = ()  # first row of each file
     unit_offsets: tuple[int, ...] = ()  # of JSON lines: byte of its file at which each unit begins
     kind: str = "parquet"  # or arrow, or lines
+    stamps: tuple[Stamp, ...] = ()  # of the files, before they were hashed
+
+    def check_unchanged(self, start: int, stop: int) -> None:
+        """ValueError if a file of rows start .. stop - 1 is not what was hashed: what was read of it is of no use"""
+        first, last = (bisect_right(self.file_starts, row) for row in (start, stop - 1))
+        for path, stamp in zip(self.files[max(first - 1, 0) : last], self.stamps[max(first - 1, 0) : last], strict=True):
+            _check_stamp(path, stamp)
+
+
+def _stamp(path: Path) -> Stamp:
+    about = path.stat()
+    return about.st_size, about.st_mtime_ns
+
+
+def _check_stamp(path: Path, stamp: Stamp) -> None:
+    if not path.is_file() or _stamp(path) != stamp:
+        raise ValueError(f"{path} changed while it was being read, and nothing of it was kept: build again.")
 
 
 # ---- finding ----
@@ -71,6 +91,7 @@ def open_files(
     for path in files:
         if not path.is_file():
             raise FileNotFoundError(f"{path} not found: give a file that is there.")
+    stamps = [_stamp(path) for path in files]
     with ThreadPoolExecutor() as pool:  # hashing and reading release the interpreter
         digests = list(pool.map(sha256_of, files))
     sha256 = hashlib.sha256("\n".join(digests).encode()).hexdigest()
@@ -82,14 +103,19 @@ def open_files(
                 f"{files[0]} is {kinds[0]}, {path} is {kind}: wanted files of one kind. Make an entry for each."
             )
     if kinds[0] == "parquet":
-        return _open_parquet(files, columns, sha256, revision)
-    if kinds[0].startswith("arrow"):
-        return _open_arrow(files, columns, sha256, revision)
-    readable = [
-        decompressed(path, digest, kind, cache_dir or default_cache_dir()) if kind in COMPRESSED else path
-        for path, digest, kind in zip(files, digests, kinds, strict=True)
-    ]
-    return _open_lines(readable, sha256, revision)
+        source = _open_parquet(files, columns, sha256, revision)
+    elif kinds[0].startswith("arrow"):
+        source = _open_arrow(files, columns, sha256, revision)
+    else:
+        readable = [
+            decompressed(path, digest, kind, cache_dir or default_cache_dir()) if kind in COMPRESSED else path
+            for path, digest, kind in zip(files, digests, kinds, strict=True)
+        ]
+        source = _open_lines(readable, sha256, revision)
+    for path, stamp in zip(files, stamps, strict=True):
+        _check_stamp(path, stamp)
+    read = zip(files, source.files, stamps, strict=True)
+    return replace(source, stamps=tuple(stamp if ours == theirs else _stamp(ours) for theirs, ours, stamp in read))
 
 
 def generated(num_rows: int, start: int, identity: str) -> Source:

@@ -16,6 +16,8 @@ import pytest
 
 from prep import build as building
 from prep import plan, sources
+from prep.mixture import parse_mixture
+from prep.options import Options
 from prep.order import mixture_order
 from prep.output import Output
 from prep.plan import EXCESS, PACKINGS
@@ -183,6 +185,24 @@ def test_workers_cache_blocks_and_place_do_not_change_a_byte(
     write_sources(elsewhere, long_every=11)
     other = tree(build_mixture(elsewhere, MIXTURE, toy, max_seq_len=128, workers=2)[0])
     assert first == warm == blocks == other
+
+
+def test_a_source_that_changes_after_it_was_hashed_is_never_kept_as_what_it_was(
+    tmp_path: Path, toy: Tokenizer, small: None
+) -> None:
+    write_sources(tmp_path)
+    right = (tmp_path / "a.jsonl").read_text()
+    mixture, options = (
+        parse_mixture(MIXTURE, "test.toml", tmp_path, "test"),
+        Options(cache_dir=tmp_path / "cache", quiet=True),
+    )
+    job = building.make_job(mixture, toy, options)
+    (tmp_path / "a.jsonl").write_text(right.replace("more?", "less?"))
+    with pytest.raises(ValueError, match=r"a\.jsonl changed while it was being read, and nothing of it was kept"):
+        building.build(job, tmp_path / "out")
+    (tmp_path / "a.jsonl").write_text(right)
+    restored = tree(build_mixture(tmp_path, MIXTURE, toy, max_seq_len=128)[0])
+    assert restored == tree(build_mixture(tmp_path, MIXTURE, toy, "new", max_seq_len=128, cache_dir=tmp_path / "c2")[0])
 
 
 def test_a_half_deleted_and_a_damaged_cache_are_mended(tmp_path: Path, toy: Tokenizer, small: None) -> None:

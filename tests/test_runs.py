@@ -1,0 +1,49 @@
+"""Runs: what a build takes from its cache is what was written there, or it is called damaged."""
+
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from prep.render import Rendered
+from prep.runs import HEADER_BYTES, Run, read_run, write_run
+
+
+def a_run(path: Path) -> Run:
+    lengths = np.array([3, 0, 2], dtype=np.uint32)
+    tokens, mask = np.arange(256, 261, dtype=np.uint16), np.array([0, 1, 1, 0, 1], dtype=np.uint8)
+    reasons, asked = np.array([0, 2, 0], dtype=np.uint8), np.array([7, 0, 1 << 63], dtype=np.uint64)
+    write_run(path, [Rendered(tokens, mask, lengths, np.array([2, 0, 1], dtype=np.uint32), asked, reasons)])
+    return read_run(path, verify=True)
+
+
+def test_no_flipped_bit_of_a_run_goes_unnoticed(tmp_path: Path) -> None:
+    path = tmp_path / "one.run"
+    wanted = {field.name: getattr(a_run(path), field.name).copy() for field in fields(Run)}
+    data = path.read_bytes()
+    noticed = 0
+    for bit in range(8 * len(data)):
+        damaged = bytearray(data)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        try:
+            found = read_run(path, verify=True)
+        except ValueError:
+            noticed += 1
+            continue
+        assert bit < 8 * HEADER_BYTES  # one kind of white space for another
+        assert all(getattr(found, name).tobytes() == array.tobytes() for name, array in wanted.items())
+    assert noticed > 8 * len(data) * 0.9
+
+
+def test_a_run_that_was_cut_or_has_other_things_in_its_header_is_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "one.run"
+    a_run(path)
+    data = path.read_bytes()
+    headers = [b"[]", b"null", b'{"conversations": "a", "tokens": 5, "dtype": "<u2", "xxh3": ""}']
+    contents = [header.ljust(HEADER_BYTES) + data[HEADER_BYTES:] for header in headers]
+    for content in [*contents, *(data[:stop] for stop in range(0, len(data), 7))]:
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match="is damaged: "):
+            read_run(path, verify=True)
