@@ -17,6 +17,7 @@ import typer
 from prep import __version__, cli_about, cli_overlap, cli_see, cli_tokenizer, cli_try
 from prep.cli_about import Build, cores, say
 from prep.cli_tokenizer import Json, Pattern, TokenizerName
+from prep.signals import STOPS
 
 # of the click that typer brings along
 UsageError: type[typer.BadParameter] = typer.BadParameter.__mro__[1]
@@ -193,14 +194,16 @@ class _Interrupted(BaseException):
 
 
 def _interrupt(number: int, frame: object) -> NoReturn:
+    for stop in STOPS:  # timeout and the like send several; we are on our way
+        signal.signal(stop, signal.SIG_IGN)
     raise _Interrupted
 
 
 def main() -> None:
     """Entry point of the `midprep` command."""
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy starts a thread a core for products that nobody makes
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _interrupt)
+    for stop in STOPS:
+        signal.signal(stop, _interrupt)
     try:
         sys.exit(app(sys.argv[1:] or ["--help"], prog_name="midprep", standalone_mode=False))
     except UsageError as error:

@@ -16,19 +16,26 @@ from typing import Any, Self
 
 from prep.shard import Manifest, listed_files, read_manifest
 from prep.shard.files import Lock, sync_folder
+from prep.signals import signals_later
 
 
 class Output:
     """The output directory of a build, locked while the object is open."""
 
     def __init__(self, root: Path) -> None:
-        self.root = root
-        self.staging = root.parent / f".{root.name}.building"
-        self.old = root.parent / f".{root.name}.old"
-        self.lock_path = root.parent / f".{root.name}.lock"
+        self.name = root
+        self.root = root.resolve()  # a link stays one
+        self.staging, self.old, self.lock_path = (
+            self.root.parent / f".{self.root.name}.{kind}" for kind in ("building", "old", "lock")
+        )
 
     def __enter__(self) -> Self:
-        self._lock = Lock(self.lock_path, f"another build of {self.root} is running", "give another -o DIR")
+        """ValueError if somebody else builds here. What a build was replacing when it was killed is put back, or removed."""
+        self._lock = Lock(self.lock_path, f"another build of {self.name} is running", "give another -o DIR")
+        if self.old.exists():
+            if not self.root.exists():
+                os.replace(self.old, self.root)
+            shutil.rmtree(self.old, ignore_errors=True)
         return self
 
     def __exit__(
@@ -38,11 +45,7 @@ class Output:
         self._lock.release()
 
     def prepare(self) -> Path:
-        """An empty staging directory; what a killed build left is removed, and its replaced output put back."""
-        if self.old.exists():
-            if not self.root.exists():
-                os.replace(self.old, self.root)
-            shutil.rmtree(self.old, ignore_errors=True)
+        """An empty staging directory; what a killed build left is removed."""
         shutil.rmtree(self.staging, ignore_errors=True)
         self.staging.mkdir()
         return self.staging
@@ -50,11 +53,12 @@ class Output:
     def publish(self) -> None:
         """The staging directory becomes the output."""
         sync_folder(self.staging)
-        if self.root.exists():
-            os.replace(self.root, self.old)
-        os.replace(self.staging, self.root)
-        sync_folder(self.root.parent)
-        shutil.rmtree(self.old, ignore_errors=True)
+        with signals_later():
+            if self.root.exists():
+                os.replace(self.root, self.old)
+            os.replace(self.staging, self.root)
+            sync_folder(self.root.parent)
+            shutil.rmtree(self.old, ignore_errors=True)
 
 
 def state(root: Path, fingerprint: str, wanted: dict[str, Any]) -> tuple[str, str]:

@@ -1,7 +1,7 @@
 """
 Runs: the rendered conversations of one block of rows, cached by what they are made of.
 
-    <cache>/runs/3f/3f9c...e1.run     a line of JSON (sizes, xxh3 of both), then lengths, trainable, asked, tokens, mask, reasons
+    <cache>/runs/3f/3f9c...e1.run     a line of JSON (sizes, xxh3), then lengths, trainable, asked, tokens, mask, reasons
 
 The key is a hash of the source's contents, the rows of the block, the task, the tokenizer and the renderer, so a run is
 never stale: anything that would change it has another name. A run is written to a temporary name and renamed; its

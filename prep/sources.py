@@ -51,7 +51,9 @@ class Source:
     def check_unchanged(self, start: int, stop: int) -> None:
         """ValueError if a file of rows start .. stop - 1 is not what was hashed: what was read of it is of no use"""
         first, last = (bisect_right(self.file_starts, row) for row in (start, stop - 1))
-        for path, stamp in zip(self.files[max(first - 1, 0) : last], self.stamps[max(first - 1, 0) : last], strict=True):
+        for path, stamp in zip(
+            self.files[max(first - 1, 0) : last], self.stamps[max(first - 1, 0) : last], strict=True
+        ):
             _check_stamp(path, stamp)
 
 

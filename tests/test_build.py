@@ -334,6 +334,25 @@ def test_what_a_killed_build_left_is_cleared_away(tmp_path: Path, toy: Tokenizer
     assert not list(tmp_path.glob(".out.*"))
 
 
+def test_what_a_killed_build_had_replaced_goes_though_the_output_is_up_to_date(tmp_path: Path, toy: Tokenizer) -> None:
+    write_sources(tmp_path)
+    root, _, _ = build_mixture(tmp_path, MIXTURE, toy)
+    shutil.copytree(root, tmp_path / ".out.old")  # killed after both renames
+    assert not build_mixture(tmp_path, MIXTURE, toy)[2]
+    assert not list(tmp_path.glob(".out.*"))
+
+
+def test_an_output_that_is_a_link_stays_one(tmp_path: Path, toy: Tokenizer) -> None:
+    write_sources(tmp_path)
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "out").symlink_to(tmp_path / "disk" / "real")
+    for changes in ({}, {"max_seq_len": 64, "overwrite": True}):
+        root, manifest, _ = build_mixture(tmp_path, MIXTURE, toy, **changes)
+        assert root.is_symlink()
+        assert manifest["max_seq_len"] == open_shards(tmp_path / "disk" / "real").manifest["max_seq_len"]
+    assert [path.name for path in (tmp_path / "disk").iterdir()] == ["real"]
+
+
 # ---- rows that are no conversations ----
 
 BAD = [
