@@ -8,6 +8,7 @@ Text stays where it is in the map; only compressed buffers are decompressed, tho
 
 import contextlib
 import functools
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,10 +16,17 @@ import pyarrow as pa
 
 from prep.lines import BATCH_BYTES, one_line
 
+END = b"\xff\xff\xff\xff\0\0\0\0"  # of a stream
+
 
 @functools.lru_cache(maxsize=64)
 def arrow_batches(path: Path) -> tuple[tuple[int, ...], tuple[str, ...]]:
     """Rows before each record batch, with the number of all rows at the end, and the names of the columns"""
+    if not _is_file(path) and not _has_end(path):
+        raise ValueError(
+            f"{path} is an Arrow stream without an end: whoever wrote it did not finish, and rows may be missing. Write it "
+            "again, and close its writer."
+        )
     starts = [0]
     with _arrow(path, counting=True) as batches:
         for batch in batches:
@@ -69,3 +77,10 @@ def _reading(path: Path) -> Iterator[None]:
 def _is_file(path: Path) -> bool:
     with open(path, "rb") as file:
         return file.read(6) == b"ARROW1"
+
+
+def _has_end(path: Path) -> bool:
+    """Whether a stream ends with the mark that says so, https://arrow.apache.org/docs/format/Columnar.html#ipc-streaming-format"""
+    with open(path, "rb") as file:
+        file.seek(-min(len(END), path.stat().st_size), os.SEEK_END)
+        return file.read() == END

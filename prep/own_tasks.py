@@ -61,7 +61,7 @@ class OwnTask:
         function, path = load(self.reference, self.sha256)
         try:
             return function(*arguments)
-        except Exception as error:  # whatever it is, it is in this file or called from it
+        except (Exception, SystemExit) as error:  # whatever it is, it is in this file or called from it
             raise ValueError(f"{_place(error, path)}: {type(error).__name__}: {error}. Mend the task.") from error
 
     def _checked(self, found: Any, num_rows: int) -> Conversations:
@@ -130,7 +130,7 @@ def _run(path: Path, reference: str, sha256: str) -> Any:
     module = sys.modules[name] = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ValueError(f"{_place(error, path)}: {type(error).__name__}: {error}. Mend the task.") from error
     wanted = reference.rpartition(":")[2]
     if not hasattr(module, wanted):

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,20 @@ def test_other_ways_of_reading_render_again_and_the_same_way_does_not(tmp_path: 
     assert sorted(seen) == [1, 2, 3, 4, 5]
 
 
+def test_a_stream_that_was_cut_between_two_batches_is_not_a_shorter_one(tmp_path: Path) -> None:
+    path = tmp_path / "a.arrow"
+    table = pa.table({"n": range(30)})
+    ends = []
+    with open(path, "wb") as file, pa.ipc.new_stream(file, table.schema) as writer:
+        for batch in table.to_batches(max_chunksize=10):
+            writer.write_batch(batch)
+            ends.append(file.tell())
+    assert sources.open_files([path], ["n"]).num_rows == 30
+    os.truncate(path, ends[1])
+    with pytest.raises(ValueError, match="is an Arrow stream without an end: whoever wrote it did not finish"):
+        sources.open_files([path], ["n"])
+
+
 @pytest.mark.parametrize(
     ("name", "data", "words"),
     [
@@ -106,7 +121,7 @@ def test_other_ways_of_reading_render_again_and_the_same_way_does_not(tmp_path: 
         ("a.json", b"[" + b"{}, " * 1001, "a first line of more than 0 MB: wanted an object a line"),
         ("a.zip", b"PK\x03\x04", "is zip, wanted JSON lines"),
         ("a.arrow", b"ARROW1\0\0 and no more", "no readable Arrow file"),
-        ("a.arrow", b"\xff\xff\xff\xff and no more", "no readable Arrow file"),
+        ("a.arrow", b"\xff\xff\xff\xff and no more", "is an Arrow stream without an end"),
     ],
 )  # fmt: skip
 def test_a_file_that_cannot_be_read_is_one_line(

@@ -104,6 +104,8 @@ def test_an_edited_task_renders_again_and_is_another_build(tmp_path: Path) -> No
     ("source", "task", "words"),
     [
         ("def pair(row):\n    return row['c']\n", "mine.py:pair", r"mine.py, line 2: KeyError: 'c'. Mend the task"),
+        ("def pair(row):\n    raise SystemExit(0)\n", "mine.py:pair", r"mine.py, line 2: SystemExit: 0"),
+        ("import sys\nsys.exit()\n", "mine.py:pair", "mine.py, line 2: SystemExit"),
         ("def pair(row)\n", "mine.py:pair", "mine.py, line 1: SyntaxError"),
         ("import nothing_such\n", "mine.py:pair", "mine.py, line 1: ModuleNotFoundError"),
         ("def other(row): ...\n", "mine.py:pair", "mine.py has no 'pair', it has: other"),
