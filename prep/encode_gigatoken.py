@@ -160,7 +160,12 @@ class Gigatoken:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "tokenizer.tiktoken"
             path.write_bytes(self.tokenizer.file)
-            self.backend = BPETokenizer.from_tiktoken(path, self.scheme.name, {SEPARATOR: self.separator})
+            try:
+                self.backend = BPETokenizer.from_tiktoken(path, self.scheme.name, {SEPARATOR: self.separator})
+            except (KeyboardInterrupt, SystemExit):
+                raise
+            except BaseException as error:  # a panic is no Exception
+                raise ValueError(f"gigatoken cannot read this tokenizer ({error}): use --encoder fastokens.") from None
         self.new_text, self.resident = 0, resident_bytes() or 0
 
 

@@ -141,7 +141,8 @@ def _hash_joined(joined: bytes, ends: Array) -> Array:
 def _before_signs(joined: bytes) -> Array:
     """Places of ASCII digits that stand before a sign, as in "12 - 3"; where many characters lie between, of one of those"""
     data = np.frombuffer(joined, dtype=np.uint8)
-    places = np.flatnonzero((data - ord("*") < 2) | (data == ord("-")) | (data - ord("<") < 3) | (data == ord("^"))) - 1
+    is_sign = (data - ord("*") < 2) | (data == ord("-")) | (data - ord("<") < 3) | (data == ord("^"))
+    places = np.flatnonzero(is_sign[1:] & ~is_sign[:-1])  # before the first of signs side by side
     found = []
     for _ in range(FAR):  # back over what is dropped, and over other signs
         found.append(places[IS_DIGIT[data[places]]])

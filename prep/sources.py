@@ -1,7 +1,7 @@
 """
 Where rows come from, and reading them in blocks: the Hub (prep.hub), a local copy in its layout, or files of one's own.
 
-    openai/gsm8k main train  ->  [main/train-00000-of-00001.parquet]  ->  rows 0 .. 7472  ->  tables of at most 2,048 rows
+    openai/gsm8k main train  ->  [main/train-00000-of-00001.parquet]  ->  rows 0 .. 7472  ->  tables of about 4 MB
 
 Every source ends up as a list of files whose rows are numbered through: parquet, Arrow, or JSON lines (which travel as a
 column `line` of bytes and are parsed by the task). Its identity is the sha256 of the files' contents, wherever they lie;
@@ -19,7 +19,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from prep.arrow_files import arrow_batches, read_arrow
+from prep.arrow_files import arrow_batches, has_dictionary, read_arrow
 from prep.formats import kind_of
 from prep.lines import BATCH_BYTES, COMPRESSED, decompressed, index_lines, read_lines, sha256_of
 from prep.lines import one_line as _one_line
@@ -28,6 +28,7 @@ from prep.runs import default_cache_dir
 BLOCK_ROWS = 8192  # rows rendered and cached together; parquet's row groups round it up
 UNIT_BLOCKS = 16  # most blocks read in one go, where one row group spans many
 BATCH_ROWS = 8192  # in memory at once, or fewer that have BATCH_BYTES
+READ_ROWS = 1024  # decoded from parquet at once: more texts of 2 MB would be more than Arrow can hold
 
 
 Stamp = tuple[int, int]  # bytes, and when they were last written in nanoseconds
@@ -217,30 +218,35 @@ def read_rows(source: Source, start: int, stop: int) -> Iterator[pa.Table]:
 
 
 def _read_parquet(path: Path, columns: list[str], start: int, stop: int) -> Iterator[pa.Table]:
-    file, groups, first = _parquet(path), list[int](), 0
-    row_bytes = skip = 0
+    file, groups, first, skip = _parquet(path), list[int](), 0, 0
     for group in range(file.metadata.num_row_groups):
-        meta = file.metadata.row_group(group)
-        if first < stop and start < first + meta.num_rows:
+        num_rows = file.metadata.row_group(group).num_rows
+        if first < stop and start < first + num_rows:
             skip = skip if groups else start - first
             groups.append(group)
-            row_bytes = max(row_bytes, meta.total_byte_size // max(meta.num_rows, 1))
-        first += meta.num_rows
-    block = stop - start if stop - start < 2 * BLOCK_ROWS else BLOCK_ROWS
-    parts = max(1, -(-block // BATCH_ROWS), -(-block * row_bytes // BATCH_BYTES))
-    batch_rows = max(1, -(-block // parts))  # a block in equal parts
-    left = stop - start
+        first += num_rows
+    left, gathered = stop - start, list[pa.RecordBatch]()
     try:
-        for batch in file.iter_batches(batch_rows, row_groups=groups, columns=columns, use_threads=False):
+        for batch in file.iter_batches(READ_ROWS, row_groups=groups, columns=columns, use_threads=False):
             rows = batch.slice(min(skip, len(batch)), left)
             skip = max(0, skip - len(batch))
             left -= len(rows)
-            if len(rows):
-                yield pa.Table.from_batches([rows])
+            if gathered and not _fits([*gathered, rows]):
+                yield pa.Table.from_batches(gathered)
+                gathered = []
+            gathered += [rows] if len(rows) else []
             if not left:
-                return
+                break
+        if gathered:
+            yield pa.Table.from_batches(gathered)
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{path} cannot be read: {_one_line(error)} Is the file whole?") from None
+
+
+def _fits(batches: list[pa.RecordBatch]) -> bool:
+    """Whether batches may be one: what they have is known when they are read, as files say little of texts that recur"""
+    num_bytes, num_rows = sum(batch.nbytes for batch in batches), sum(len(batch) for batch in batches)
+    return num_bytes <= BATCH_BYTES and num_rows <= BATCH_ROWS and not has_dictionary(batches[0].schema)
 
 
 def _parquet(path: Path) -> pq.ParquetFile:

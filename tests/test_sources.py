@@ -22,6 +22,7 @@ from tests.conftest import SHARED, midprep_command, needs_shared, write_lines
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sources, "BLOCK_ROWS", 10)
     monkeypatch.setattr(sources, "BATCH_ROWS", 4)
+    monkeypatch.setattr(sources, "READ_ROWS", 3)
 
 
 def rows_read(source: sources.Source, start: int, stop: int) -> list[int]:
@@ -45,6 +46,21 @@ def test_rows_are_numbered_through_files_and_blocks_follow_row_groups(tmp_path: 
         for start, stop in itertools.pairwise(bounds):
             assert rows_read(source, start, stop) == list(range(start, stop))
     assert rows_read(source, 35, 75) == list(range(35, 75))
+
+
+def test_tables_are_as_large_as_their_texts_allow_though_the_file_has_them_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "BATCH_ROWS", 8)
+    monkeypatch.setattr(sources, "BATCH_BYTES", 4500)
+    text = pa.array(["x" * 1000] * 20)
+    for name, column in (("plain", text), ("dictionary", text.dictionary_encode())):
+        pq.write_table(pa.table({"text": column}), tmp_path / f"{name}.parquet")
+        assert os.path.getsize(tmp_path / f"{name}.parquet") < 3000
+        source = open_files([tmp_path / f"{name}.parquet"], ["text"])
+        tables = [table for unit in source.units for table in read_rows(source, unit[0], unit[-1])]
+        assert sum(map(len, tables)) == 20
+        assert max(map(len, tables)) == 3
 
 
 def test_json_lines_are_numbered_without_blank_ones(tmp_path: Path) -> None:
