@@ -56,7 +56,7 @@ def test_tables_are_as_large_as_their_texts_allow_though_the_file_has_them_once(
     text = pa.array(["x" * 1000] * 20)
     for name, column in (("plain", text), ("dictionary", text.dictionary_encode())):
         pq.write_table(pa.table({"text": column}), tmp_path / f"{name}.parquet")
-        assert os.path.getsize(tmp_path / f"{name}.parquet") < 3000
+        assert os.path.getsize(tmp_path / f"{name}.parquet") < 6000  # of 20,000 bytes of text
         source = open_files([tmp_path / f"{name}.parquet"], ["text"])
         tables = [table for unit in source.units for table in read_rows(source, unit[0], unit[-1])]
         assert sum(map(len, tables)) == 20
