@@ -8,8 +8,6 @@ Build: render, plan, write. Everything that a build does, in its order.
 The bytes depend on sources, tokenizer, mixture and options, and on nothing else: not on workers, cache, time or place.
 """
 
-import hashlib
-import json
 import resource
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,7 +21,7 @@ from prep import plan, render
 from prep.encode import choose_engine
 from prep.mixture import Mixture
 from prep.options import Options
-from prep.output import Output, state
+from prep.output import Output, fingerprint, state
 from prep.overlap import exact_overlap
 from prep.progress import Progress
 from prep.record import Record
@@ -71,7 +69,7 @@ class Job:
 
     @property
     def fingerprint(self) -> str:
-        return hashlib.sha256(json.dumps(self.description(), sort_keys=True).encode()).hexdigest()
+        return fingerprint(self.description())
 
     def run_files(self, one: Input) -> RunFiles:
         """Where the runs of an input are, or will be"""

@@ -8,6 +8,8 @@ The output of a build: a lock that keeps others out, a staging directory, and on
 A directory with a manifest is a finished build; nothing half-written ever has that name.
 """
 
+import hashlib
+import json
 import os
 import shutil
 from pathlib import Path
@@ -17,6 +19,11 @@ from typing import Any, Self
 from prep.shard import Manifest, listed_files, read_manifest
 from prep.shard.files import Lock, sync_folder
 from prep.signals import signals_later
+
+FINGERPRINTED = (
+    *("mixture", "seed", "max_seq_len", "packing_strategy", "excess_length_strategy", "max_tokens"),
+    *("renderer_version", "planner_version"),
+)
 
 
 class Output:
@@ -81,6 +88,15 @@ def state(root: Path, fingerprint: str, wanted: dict[str, Any]) -> tuple[str, st
         if not path.is_file() or path.stat().st_size != entry["bytes"]:
             return "broken", f"{path} is missing or cut short"
     return "current", ""
+
+
+def describe(manifest: Manifest) -> dict[str, Any]:
+    """What the bytes of a build depend on, as its manifest says it (Job.description)"""
+    return {key: manifest[key] for key in FINGERPRINTED} | {"tokenizer": manifest["tokenizer"]["sha256"]}
+
+
+def fingerprint(description: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()
 
 
 def about(manifest: Manifest) -> str:

@@ -11,6 +11,7 @@ Is a build what it says it is? Checked on the files as they lie there, with noth
 
 import json
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 from prep.mask_rules import broken_rules, may_skip
-from prep.shard import Manifest, Split, check_files, listed_files, manifest_sha256, open_shards, read_manifest
+from prep.output import describe, fingerprint
+from prep.shard import Manifest, Split, check_files, listed_files, manifest_text, open_shards, read_manifest
 from prep.tokenizer import load_tokenizer
 
 Array = npt.NDArray[Any]
@@ -37,8 +39,10 @@ def problems(root: Path) -> Iterator[str]:
         yield str(error)
         return
     try:
-        if manifest.get("sha256") != manifest_sha256(manifest):
-            yield f"{root / 'manifest.json'}: content differs from its own checksum: a value was changed"
+        if (root / "manifest.json").read_bytes() != manifest_text(manifest).encode():
+            yield f"{root / 'manifest.json'}: not written as midprep writes it"
+        if manifest["fingerprint"] != fingerprint(describe(manifest)):
+            yield f"{root / 'manifest.json'}: the fingerprint is not of the mixture, tokenizer and options named there"
         found = list(check_files(root, manifest))
         stray = {path.name for path in root.iterdir()} - set(listed_files(manifest)) - set(UNLISTED)
         found += [f"{root / name}: not a file of this build" for name in sorted(stray)]
@@ -46,9 +50,10 @@ def problems(root: Path) -> Iterator[str]:
         if found:
             return  # the arrays are not what the manifest is about
         yield from check_tokenizer(root, manifest)
+        yield from check_rejected(root, manifest)
         for split in open_shards(root).splits.values():
             yield from check_split(split)
-    except (KeyError, TypeError, ValueError, OSError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, OSError, IndexError, AttributeError, OverflowError) as error:
         yield f"{root / 'manifest.json'}: not as this version of midprep writes it: {type(error).__name__} {error}"
 
 
@@ -61,8 +66,25 @@ def check_tokenizer(root: Path, manifest: Manifest) -> Iterator[str]:
         yield f"{root}: special tokens of the tokenizer differ from the manifest's"
     if tokenizer.vocab_size != manifest["vocab_size"]:
         yield f"{root}: the tokenizer has {tokenizer.vocab_size:,} ids, the manifest says {manifest['vocab_size']:,}"
+    if {manifest["bos_id"], manifest["pad_id"]} != {tokenizer.bos_id}:
+        yield f"{root}: bos of the tokenizer is {tokenizer.bos_id}, the manifest has another for bos or padding"
     if not np.array_equal(np.load(root / "token_bytes.npy"), tokenizer.token_bytes()):
         yield f"{root / 'token_bytes.npy'}: not the bytes of the tokenizer's tokens"
+
+
+def check_rejected(root: Path, manifest: Manifest) -> Iterator[str]:
+    """rejected.jsonl has every rejected row once, whatever the number of its copies"""
+    wanted, found = Counter[tuple[str, str, str]](), Counter[tuple[str, str, str]]()
+    for name, split in manifest["splits"].items():
+        for source in split["sources"]:
+            for reason, number in source["rejected"].items():
+                wanted[name, source["name"], reason] += number // max(int(source["repeat"]), 1)
+    with open(root / "rejected.jsonl", encoding="utf-8") as file:
+        for row in map(json.loads, file):
+            found[row["split"], row["source"], row["reason"]] += 1
+    for key in sorted({*wanted, *found}):
+        if wanted[key] != found[key]:
+            yield f"{root / 'rejected.jsonl'}: {found[key]:,} rows of {': '.join(key)}, the manifest says {wanted[key]:,}"
 
 
 @dataclass
@@ -155,22 +177,30 @@ def check_counts(split: Split) -> Iterator[str]:
         "min_rows": -(-entry["total_tokens"] // width),
     }
     sources = entry["sources"]
-    wanted |= {key: sum(s[key] for s in sources) for key in ("conversations", "trainable_tokens")}
     if not shared:
         wanted |= {"conversations": len(docs), "trainable_tokens": int(docs["trainable"].sum(dtype=np.int64))}
     for key, value in wanted.items():
         if entry[key] != value:
             yield f"{where}: {key} is {entry[key]} in the manifest, {value} in the arrays"
+    for key in ("conversations", "total_tokens", "trainable_tokens"):
+        if entry[key] != (total := sum(source[key] for source in sources)):
+            yield f"{where}: {key} is {entry[key]}, its sources have {total}"
     for number, source in enumerate(sources):
         mine = docs[docs["source"] == number]
+        asked = split.manifest["mixture"][split.name][number]
+        if differing := [
+            key for key in asked if source[key] != asked[key] and not (key == "repeat" and "share" in source)
+        ]:
+            yield f"{where}: {source['name']} has another {differing[0]} than in the mixture of the manifest"
         inside = source["conversations"] - source["extra_pieces"] + sum(source["rejected"].values())
         if source["rows"] != inside:
             yield f"{where}: {source['name']} has {source['rows']} rows, {inside} are in the split or rejected"
-        if not shared and (len(mine), int(mine["length"].sum(dtype=np.int64))) != (
-            source["conversations"],
-            source["total_tokens"],
-        ):
-            yield f"{where}: conversations or tokens of {source['name']} differ from the documents"
+        counted = {"conversations": len(mine), "untrained": int((mine["trainable"] == 0).sum())}
+        counted |= {"total_tokens": int(mine["length"].sum(dtype=np.int64))}
+        counted |= {"trainable_tokens": int(mine["trainable"].sum(dtype=np.int64))}
+        for key, value in counted.items():
+            if not shared and source[key] != value:
+                yield f"{where}: {key} of {source['name']} is {source[key]} in the manifest, {value} in the documents"
         if len(mine) and int(mine["repeat"].max()) >= source["repeat"]:
             yield f"{where}: a document of {source['name']} is of copy {mine['repeat'].max()}, there are {source['repeat']}"
     if int(docs["source"].max()) >= len(sources):

@@ -15,7 +15,7 @@ from hypothesis.strategies import integers
 
 from prep import plan
 from prep.mask_rules import UNKNOWN, broken_rules, expected_mask
-from prep.shard import manifest_sha256, write_array, write_manifest
+from prep.shard import manifest_sha256, write_array, write_bytes, write_manifest
 from prep.tokenizer import SPECIAL_TOKENS, Tokenizer
 from prep.verify import problems, rebuild
 from tests.conftest import build_mixture, toy_tokenizer, write_lines
@@ -148,6 +148,8 @@ def change(root: Path, how: str) -> None:
     elif how == "a number changed":
         manifest["splits"]["train"]["sources"][0]["rows"] += 1
         (root / "manifest.json").write_text(json.dumps(manifest))
+    elif how == "the last byte of the manifest cut":
+        (root / "manifest.json").write_bytes((root / "manifest.json").read_bytes()[:-1])
     elif how == "no manifest":
         (root / "manifest.json").unlink()
 
@@ -161,6 +163,7 @@ def change(root: Path, how: str) -> None:
         ("a file missing", "missing"),
         ("a stray file", "not a file of this build"),
         ("a number changed", "differs from its own checksum"),
+        ("the last byte of the manifest cut", "not written as midprep writes it"),
         ("no manifest", "is .* a finished build"),
     ],
 )
@@ -220,6 +223,49 @@ def numbers(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     own = [path] if isinstance(value, int | float) and not isinstance(value, bool) else []
     return own + [found for key, inner in items for found in numbers(inner, (*path, key))]
+
+
+def test_a_number_that_is_wrong_is_noticed_whatever_the_checksum_says(copy: Path) -> None:
+    sound = json.loads((copy / "manifest.json").read_text())
+    unnoticed = set()
+    for path in numbers(sound):
+        manifest = json.loads(json.dumps(sound))
+        inner = manifest
+        for key in path[:-1]:
+            inner = inner[key]
+        inner[path[-1]] += 1
+        write_manifest(copy, manifest)
+        if not list(problems(copy)):
+            unnoticed.add(path[-1])
+    assert unnoticed == {"truncated", "asked_in_train", "of"}  # what these count is in no file of a build
+
+
+@pytest.mark.parametrize("value", [None, [], "x", 7, {"a": 1}, 2**70])
+def test_a_manifest_of_other_types_is_no_traceback(copy: Path, value: Any) -> None:
+    sound = json.loads((copy / "manifest.json").read_text())
+    for path in [("splits",), ("files",), ("mixture",), ("tokenizer",), ("mixture", "train"), ("mixture", "train", 1),
+                 ("splits", "train", "sources"), ("splits", "train", "sources", 0), ("splits", "train", "shards", 0, "rows"),
+                 ("splits", "train", "sources", 0, "rejected"), ("max_seq_len",), ("token_dtype",)]:  # fmt: skip
+        manifest = json.loads(json.dumps(sound))
+        inner = manifest
+        for key in path[:-1]:
+            inner = inner[key]
+        inner[path[-1]] = value
+        write_manifest(copy, manifest)
+        assert list(problems(copy)), (path, value)
+
+
+def test_rejected_rows_are_in_the_file_as_often_as_in_the_manifest(tmp_path: Path, toy: Tokenizer) -> None:
+    write_lines(tmp_path / "a.jsonl", [*some_chats(9), {"messages": []}, "no JSON", {"messages": []}])
+    mixture = {"name": "m", "train": [{"task": "chat", "path": "a.jsonl", "repeat": 3}]}
+    root, manifest, _ = build_mixture(tmp_path, mixture, toy, max_seq_len=64, max_rejected=1.0)
+    assert list(problems(root)) == []
+    lines = (root / "rejected.jsonl").read_text().splitlines(keepends=True)
+    manifest["files"]["rejected.jsonl"] = write_bytes(root / "rejected.jsonl", "".join(lines[1:]).encode())
+    write_manifest(root, manifest)
+    assert [line.partition(": ")[2] for line in problems(root)] == [
+        "1 rows of train: chat: no messages, the manifest says 2"
+    ]
 
 
 def corrupt(root: Path, seed: int) -> str:

@@ -100,8 +100,12 @@ def manifest_sha256(manifest: Manifest) -> str:
 def write_manifest(root: Path, manifest: Manifest) -> None:
     """The last file of a build, in a fixed form: two builds of the same thing have equal manifests."""
     manifest["sha256"] = manifest_sha256(manifest)
-    text = json.dumps(manifest, ensure_ascii=False, indent=1) + "\n"
-    write_bytes(root / "manifest.json", text.encode())
+    write_bytes(root / "manifest.json", manifest_text(manifest).encode())
+
+
+def manifest_text(manifest: Manifest) -> str:
+    """A manifest as it stands in its file"""
+    return json.dumps(manifest, ensure_ascii=False, indent=1) + "\n"
 
 
 # ---- reading ----
@@ -120,6 +124,10 @@ def read_manifest(root: str | Path) -> Manifest:
         raise ValueError(f"{path} is not a midprep manifest (no format {FORMAT!r}): give the directory of a build.")
     if manifest.get("version") != VERSION:
         raise ValueError(f"{path} has version {manifest.get('version')}, this midprep reads {VERSION}: build it again.")
+    if manifest.get("sha256") != manifest_sha256(manifest):
+        raise ValueError(
+            f"{path} differs from its own checksum, a value was changed: build {root} again with --overwrite."
+        )
     return manifest
 
 
