@@ -34,6 +34,7 @@ def arrow_batches(path: Path) -> tuple[tuple[int, ...], tuple[str, ...]]:
             starts.append(starts[-1] + batch.num_rows)
     with _reading(path), pa.memory_map(str(path)) as file:
         reader = pa.ipc.open_file(file) if _is_file(path) else pa.ipc.open_stream(file)
+        check_names(path, reader.schema.names)
         return tuple(starts), tuple(reader.schema.names)
 
 
@@ -51,6 +52,12 @@ def read_arrow(path: Path, columns: list[str], start: int, stop: int, batch_rows
             step = max(1, min(most, BATCH_BYTES // max(rows.nbytes // max(len(rows), 1), 1)))
             for place in range(0, len(rows), step):
                 yield pa.Table.from_batches([rows.slice(place, step)])
+
+
+def check_names(path: Path, names: list[str]) -> None:
+    """ValueError where two columns have one name"""
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"{path} has several columns {twice[0]!r}: give a file in which each has a name of its own.")
 
 
 def has_dictionary(schema: pa.Schema) -> bool:

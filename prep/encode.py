@@ -12,10 +12,8 @@ per cent of the time. Text is always ordinary text: whoever types <|bos|> gets i
 import importlib.util
 import os
 import re
-import tempfile
 from collections.abc import Callable, Iterable
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -230,9 +228,7 @@ def _fastokens(tokenizer: Tokenizer) -> Engine:
     os.environ.setdefault("FASTOKENS_BPE_THREADS", "1")  # workers are processes
     from fastokens import Tokenizer as Fastokens
 
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "tokenizer.tiktoken"
-        path.write_bytes(tokenizer.file)
+    with tokenizer.as_file() as path:
         # without special tokens: with them, text that spells one would become the control id
         fast = Fastokens.from_tiktoken(str(path), pattern=spell_out(tokenizer.pattern))
 

@@ -15,7 +15,6 @@ has grown by GROWTH bytes; that costs 0.04 s.
 """
 
 import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -157,9 +156,7 @@ class Gigatoken:
         from gigatoken.gigatoken_rs import BPETokenizer
 
         self.backend: Any = None  # first let go of the old one
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "tokenizer.tiktoken"
-            path.write_bytes(self.tokenizer.file)
+        with self.tokenizer.as_file() as path:
             try:
                 self.backend = BPETokenizer.from_tiktoken(path, self.scheme.name, {SEPARATOR: self.separator})
             except (KeyboardInterrupt, SystemExit):

@@ -15,6 +15,7 @@ import hashlib
 import json
 import logging
 import os
+import secrets
 import time
 import warnings
 from collections.abc import Iterator
@@ -158,7 +159,7 @@ def _recall(notes: Path, repo: str, subset: str, split: str, revision: str | Non
 
 def _note(notes: Path, repo: str, subset: str, split: str, revision: str | None, found: Found) -> None:
     path = _note_path(notes, repo, subset, split, revision)
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    temporary = path.with_suffix(f".{secrets.token_hex(8)}.tmp")
     about = {
         "repo": repo,
         "subset": subset,

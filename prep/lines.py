@@ -8,10 +8,14 @@ workers reading one stream would each decompress all that lies before their bloc
 once, the file costs its size on disk, in a cache that can be deleted, and memory stays at one chunk.
 """
 
+import fcntl
 import hashlib
 import mmap
 import os
+import platform
+import secrets
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -74,10 +78,12 @@ def decompressed(path: Path, sha256: str, kind: str, cache_dir: Path) -> Path:
             return found
         found.unlink(missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f"{sha256}.{os.getpid()}.tmp"
+    temporary = folder / f"{sha256}.{platform.node()}-{secrets.token_hex(8)}.tmp"
     digest = hashlib.sha256()
     try:
         with open(temporary, "wb") as file:
+            with suppress(OSError):  # see prep.runs.remove_abandoned
+                fcntl.flock(file, fcntl.LOCK_EX)
             for chunk in chunks(path, kind):
                 digest.update(chunk)
                 file.write(chunk)

@@ -9,6 +9,7 @@ from typing import Any
 
 from prep.plan import EXCESS, PACKINGS
 
+LONGEST = 1 << 24  # tokens of a row: some are in memory at once
 ENGINES = ("local", "ray")
 
 NANOCHAT_MAX_TOKENS = 2048
@@ -33,8 +34,8 @@ class Options:
     quiet: bool = False
 
     def __post_init__(self) -> None:
-        if not 2 <= self.max_seq_len < 1 << 31:
-            raise ValueError(f"--max-seq-len {self.max_seq_len} found, wanted 2 or more.")
+        if not 2 <= self.max_seq_len <= LONGEST:
+            raise ValueError(f"--max-seq-len {self.max_seq_len} found, wanted 2 to {LONGEST}.")
         if self.packing not in PACKINGS:
             raise ValueError(f"--packing {self.packing!r} found, wanted {' or '.join(PACKINGS)}.")
         if self.excess_length_strategy not in EXCESS:

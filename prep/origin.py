@@ -15,6 +15,7 @@ from typing import Any
 
 from prep.conversation import KINDS, ROLES, Conversations
 from prep.mixture import Mixture, load_mixture, mixture_names
+from prep.record import read_record
 from prep.resolve import Input, resolve
 from prep.shard import Split
 from prep.sources import read_rows
@@ -33,7 +34,7 @@ class Where:
 
 def where_from(root: Path, mixture: str | None, data_root: Path | None, identity: Path | None) -> Where:
     """What was given, else what the command in build.json says"""
-    asked, directory = command_options(root)
+    asked, directory = ({}, Path()) if mixture and not (root / "build.json").is_file() else command_options(root)
     then = asked.get("mixture", "default")
     return Where(
         mixture or (then if then in mixture_names() else str(directory / then)),
@@ -43,18 +44,20 @@ def where_from(root: Path, mixture: str | None, data_root: Path | None, identity
 
 
 def command_options(root: Path) -> tuple[dict[str, str], Path]:
-    """The options in the command of a build and the directory it was given in; nothing where there is no build.json"""
-    path = root / "build.json"
-    if not path.is_file():
-        return {}, Path()
-    about = json.loads(path.read_text(encoding="utf-8"))
-    command = [str(word) for word in about.get("command", [])]
+    """The options in the command of a build and the directory it was given in"""
+    about = read_record(root)
+    if about is None:
+        raise FileNotFoundError(
+            f"{root / 'build.json'} not found, which says what {root} was built from: give --mixture, and --data-root or "
+            "--identity where they are needed."
+        )
+    command = [str(word) for word in about["command"]]
     found = {}
     for word, after in pairwise([*command, ""]):
         option, equals, value = word.partition("=")
         if option in OPTIONS:
             found[OPTIONS[option]] = value if equals else after
-    return found, Path(about.get("directory", "."))
+    return found, Path(about["directory"])
 
 
 class Origins:

@@ -93,8 +93,8 @@ def read_plan(
         raise ValueError(f"--depth {depth} found, wanted 1 or more.")
     if tokens_per_second is not None and tokens_per_second <= 0:
         raise ValueError(f"--tokens-per-second {tokens_per_second} found, wanted more than 0.")
-    if not world_sizes:
-        raise ValueError("--world-size names no number of ranks: give one or several, as 1,2,4,8.")
+    if not world_sizes or min(world_sizes) < 1:
+        raise ValueError("--world-size names no number of ranks, or one below 1: give one or several, as 1,2,4,8.")
     model = Model(depth or DEPTH, split.max_seq_len, split.manifest["vocab_size"])
     first = plan_steps(split, "mid", total_batch_size, epochs, DEFAULTS.seed)
     batch = first.rows_per_step * split.max_seq_len

@@ -86,6 +86,34 @@ class Record:
         (staging / "build.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
 
 
+FIELDS = {
+    "command": list,
+    "directory": str,
+    "finished": str,
+    "seconds": float,
+    "passes": dict,
+    "encoder": str,
+    "versions": dict,
+}
+
+
+def read_record(root: Path) -> dict[str, Any] | None:
+    """build.json of a build, or None where it was not copied along. ValueError in one line, where it is damaged."""
+    path = root / "build.json"
+    if not path.is_file():
+        return None
+    try:
+        about: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        about["seconds"] = float(about["seconds"])
+        sound = all(isinstance(about[name], kind) for name, kind in FIELDS.items())
+        sound = sound and all(isinstance(one["seconds"], int | float) for one in about["passes"].values())
+    except (ValueError, KeyError, TypeError):
+        sound = False
+    if not sound:
+        raise ValueError(f"{path} is not as midprep writes it: remove it, or build {root} again with --overwrite.")
+    return about
+
+
 def _engine(options: Options) -> dict[str, Any]:
     if options.engine == "local":
         return {"engine": "local", "workers": options.workers}

@@ -2,11 +2,11 @@
 Sections of a report about the build itself: rows, sample conversations, what was left out, the launch table, its origin.
 """
 
-import json
 import shlex
 from typing import TYPE_CHECKING, Any
 
 from prep import report_data
+from prep.record import read_record
 from prep.report_charts import bars, colour, esc, percent, table
 from prep.show import show_conversation
 from prep.tokenizer import Tokenizer, load_tokenizer
@@ -139,8 +139,7 @@ def rejected(report: "Report") -> str:
 
 def built(report: "Report") -> str:
     manifest = report.shards.manifest
-    path = report.root / "build.json"
-    about = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    about = read_record(report.root) or {}
     facts = {
         "Fingerprint": manifest["fingerprint"],
         "Tokenizer": f"{manifest['tokenizer']['name']}, {manifest['vocab_size']:,} ids, {manifest['tokenizer']['sha256']}",
@@ -149,7 +148,7 @@ def built(report: "Report") -> str:
         "Seed": manifest["seed"],
         "Without": ", ".join(manifest["mixture"].get("without", [])),
         "Built": about.get("finished", ""),
-        "Took": f"{about['seconds']:,.1f} s with {about['workers']} workers, {about['encoder']}" if about else "",
+        "Took": f"{about['seconds']:,.1f} s with {about.get('workers')} workers, {about['encoder']}" if about else "",
         "Versions": ", ".join(f"{name} {number}" for name, number in about.get("versions", {}).items()),
     }
     items = "".join(f"<dt>{name}</dt><dd>{esc(value)}</dd>" for name, value in facts.items() if value not in ("", None))

@@ -135,7 +135,7 @@ def _open_hub(entry: Entry, split: str, data_root: Path | None, cache_dir: Path 
     source_split = entry.split or source_split
     if data_root is None:
         files, revision = hub_files(task.HUB, subset, source_split, entry.revision, cache_dir)
-        return open_files(files, task.COLUMNS, revision), subset, source_split
+        return open_files(files, task.COLUMNS, revision, cache_dir), subset, source_split
     if entry.revision is not None:
         raise ValueError(
             f"{entry.label}: revision = {entry.revision!r} is pinned, --data-root has no revisions: drop one."
@@ -143,7 +143,7 @@ def _open_hub(entry: Entry, split: str, data_root: Path | None, cache_dir: Path 
     names = [(subset, source_split), *getattr(task, "ALIASES", {}).get((subset, source_split), [])]
     for found_subset, found_split in names:
         if files := local_files(data_root, task.HUB, found_subset, found_split):
-            return open_files(files, task.COLUMNS), found_subset, found_split
+            return open_files(files, task.COLUMNS, None, cache_dir), found_subset, found_split
     raise FileNotFoundError(
         f"{data_root / task.HUB} has no {source_split!r} of {subset!r} for task {entry.task!r}: wanted {subset}/"
         f"{source_split}-*.parquet in it. Copy it from the Hub ({task.HUB}), or build without --data-root, or with "

@@ -139,7 +139,8 @@ def trained_in(run: Run, rows: Array, first: Array, length: Array) -> Array:
 
 def remove_abandoned(cache_dir: Path) -> None:
     """Remove what processes of this machine were killed while they wrote; what is being written is locked."""
-    for path in (cache_dir / "runs").glob(f"*/*.{glob.escape(platform.node())}-*.tmp"):
+    ours = f"*.{glob.escape(platform.node())}-*.tmp"
+    for path in (*(cache_dir / "runs").glob(f"*/{ours}"), *(cache_dir / "plain").glob(ours)):
         with suppress(OSError), open(path, "r+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.fstat(file.fileno()).st_size:  # an empty one may be about to be locked

@@ -19,7 +19,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from prep.arrow_files import arrow_batches, has_dictionary, read_arrow
+from prep.arrow_files import arrow_batches, check_names, has_dictionary, read_arrow
 from prep.formats import kind_of
 from prep.lines import BATCH_BYTES, COMPRESSED, decompressed, index_lines, read_lines, sha256_of
 from prep.lines import one_line as _one_line
@@ -251,6 +251,8 @@ def _fits(batches: list[pa.RecordBatch]) -> bool:
 
 def _parquet(path: Path) -> pq.ParquetFile:
     try:
-        return pq.ParquetFile(path, memory_map=True)
+        file = pq.ParquetFile(path, memory_map=True)
+        check_names(path, file.schema_arrow.names)
+        return file
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{path} is no readable parquet file: {_one_line(error)} Is the file whole?") from None

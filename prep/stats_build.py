@@ -8,27 +8,21 @@ Where the time of a build went, from its build.json: `midprep stats DIR --build`
 The manifest holds no time; a build that was copied without its build.json has none to show.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
+from prep.record import read_record
 from prep.stats import short, size
 
 
 def read_build(root: Path) -> dict[str, Any]:
     """build.json. FileNotFoundError or ValueError where there is none, or none that can be read."""
-    path = root / "build.json"
-    if not path.is_file():
+    about = read_record(root)
+    if about is None:
         raise FileNotFoundError(
-            f"{path} not found: is {root} a finished build? Its times stand there and nowhere else."
+            f"{root / 'build.json'} not found: is {root} a finished build? Its times stand there and nowhere else."
         )
-    try:
-        about = json.loads(path.read_text(encoding="utf-8"))
-        return dict(
-            about, passes={name: dict(one) for name, one in about["passes"].items()}, seconds=float(about["seconds"])
-        )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} cannot be read ({error!r}): build again with --overwrite.") from None
+    return about
 
 
 def print_build(about: dict[str, Any]) -> None:

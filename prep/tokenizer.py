@@ -14,7 +14,9 @@ Loading nano32k costs 0.03 s; the encoder, 0.01 s more, is made on first use.
 import difflib
 import json
 import os
-from collections.abc import Iterable
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -110,6 +112,17 @@ class Tokenizer:
         out = np.zeros(self.vocab_size, dtype=np.uint16)
         out[np.fromiter(self.ranks.values(), np.int64, len(self.ranks))] = [len(token) for token in self.ranks]
         return out
+
+    @contextmanager
+    def as_file(self) -> Iterator[Path]:
+        """A temporary .tiktoken file of its ranks, for libraries that read one"""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "tokenizer.tiktoken"
+            try:
+                path.write_bytes(self.file)
+            except OSError as error:  # a full disk does not say which file it is about
+                raise OSError(error.errno, error.strerror, str(path)) from None
+            yield path
 
     def write(self, root: Path) -> dict[str, dict[str, Any]]:
         """Write it into `root` as every build has it; returns {file: {"bytes", "sha256"}}. Equal parts, equal files."""

@@ -3,10 +3,10 @@ Write one shard: cut its pieces out of the runs, one after the other as they lie
 
     runs      [aaaabbc][ddeeee]           mapped files, pieces wanted: e d c a
     segments  eeee dd ... | c aaaa ...    each a stretch of a run; padding is a stretch of a buffer of bos
-    rows      eeeedd...caaaa...           joined and written, CHUNK_ROWS at a time
+    rows      eeeedd...caaaa...           joined and written, some at a time
 
 Segments are views of binary data as Arrow has them, so Arrow joins them: nothing is computed for a token, no Python object
-is made for a piece, and threads do not wait for each other. In memory are the runs' mapped pages and CHUNK_ROWS rows.
+is made for a piece, and threads do not wait for each other. In memory are the runs' mapped pages and a chunk of rows.
 """
 
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ from prep.plan import ShardPlan
 from prep.runs import Run, read_run, trained_in
 from prep.shard import DOC, ROW, write_rows
 
-CHUNK_ROWS = 512  # joined at a time
+CHUNK_ROWS, CHUNK_TOKENS = 512, 1 << 20  # most that are joined at a time
 
 # a view of binary data, https://arrow.apache.org/docs/format/Columnar.html; its prefix serves comparisons and is left 0
 VIEW = np.dtype(
@@ -86,8 +86,9 @@ def write_shard(to: ShardWriter, plan: ShardPlan) -> WrittenShard:
     bits, first_trained = list[Array](), list[Array]()
 
     def token_rows() -> Iterator[Array]:
-        for start in range(0, num_rows, CHUNK_ROWS):
-            rows = slice(start, min(start + CHUNK_ROWS, num_rows))
+        chunk = max(1, min(CHUNK_ROWS, CHUNK_TOKENS // to.width))
+        for start in range(0, num_rows, chunk):
+            rows = slice(start, min(start + chunk, num_rows))
             docs = slice(row_docs[rows.start], row_docs[rows.stop])
             lengths = plan.pieces["length"][docs].astype(np.int64)
             per_row, free = plan.docs_per_row[rows], to.width - filled[rows]

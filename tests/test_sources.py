@@ -63,6 +63,16 @@ def test_tables_are_as_large_as_their_texts_allow_though_the_file_has_them_once(
         assert max(map(len, tables)) == 3
 
 
+def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    table = pa.Table.from_arrays([pa.array([1]), pa.array([2])], names=["n", "n"])
+    pq.write_table(table, tmp_path / "a.parquet")
+    with pa.OSFile(str(tmp_path / "a.arrow"), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+        writer.write_table(table)
+    for name in ("a.parquet", "a.arrow"):
+        with pytest.raises(ValueError, match=f"{name} has several columns 'n'"):
+            open_files([tmp_path / name], ["n"])
+
+
 def test_json_lines_are_numbered_without_blank_ones(tmp_path: Path) -> None:
     path = write_lines(
         tmp_path / "a.jsonl", [json.dumps({"n": i}) + ("\n  \n" if i % 7 == 3 else "") for i in range(33)]

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from prep.origin import command_options
 from prep.stats_build import print_build, read_build
 from prep.tokenizer import Tokenizer
 from tests.conftest import build_mixture, chat, write_lines
@@ -47,12 +48,18 @@ def test_the_table_adds_up(root: Path, capsys: pytest.CaptureFixture[str]) -> No
 
 
 @pytest.mark.parametrize(
-    ("text", "words"), [(None, "not found: is .* a finished build"), ("{", "cannot be read"), ("[]", "cannot be read")]
+    ("text", "words"),
+    [
+        (None, "not found: is .* a finished build|not found, which says what .* was built from: give --mixture"),
+        *((text, "not as midprep writes it: remove it") for text in ("", "{", "[]", "null", '{"command": 5}', '"x"')),
+        ('{"seconds": 1, "passes": {"render": 2}, "command": [], "directory": "."}', "not as midprep writes it"),
+    ],
 )
 def test_a_build_json_that_is_not_there_or_no_such_thing_is_one_line(root: Path, text: str | None, words: str) -> None:
     (root / "build.json").unlink()
     if text is not None:
         (root / "build.json").write_text(text)
-    with pytest.raises((ValueError, FileNotFoundError), match=words) as error:
-        read_build(root)
-    assert "\n" not in str(error.value)
+    for reader in (read_build, command_options):
+        with pytest.raises((ValueError, FileNotFoundError), match=words) as error:
+            reader(root)
+        assert "\n" not in str(error.value)
