@@ -96,6 +96,11 @@ def test_what_is_no_build_says_what_it_is(tmp_path: Path, build: Path) -> None:
         open_shards(tmp_path).split("test")
     with pytest.raises(FileNotFoundError, match=r"train.rows.npy not found: the build is not whole"):
         _ = open_shards(tmp_path).split("train").rows
+    with pytest.raises(FileNotFoundError, match=r"token_bytes.npy not found: the build is not whole"):
+        _ = open_shards(tmp_path).token_bytes
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest | {"seed": 43}))
+    with pytest.raises(ValueError, match="differs from its own checksum, a value was changed"):
+        open_shards(tmp_path)
 
 
 def test_a_file_of_another_size_or_shape_is_refused(tmp_path: Path) -> None:

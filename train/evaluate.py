@@ -55,7 +55,7 @@ def evaluate(run: Run, net: BatchLoss, ranks: Ranks) -> dict[str, Any]:
         return {}
     config, val = run.config, run.shards.split(run.config.val_split)
     names, num_ranks, device = val.source_names, ranks.world_size, ranks.device
-    token_bytes = torch.from_numpy(np.load(val.root / "token_bytes.npy").astype(np.int64)).to(device)
+    token_bytes = torch.from_numpy(run.shards.token_bytes.astype(np.int64)).to(device)
     padded = np.pad(run.eval_rows, (0, -len(run.eval_rows) % (num_ranks * run.device_batch)), constant_values=FILLER)
     mine = micro_batches(padded, run.device_batch, ranks.rank, num_ranks)
     sums = torch.zeros(2, len(names), dtype=torch.float64, device=device)

@@ -120,7 +120,7 @@ def plan_evaluation(config: Config, shards: Shards, plan: Plan, ranks: Ranks) ->
     if config.eval_every == 0 or (config.val_split == "val" and "val" not in shards.splits):
         ranks.say("no evaluation" + (f": {shards.root} has no {config.val_split}" if config.eval_every else ""))
         return np.empty(0, dtype=np.int64)
-    val = shards.split(config.val_split)
+    val, _ = shards.split(config.val_split), shards.token_bytes  # refused here where it is not there
     T = val.max_seq_len
     tokens = config.eval_tokens or min(EVAL_TOKENS, plan.num_steps * plan.rows_per_step * T // 10)
     return np.flatnonzero(row_targets(val, config.mode, config.isolated))[: max(1, -(-tokens // T))]

@@ -155,6 +155,25 @@ def check_files(root: Path, manifest: Manifest) -> Iterator[str]:
                     yield f"{path}: content differs from the manifest (sha256)"
 
 
+def map_file(root: Path, name: str, files: Manifest, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
+    """Map one file after checking that it is the file the manifest means: there, whole, of this dtype and shape."""
+    path = root / name
+    if name not in files or not path.is_file():
+        raise FileNotFoundError(f"{path} not found: the build is not whole. Run `midprep verify {root}`.")
+    if path.stat().st_size != files[name]["bytes"]:
+        raise ValueError(
+            f"{path} has {path.stat().st_size:,} bytes, the manifest says {files[name]['bytes']:,}: "
+            f"build {root} again with --overwrite."
+        )
+    try:
+        array: Array = np.load(path, mmap_mode="r" if 0 not in shape else None, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{path} is not a readable .npy file ({error}): build {root} again.") from None
+    if array.dtype != dtype or array.shape != shape:
+        raise ValueError(f"{path} is {array.dtype} {array.shape}, the manifest says {dtype} {shape}: build it again.")
+    return array.view(np.ndarray)  # numpy makes a slice of a memmap ten times as slowly
+
+
 class Split:
     """
     One split of a finished build, mapped into memory on first use.
@@ -180,19 +199,19 @@ class Split:
     @cached_property
     def rows(self) -> Array:
         """(N,) ROW"""
-        return self._map(f"{self.name}.rows.npy", self.entry["files"], ROW, (self.num_rows,))
+        return map_file(self.root, f"{self.name}.rows.npy", self.entry["files"], ROW, (self.num_rows,))
 
     @cached_property
     def docs(self) -> Array:
         """(D,) DOC, in row order; row i holds docs[rows[i].first_doc : rows[i + 1].first_doc]"""
-        return self._map(f"{self.name}.docs.npy", self.entry["files"], DOC, (self.entry["docs"],))
+        return map_file(self.root, f"{self.name}.docs.npy", self.entry["files"], DOC, (self.entry["docs"],))
 
     @cached_property
     def tokens(self) -> list[Array]:
         """One (R, T + 1) array a shard"""
         dtype, width = np.dtype(self.manifest["token_dtype"]), self.max_seq_len + 1
         return [
-            self._map(f"{shard['name']}.tokens.npy", shard["files"], dtype, (shard["rows"], width))
+            map_file(self.root, f"{shard['name']}.tokens.npy", shard["files"], dtype, (shard["rows"], width))
             for shard in self.entry["shards"]
         ]
 
@@ -201,7 +220,7 @@ class Split:
         """One (R, ceil((T + 1) / 8)) uint8 array of bits a shard. FileNotFoundError or ValueError if it is not whole."""
         width = -(-(self.max_seq_len + 1) // 8)
         return [
-            self._map(f"{shard['name']}.mask.npy", shard["files"], np.dtype("u1"), (shard["rows"], width))
+            map_file(self.root, f"{shard['name']}.mask.npy", shard["files"], np.dtype("u1"), (shard["rows"], width))
             for shard in self.entry["shards"]
         ]
 
@@ -231,26 +250,6 @@ class Split:
             out[i] = shards[shard][place]
         return out
 
-    def _map(self, name: str, files: Manifest, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
-        """Map one file after checking that it is the file the manifest means: there, whole, of this dtype and shape."""
-        path = self.root / name
-        if name not in files or not path.is_file():
-            raise FileNotFoundError(f"{path} not found: the build is not whole. Run `midprep verify {self.root}`.")
-        if path.stat().st_size != files[name]["bytes"]:
-            raise ValueError(
-                f"{path} has {path.stat().st_size:,} bytes, the manifest says {files[name]['bytes']:,}: "
-                f"build {self.root} again with --overwrite."
-            )
-        try:
-            array: Array = np.load(path, mmap_mode="r" if 0 not in shape else None, allow_pickle=False)
-        except (ValueError, EOFError) as error:
-            raise ValueError(f"{path} is not a readable .npy file ({error}): build {self.root} again.") from None
-        if array.dtype != dtype or array.shape != shape:
-            raise ValueError(
-                f"{path} is {array.dtype} {array.shape}, the manifest says {dtype} {shape}: build it again."
-            )
-        return array.view(np.ndarray)  # numpy makes a slice of a memmap ten times as slowly
-
 
 class Shards:
     """A finished build: `manifest`, and `splits` by name."""
@@ -264,6 +263,12 @@ class Shards:
         if name not in self.splits:
             raise ValueError(f"{self.root} has no split {name!r}, it has: {', '.join(self.splits)}")
         return self.splits[name]
+
+    @cached_property
+    def token_bytes(self) -> Array:
+        """(V,) uint16 bytes of each token, 0 of special ones. FileNotFoundError or ValueError if the file is not whole."""
+        shape = (self.manifest["vocab_size"],)
+        return map_file(self.root, "token_bytes.npy", self.manifest["files"], np.dtype("<u2"), shape)
 
     def vocabulary(self) -> dict[int, bytes]:
         """The bytes of each token id; those of a special token are its name"""
