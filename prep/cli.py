@@ -15,7 +15,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from prep import __version__, cli_about, cli_overlap, cli_see, cli_tokenizer, cli_try
-from prep.cli_about import Build, cores, say
+from prep.cli_about import Build, cores, refuse, say
 from prep.cli_tokenizer import Json, Pattern, TokenizerName
 from prep.signals import STOPS
 
@@ -130,6 +130,7 @@ def build(
 
 @app.command()
 def stats(
+    context: typer.Context,
     root: Build,
     other: Annotated[Path | None, typer.Argument(help="A second build, to be shown beside it.")] = None,
     lengths: Annotated[bool, typer.Option("--lengths", help="How long conversations are, by source.")] = False,
@@ -141,6 +142,10 @@ def stats(
     """Counts, shares, lengths and fill of a build, by source; of two builds, side by side with what changed."""
     from prep.stats import compare_builds, print_json, print_stats, read_stats
 
+    if other is not None or times:
+        refuse(context, "lengths", "of two builds" if other else "with --build")
+    if other is not None:
+        refuse(context, "times", "of two builds")
     if times:
         from prep.stats_build import print_build, read_build
 

@@ -25,7 +25,16 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def refuse(context: typer.Context, names: str, without: str) -> None:
+    """ValueError if an option of these names was given, which says nothing without another"""
+    for option in context.command.params:
+        source = context.get_parameter_source(option.name or "")
+        if option.name in names.split() and source is not None and source.name == "COMMANDLINE":
+            raise ValueError(f"{option.opts[0]} says nothing {without}: change that, or leave it out.")
+
+
 def verify(
+    context: typer.Context,
     root: Build,
     rebuild: Annotated[
         bool,
@@ -42,6 +51,8 @@ def verify(
     """Check a build: checksums, every count, every rule of the mask; --rebuild proves its bytes."""
     from prep import verify as verifying
 
+    if not rebuild:
+        refuse(context, "mixture data_root identity workers", "without --rebuild")
     found = list(verifying.problems(root))
     if rebuild and not found:
         from prep.origin import where_from

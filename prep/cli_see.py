@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
+from prep.cli_about import refuse
 from prep.cli_tokenizer import Json
 
 Build = Annotated[Path, typer.Argument(help="Directory of a finished build.")]
@@ -23,6 +24,7 @@ SplitName = Annotated[str, typer.Option("--split", help="Split of the build.")]
 
 
 def show(
+    context: typer.Context,
     root: Build,
     split_name: SplitName = "train",
     row: Annotated[int | None, typer.Option(help="A row of the split.")] = None,
@@ -62,6 +64,16 @@ def show(
     given = [name for name, value in {**asked, "--longest": longest or None}.items() if value is not None]
     if len(given) > 1:
         raise ValueError(f"{' and '.join(given)} given, each picks something else: give one of them.")
+    if not origin:
+        refuse(context, "mixture data_root identity", "without --origin")
+    if step is None:
+        refuse(
+            context, "total_batch_size device_batch_size world_size rank mode epochs run_seed full", "without --step"
+        )
+    if random is None:
+        refuse(context, "seed", "without --random")
+    if {"--row", "--step", "--conversation"} & set(given):
+        refuse(context, "source limit", f"with {given[0]}")
     split = open_shards(root).split(split_name)
     tokenizer = load_tokenizer(root)
     origins = Origins(split, where_from(root, mixture, data_root, identity)) if origin else None

@@ -1,6 +1,7 @@
 """`midprep stats --build`: where the time of a build went, from its build.json."""
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from prep.origin import command_options
 from prep.stats_build import print_build, read_build
 from prep.tokenizer import Tokenizer
-from tests.conftest import build_mixture, chat, write_lines
+from tests.conftest import build_mixture, chat, midprep_command, write_lines
 
 
 @pytest.fixture
@@ -63,3 +64,20 @@ def test_a_build_json_that_is_not_there_or_no_such_thing_is_one_line(root: Path,
         with pytest.raises((ValueError, FileNotFoundError), match=words) as error:
             reader(root)
         assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (["verify", "ROOT", "--workers", "3"], "--workers says nothing without --rebuild"),
+        (["show", "ROOT", "--row", "0", "--source", "chat"], "--source says nothing with --row"),
+        (["show", "ROOT", "--rank", "0"], "--rank says nothing without --step"),
+        (["show", "ROOT", "--data-root", "."], "--data-root says nothing without --origin"),
+        (["stats", "ROOT", "ROOT", "--build"], "--build says nothing of two builds"),
+        (["stats", "ROOT", "--build", "--lengths"], "--lengths says nothing with --build"),
+    ],
+)
+def test_an_option_that_says_nothing_is_refused(root: Path, words: list[str], found: str) -> None:
+    command = midprep_command(*(str(root) if word == "ROOT" else word for word in words))
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (1, f"midprep: {found}: change that, or leave it out.\n")
