@@ -180,7 +180,7 @@ def rewrite(root: Path, name: str, array: np.ndarray) -> None:
     manifest = json.loads((root / "manifest.json").read_text())
     entry = write_array(root / name, array)
     for split in manifest["splits"].values():
-        for files in (split["files"], *(shard["files"] for shard in split["shards"])):
+        for files in (manifest["files"], split["files"], *(shard["files"] for shard in split["shards"])):
             if name in files:
                 files[name] = entry
     write_manifest(root, manifest)
@@ -191,6 +191,42 @@ def test_rows_and_docs_that_disagree_are_noticed_whatever_the_checksums_say(copy
     docs["length"][3] += 1
     rewrite(copy, "train.docs.npy", docs)
     assert any("its documents have" in line for line in problems(copy))
+
+
+def test_a_value_that_is_wrong_is_noticed_whatever_the_checksums_say(copy: Path) -> None:
+    tokens, mask = (min(copy.glob(f"train-*.{kind}.npy")).name for kind in ("tokens", "mask"))
+    num_rows = len(np.load(copy / tokens))
+    padded = int(np.flatnonzero(np.load(copy / "train.rows.npy")["num_tokens"][:num_rows] < 129)[0])
+    for name, place, value, words in (
+        ("train.rows.npy", ("num_targets", 0), 1, "num_targets of a row is not its tokens less one"),
+        ("train.rows.npy", ("num_trainable", 2), 1, "num_trainable of row 2 differs from its mask"),
+        ("train.docs.npy", ("trainable", 5), 1, "document 5 has another number of trained tokens"),
+        ("train.docs.npy", ("source", 5), 9, "source|IndexError"),
+        ("train.docs.npy", ("repeat", 5), 9, "is of copy"),
+        (mask, (0, 16), 1 << 7, "bits after the last token of rows"),
+        (mask, (padded, 16), 1, "padding in rows .* is not pad_id with mask 0"),
+        (tokens, (padded, 128), 1, "padding in rows .* is not pad_id with mask 0"),
+        (tokens, (0, 3), 60_000, "is outside the vocabulary"),
+        ("token_bytes.npy", (65,), 1, "not the bytes of the tokenizer's tokens"),
+    ):
+        sound = np.load(copy / name)
+        array = sound.copy()
+        inner = array[place[0]] if array.dtype.names else array
+        inner[place[1] if array.dtype.names else place] += value
+        rewrite(copy, name, array)
+        assert any(re.search(words, line) for line in problems(copy)), (name, words, list(problems(copy)))
+        rewrite(copy, name, sound)
+    assert list(problems(copy)) == []
+
+
+def test_wrapped_rows_that_do_not_share_a_token_are_noticed(tmp_path: Path, toy: Tokenizer) -> None:
+    write_sources(tmp_path)
+    root, _, _ = build_mixture(tmp_path, MIXTURE, toy, max_seq_len=96, packing="wrapped")
+    name = next(path.name for path in root.glob("train-*.tokens.npy"))
+    tokens = np.load(root / name)
+    tokens[3, 0] ^= 1
+    rewrite(root, name, tokens)
+    assert any("do not share a token" in line for line in problems(root))
 
 
 def test_a_mask_that_trains_the_user_is_noticed_whatever_the_checksums_say(copy: Path) -> None:
