@@ -73,7 +73,8 @@ def find_run(root: Path, identity: dict[str, Any], resume: str) -> int:
     if resume == "never":
         return 0
     for name, value in identity.items():
-        if (theirs := ours["identity"].get(name, value)) != value:  # what an older version did not note is let be
+        theirs = ours.get("identity", {}).get(name, value)  # what an older version did not note is let be
+        if theirs != value:
             found = f"{root} holds a run with {name} {theirs!s:.24}, this one has {value!s:.24}"
             raise ValueError(f"{found}: give another --out, or --resume never to replace it")
     return steps[-1]
@@ -104,8 +105,9 @@ def read_tensors(path: Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError) as error:
         found = re.search(r"GLOBAL (\S+)|Unsupported \w+ (\S+)", str(error))
-        reason = f"holds {found[1] or found[2]}" if found else (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"{path} is not a file of plain tensors ({reason}): nothing of it was run") from None
+        reason = f"holds {found[1] or found[2]}" if found else re.split(r"[.:]\s|\n", str(error))[0] or "cut short"
+        advice = "nothing of it was run. Remove its meta_*.json to go on from the one before"
+        raise ValueError(f"{path} is not a file of plain tensors ({reason}): {advice}") from None
 
 
 def model_config(found: Meta, state: dict[str, Tensor], path: Path) -> ModelConfig:

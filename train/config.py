@@ -37,11 +37,11 @@ class Config:
     out: str | None = flag(None, str, "where checkpoints go (default: runs/<name of the shards>)")
     resume: str = flag("auto", str, "auto: go on with an unfinished run in --out; never: replace it", ("auto", "never"))
     run: str = flag("dummy", str, "name of the run for --logger; dummy: metrics.jsonl only")
-    logger: str = flag("wandb", str, "where a named run is sent", ("wandb", "trackio"))
+    logger: str | None = flag(None, str, "where a named run is sent (default: wandb)", ("wandb", "trackio"))
     device: str = flag("auto", str, "auto: CUDA where there is a GPU", ("auto", "cpu", "cuda"))
     dtype: str = flag("auto", str, "of activations; auto: bfloat16 on a GPU", ("auto", "float32", "bfloat16"))
     compile: bool | None = flag(None, bool, "torch.compile (default: on a GPU)")
-    device_batch_size: int | None = flag(None, int, "rows a micro-batch of one rank (default: what fits and divides)")
+    device_batch_size: int | None = flag(None, int, "rows a micro-batch of one rank (default: up to 32; CPU: 8)")
     total_batch_size: int | None = flag(None, int, "tokens a step (default: 524288, less if that gives under 50 steps)")
     num_iterations: int | None = flag(None, int, "steps, instead of --num-epochs")
     num_epochs: float = flag(1.0, float, "times through the rows")
@@ -77,7 +77,6 @@ POSITIVE = "depth device_batch_size total_batch_size num_iterations num_epochs e
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        """One line, once for all ranks"""
         self.exit(2, f"error: {message} (see --help)\n" if os.environ.get("LOCAL_RANK", "0") == "0" else None)
 
 
@@ -107,6 +106,8 @@ def parse_args(argv: Sequence[str] | None = None) -> Config:
         parser.error("--num-iterations and --num-epochs both say how long: give one of them")
     if config.warmdown_ratio > 1:
         parser.error(f"--warmdown-ratio is {config.warmdown_ratio}, it is a part of 1")
-    if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0":  # what was to be replaced is replaced by now
-        config = replace(config, resume="auto")
+    if config.logger is not None and config.run == "dummy":
+        parser.error("--logger is about a named run: give --run NAME too, or leave it out")
+    if config.resume == "never" and os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0") != "0":
+        parser.error("--resume never would replace the run at each of torchrun's --max-restarts: remove it first")
     return config

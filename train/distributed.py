@@ -9,6 +9,7 @@ An error of the user's is one line on stderr and exit code 1; a bug keeps its tr
 """
 
 import os
+import re
 import signal
 import sys
 import time
@@ -54,14 +55,13 @@ class Ranks:
 
 
 def stop_signals() -> list[float]:
-    """Filled by SIGTERM and Ctrl-C: the loop ends after its step, with a checkpoint. Five seconds later, one ends it at once:
-    not the second, as Slurm and torchrun may both send."""
+    """Filled by SIGTERM and Ctrl-C: the loop ends after its step, with a checkpoint. One five seconds later ends it at once."""
     seen: list[float] = []
 
     def note(number: int, frame: Any) -> None:
-        os.write(2, b"" if seen else b"stopping after this step, with a checkpoint\n")
+        os.write(2, b"" if seen else b"told to stop: after this step, with a checkpoint\n")
         seen.append(time.monotonic())
-        if seen[-1] > seen[0] + 5:
+        if seen[-1] > seen[0] + 5:  # not the second: Slurm and torchrun may both send
             leave(128 + number)
 
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -87,15 +87,17 @@ def start_ranks(device_name: str) -> Iterator[Ranks]:
             store, rank, world_size = next(rendezvous("env://"))
             # torchrun keeps the store when it restarts ranks: without a prefix they would find addresses of dead ones
             store = PrefixStore(f"midprep/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
-            backend = "nccl" if device.type == "cuda" else "gloo"
-            dist.init_process_group(backend, store=store, rank=rank, world_size=world_size)
+            dist.init_process_group(
+                "nccl" if device.type == "cuda" else "gloo", store=store, rank=rank, world_size=world_size
+            )
         yield Ranks(rank, world_size, device)
         if world_size > 1:
             leave(0)
     except Exception as error:
         if shows_first(store):
-            if isinstance(error, (ValueError, OSError)):
-                print(f"error: {error}", file=sys.stderr, flush=True)
+            lost = world_size > 1 and re.search("closed by peer|reset by peer|NCCL", str(error))
+            if lost or isinstance(error, (ValueError, OSError)):
+                print(f"error: {f'another rank is gone ({lost[0]})' if lost else error}", file=sys.stderr, flush=True)
             else:
                 traceback.print_exc()
         leave(1) if store is not None else sys.exit(1)

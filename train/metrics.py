@@ -48,10 +48,9 @@ class Metrics:
         if run == "dummy" or not self.is_main:
             return
         try:
-            module = importlib.import_module(logger)
-        except ImportError:
-            raise ValueError(f"--run {run} wants {logger}, which is not installed: pip install {logger}") from None
-        self.remote = module.init(project="midprep", name=run, config=config)
+            self.remote = importlib.import_module(logger).init(project="midprep", name=run, config=config)
+        except Exception as error:  # it is not there, or whatever it raises where nobody is logged in
+            raise ValueError(f"--run {run} ({logger}): {' '.join(str(error).split())}: install it, or log in") from None
 
     def write(self, record: Record) -> None:
         self.total_seconds += record["dt"]
@@ -71,7 +70,7 @@ class Metrics:
             line = line.rpartition(" | ")[0]
         print(line, flush=True)
         if self.remote is not None:
-            self.remote.log(record)
+            self.remote.log(record, step=record["step"])
 
     def close(self) -> None:
         if self.remote is not None:

@@ -12,6 +12,7 @@ Everything it writes lies in runs/<name of the shards>/mid_checkpoints/d<depth>/
 
 import hashlib
 import math
+import shlex
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -128,15 +129,14 @@ def say_how_it_ended(run: Run, metrics: Metrics) -> None:
     lines = [f"  {name:<12}{value}" for name, value in (rows | {"metrics": str(metrics.path)}).items()]
     print("\n".join([f"\n{config.mode} run {how}", *lines, *closing_table(metrics.records)]))
     if how == "stopped":
-        but = " but --resume never" * (config.resume == "never")
+        but = " without --resume never" * (config.resume == "never")
         print(f"\ngo on with the same command{but}: it continues at step {step}")
     elif config.mode == "mid":
-        out = f" --out {config.out}" if config.out else ""
-        print(f"\nnext: torchrun {sys.argv[0]} --shards {config.shards} --mode sft --base {run.root}{out}")
+        words = ["torchrun", sys.argv[0], "--shards", config.shards, "--mode", "sft", "--base", str(run.root)]
+        print("\nnext:", shlex.join(words + (["--out", config.out] if config.out else [])))
     else:
-        print(
-            f"\nnext, in nanochat: NANOCHAT_BASE_DIR={run.root.resolve().parents[1]} python -m scripts.chat_cli -i sft"
-        )
+        place = shlex.quote(str(run.root.resolve().parents[1]))
+        print(f"\nnext, in nanochat: NANOCHAT_BASE_DIR={place} python -m scripts.chat_cli -i sft")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -148,7 +148,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         refusal = f"another process trains in {run.root}", "give another --out"
         with Lock(run.root / ".lock", *refusal) if ranks.rank == 0 else nullcontext():
             metrics = Metrics(run.root / "metrics.jsonl", ranks.rank == 0)
-            metrics.connect(config.logger, config.run, asdict(config))
+            metrics.connect(config.logger or "wandb", config.run, asdict(config))
             if config.resume == "never" and ranks.rank == 0:
                 remove_run(run.root)
             metrics.keep(run.first_step)

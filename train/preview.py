@@ -34,7 +34,7 @@ def preview(run: Run, ranks: Ranks) -> str:
         ("model", f"{num_weights:,} weights, depth {model.n_layer}, width {model.n_embd}"),
         ("steps", f"{plan.num_steps} of {G * T:,} tokens: {G} rows, the last {num_filled}"),
         ("targets", f"{targets.sum():,}; a step {targets.min():,} to {targets.max():,}, mean {targets.mean():,.0f}"),
-        ("padding", f"{1 - targets.sum() / (plan.num_steps * G * T):.2%} of all positions train nothing"),
+        ("untrained", f"{1 - targets.sum() / (plan.num_steps * G * T):.2%} of all positions train nothing"),
         ("lr", "times " + ", ".join(f"{value:.4g} at {part:.0%}" for part, value in lr.items())),
         ("ranks", f"{ranks.world_size} x {run.device_batch} rows x {num_micro} micro-batches"),
         ("memory", f"about {memory_bytes(run.model) / 2**30:.2f} GiB of state, {kept / 2**30:.2f} GiB of activations"),

@@ -5,8 +5,7 @@ The schedule: every number of a step as a pure function of the step.
                                         `.   to 0           1.0 until 80 % of them, then down in a straight line
     step  0                       80 %    100 %
 
-Nothing here counts, remembers or reads a clock, so a resumed run continues where it was and a plan can be printed
-before training starts.
+Nothing here counts or remembers, so a resumed run continues where it was, and a plan can be printed beforehand.
 """
 
 LR_FRAC = {"mid": 1.0, "sft": 0.02}  # --init-lr-frac, by mode

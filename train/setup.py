@@ -60,7 +60,7 @@ def set_up(config: Config, ranks: Ranks) -> Run:
     if base and base[0].resolve() == root.resolve():
         raise ValueError(f"--base {base[0]} is where this run would write its own checkpoints: give another --out")
     first_step = find_run(root, identity, config.resume)
-    flags = json.dumps([asdict(replace(config, shards="")), depth, device_batch])
+    flags = json.dumps([asdict(replace(config, shards="")), identity, device_batch])
     same = {"flags": flags, "shards": json.dumps(manifest, sort_keys=True)}
     ranks.check_same(**same, **{"checkpoints in --out (a file system that all nodes see)": str(first_step)})
 
@@ -74,8 +74,7 @@ def set_up(config: Config, ranks: Ranks) -> Run:
         model.init_weights(config.seed)
         model.to(ranks.device)
         ranks.say(f"model: depth {depth} from scratch (--depth, --base)")
-    auto = "bfloat16" if on_gpu else "float32"
-    model.set_dtype(getattr(torch, auto if config.dtype == "auto" else config.dtype))
+    model.set_dtype(getattr(torch, config.dtype if config.dtype != "auto" else "bfloat16" if on_gpu else "float32"))
     optimizers = build_optimizers(model, config)
     if source and (first_step or config.base_optimizer):
         load_optimizers(*source, optimizers)
@@ -121,9 +120,8 @@ def plan_evaluation(config: Config, shards: Shards, plan: Plan, ranks: Ranks) ->
         ranks.say("no evaluation" + (f": {shards.root} has no {config.val_split}" if config.eval_every else ""))
         return np.empty(0, dtype=np.int64)
     val, _ = shards.split(config.val_split), shards.token_bytes  # refused here where it is not there
-    T = val.max_seq_len
-    tokens = config.eval_tokens or min(EVAL_TOKENS, plan.num_steps * plan.rows_per_step * T // 10)
-    return np.flatnonzero(row_targets(val, config.mode, config.isolated))[: max(1, -(-tokens // T))]
+    tokens = config.eval_tokens or min(EVAL_TOKENS, plan.num_steps * plan.rows_per_step * val.max_seq_len // 10)
+    return np.flatnonzero(row_targets(val, config.mode, config.isolated))[: max(1, -(-tokens // val.max_seq_len))]
 
 
 def check_model(model: GPT, meta: Meta, manifest: Manifest, where: Path) -> None:

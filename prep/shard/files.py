@@ -70,6 +70,9 @@ class Lock:
         except BlockingIOError:
             self.file.close()
             raise ValueError(refusal) from None
+        except OSError as error:
+            self.file.close()
+            raise OSError(error.errno, f"its file system gives no locks, {error.strerror}") from None
         # whoever held the lock before may have removed the file that we have just locked
         if self.path.exists() and os.fstat(self.file.fileno()).st_ino == self.path.stat().st_ino:
             return True

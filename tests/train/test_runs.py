@@ -18,6 +18,7 @@ from conftest import TINY, command, environment, losses, records, run, run_here
 from shards_factory import random_rows, write_build
 
 from prep.shard.files import Lock
+from train.config import parse_args
 
 
 def test_a_run_says_its_plan_and_writes_a_line_and_an_object_a_step(
@@ -365,15 +366,15 @@ def test_a_named_run_is_sent_to_the_logger(
     sent: list[Any] = []
     module = ModuleType(logger)
     module.init = lambda **about: sent.append(about) or module  # type: ignore[attr-defined]
-    module.log = sent.append  # type: ignore[attr-defined]
+    module.log = lambda record, step: sent.append((step, record))  # type: ignore[attr-defined]
     module.finish = lambda: sent.append("finished")  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, logger, module)
     flags = ["--shards", build, *TINY, "--num-iterations", 3, "--out", tmp_path]
-    run_here(*flags, "--logger", logger)
+    run_here(*flags)
     assert sent == []  # a run without a name stays here
     run_here(*flags, "--resume", "never", "--logger", logger, "--run", "first")
     assert (sent[0]["project"], sent[0]["name"], sent[0]["config"]["num_iterations"]) == ("midprep", "first", 3)
-    assert sent[1:] == [*records(tmp_path), "finished"]
+    assert sent[1:] == [*enumerate(records(tmp_path)), "finished"]
 
 
 def test_a_logger_that_is_not_installed_is_named(
@@ -381,7 +382,13 @@ def test_a_logger_that_is_not_installed_is_named(
 ) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)
     line = error_of("--shards", build, *TINY, "--out", tmp_path, "--run", "first")
-    assert line == "error: --run first wants wandb, which is not installed: pip install wandb"
+    assert line.startswith("error: --run first (wandb): import of wandb halted")
+    assert line.endswith(": install it, or log in")
+    module = ModuleType("wandb")
+    module.init = lambda **about: {}["No API key\nconfigured"]  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "wandb", module)
+    line = error_of("--shards", build, *TINY, "--out", tmp_path, "--run", "first")
+    assert line.startswith("error: --run first (wandb): 'No API key")
 
 
 def test_a_run_that_is_being_trained_is_left_alone(build: Path, tmp_path: Path, error_of: Callable[..., str]) -> None:
@@ -406,17 +413,21 @@ def test_what_is_replaced_goes_when_all_else_is_ready(
     assert (tmp_path / "mid_checkpoints/d1/model_000002.pt").is_file()
 
 
-def test_a_restart_by_torchrun_never_replaces_what_it_restarts(
-    build: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_what_torchrun_restarts_is_not_to_be_replaced_each_time(
+    build: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    flags = ["--shards", build, "--out", tmp_path, *TINY, "--num-iterations", 4, "--save-every", 2]
-    run_here(*flags)
-    for path in (tmp_path / "mid_checkpoints/d1").glob("*_000004*"):
-        path.unlink()
-    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
-    capsys.readouterr()
-    run_here(*flags, "--resume", "never")
-    assert "at step 2 of 4" in capsys.readouterr().out
+    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "3")
+    with pytest.raises(SystemExit) as ended:
+        parse_args(["--shards", str(build), "--resume", "never"])
+    assert ended.value.code == 2
+    assert "--resume never would replace the run at each of torchrun's --max-restarts" in capsys.readouterr().err
+
+
+def test_a_logger_without_a_name_is_not_ignored(build: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parse_args(["--shards", str(build), "--logger", "trackio"])
+    assert ended.value.code == 2
+    assert "--logger is about a named run" in capsys.readouterr().err
 
 
 def test_a_base_is_known_by_its_checkpoint_and_not_by_its_path(
