@@ -14,10 +14,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from prep.lines import BATCH_BYTES, one_line
+from prep.lines import BATCH_BYTES, READ_ROWS, one_line
 
 END = b"\xff\xff\xff\xff\0\0\0\0"  # of a stream
-FEW_ROWS = 1024  # of a column whose texts may be long and stored once
 
 
 @functools.lru_cache(maxsize=64)
@@ -48,7 +47,7 @@ def read_arrow(path: Path, columns: list[str], start: int, stop: int, batch_rows
                 return
             a, b = max(start - starts[i], 0), min(stop - starts[i], batch.num_rows)
             rows = batch.select(columns).slice(a, b - a)
-            most = min(batch_rows, FEW_ROWS) if has_dictionary(rows.schema) else batch_rows
+            most = min(batch_rows, READ_ROWS) if has_dictionary(rows.schema) else batch_rows
             step = max(1, min(most, BATCH_BYTES // max(rows.nbytes // max(len(rows), 1), 1)))
             for place in range(0, len(rows), step):
                 yield pa.Table.from_batches([rows.slice(place, step)])

@@ -22,6 +22,7 @@ import numpy as np
 import pyarrow as pa
 
 CHUNK_BYTES = 1 << 20
+READ_ROWS = 1024  # read at once where files store a text that recurs once: what they hold is more than they seem to
 BATCH_BYTES = 4 << 20  # of the rows that are in memory at once; what is made of them should stay in the cache
 COMPRESSED = ("gzip", "zstd")
 

@@ -21,14 +21,13 @@ import pyarrow.parquet as pq
 
 from prep.arrow_files import arrow_batches, check_names, has_dictionary, read_arrow
 from prep.formats import kind_of
-from prep.lines import BATCH_BYTES, COMPRESSED, decompressed, index_lines, read_lines, sha256_of
+from prep.lines import BATCH_BYTES, COMPRESSED, READ_ROWS, decompressed, index_lines, read_lines, sha256_of
 from prep.lines import one_line as _one_line
 from prep.runs import default_cache_dir
 
 BLOCK_ROWS = 8192  # rows rendered and cached together; parquet's row groups round it up
 UNIT_BLOCKS = 16  # most blocks read in one go, where one row group spans many
 BATCH_ROWS = 8192  # in memory at once, or fewer that have BATCH_BYTES
-READ_ROWS = 1024  # decoded from parquet at once: more texts of 2 MB would be more than Arrow can hold
 
 
 Stamp = tuple[int, int]  # bytes, and when they were last written in nanoseconds

@@ -64,7 +64,10 @@ def read_written(root: Path) -> Parts:
             raise ValueError(
                 f"{path}: {key} is {type(entry.get(key)).__name__}, wanted {kind.__name__}: build it again"
             )
-    parts = Parts(entry["name"], read_tiktoken(root / "tokenizer.tiktoken"), entry["pattern"], entry["special_tokens"])
+    ranks = root / "tokenizer.tiktoken"
+    if not ranks.is_file():
+        raise FileNotFoundError(f"{ranks} not found, which belongs to {path}: is the build whole? See `midprep verify`.")
+    parts = Parts(entry["name"], read_tiktoken(ranks), entry["pattern"], entry["special_tokens"])
     check_parts(parts, ())
     found, recorded = identity(tiktoken_bytes(parts.ranks), parts.pattern, parts.special_tokens), entry["sha256"]
     if found != recorded:
@@ -76,7 +79,7 @@ def read_written(root: Path) -> Parts:
 
 def is_written(path: Path) -> bool:
     """Whether tokenizer.json is ours, not the one of Hugging Face that has the same name"""
-    return path.is_file() and (path.parent / "tokenizer.tiktoken").is_file() and "sha256" in read_json(path)
+    return path.is_file() and "sha256" in read_json(path)
 
 
 def read_json(path: Path) -> dict[str, Any]:

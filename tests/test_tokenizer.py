@@ -148,6 +148,9 @@ def test_a_damaged_build_says_so(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes().replace(b"YWI= 256", b"YWM= 256"))
     with pytest.raises(ValueError, match=r"tokenizer\.json is for sha256 .*: damaged, build it again"):
         load_tokenizer(tmp_path)
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match=r"tokenizer\.tiktoken not found, which belongs to .*tokenizer\.json"):
+        load_tokenizer(tmp_path)
 
 
 def test_a_tiktoken_file_takes_a_pattern_or_the_default_and_the_nine_tokens_after_its_ranks(tmp_path: Path) -> None:
