@@ -66,7 +66,9 @@ def read_written(root: Path) -> Parts:
             )
     ranks = root / "tokenizer.tiktoken"
     if not ranks.is_file():
-        raise FileNotFoundError(f"{ranks} not found, which belongs to {path}: is the build whole? See `midprep verify`.")
+        raise FileNotFoundError(
+            f"{ranks} not found, which belongs to {path}: is the build whole? See `midprep verify`."
+        )
     parts = Parts(entry["name"], read_tiktoken(ranks), entry["pattern"], entry["special_tokens"])
     check_parts(parts, ())
     found, recorded = identity(tiktoken_bytes(parts.ranks), parts.pattern, parts.special_tokens), entry["sha256"]
