@@ -150,10 +150,14 @@ def median(results: list[Result]) -> Result:
 # ---- the parts of the table ----
 
 
+def installed_engines() -> list[str]:
+    tokenizer = load_tokenizer()
+    return [engine for engine in ENGINES if not why_not(tokenizer, engine)]
+
+
 def compare_speed(bench: Bench) -> dict[str, Result]:
     """Whole builds, plain loop and encoding alone, in turns"""
-    tokenizer = load_tokenizer()
-    engines = [engine for engine in ENGINES if not why_not(tokenizer, engine)]
+    engines = installed_engines()
     found = defaultdict[str, list[Result]](list)
     for _ in range(bench.repeats):
         found["plain"].append(plain(bench, "plain"))
@@ -195,8 +199,7 @@ def compare_tasks(bench: Bench) -> None:
     # so many rows have about as many tokens as the SmolTalk of ../shared: what a pass costs before its first weighs the same
     tasks = {"simple_spelling": 80_000, "spelling_bee": 14_000, "arithmetic": 33_000}
     hub = bench.data_root is not None
-    tokenizer = load_tokenizer()
-    for engine in (engine for engine in ENGINES if not why_not(tokenizer, engine)):
+    for engine in installed_engines():
         speeds = defaultdict[str, list[float]](list)
         for _ in range(bench.repeats):
             for task in ["smoltalk"] * hub + list(tasks):

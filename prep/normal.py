@@ -6,9 +6,9 @@ What a text says once spelling is set aside, so that a copy is found though its 
 
 Unicode's NFKC and case folding, then nothing but letters and digits. Signs of arithmetic stay where they stand between two
 digits: 12 - 3, 12 + 3 and 12 - -3 are other questions. So do the marks of scripts that write vowels and tones with them, as
-Hindi and Thai; accents that are not part of a letter go. ASCII goes by tables of bytes, one text after the other. All other
-texts of a batch go together, by a table of code points that is filled as they are met, four times as fast; those with marks,
-which may join the letter before them, go through Unicode's algorithm one by one.
+Hindi and Thai; accents that are not part of a letter go. A batch goes by a table of bytes as one. Of its texts those that are
+not ASCII, or have a sign after a digit, go once more, by a table of code points that is filled as they are met; those with
+marks, which may join the letter before them, go through Unicode's algorithm one by one.
 """
 
 import re

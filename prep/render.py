@@ -74,8 +74,8 @@ def place(batch: Conversations, ids: Array, lengths: Array, tokenizer: Tokenizer
     total = int(before[-1]) + len(bos) + 2 * num_messages
     # (M,) turns that train: the assistant's, but those that the data keeps as context
     says = batch.roles == ASSISTANT if batch.trained is None else (batch.roles == ASSISTANT) & batch.trained
-    is_output = batch.kinds == OUTPUT
-    trained = says[message] & ~is_output  # (P,)
+    in_turn, is_output = says[message], batch.kinds == OUTPUT  # (P,)
+    trained = in_turn & ~is_output
 
     text = to_tokens(ids, tokenizer.vocab_size)
     tokens = np.empty(total, dtype=text.dtype)
@@ -97,7 +97,7 @@ def place(batch: Conversations, ids: Array, lengths: Array, tokenizer: Tokenizer
     tokens[is_text] = text
 
     # the mask changes after a turn's start, after its end, and on both sides of an output in it
-    output = is_output & says[message]
+    output = in_turn & is_output
     outputs = np.stack([part_starts[output], part_starts[output] + 2 + lengths[output]], axis=1)
     changes = np.concatenate([np.stack([starts[says], ends[says]], axis=1) + 1, outputs]).reshape(-1)
     changes = np.sort(changes) if len(outputs) else changes

@@ -51,10 +51,8 @@ class Source:
     def check_unchanged(self, start: int, stop: int) -> None:
         """ValueError if a file of rows start .. stop - 1 is not what was hashed: what was read of it is of no use"""
         first, last = (bisect_right(self.file_starts, row) for row in (start, stop - 1))
-        for path, stamp in zip(
-            self.files[max(first - 1, 0) : last], self.stamps[max(first - 1, 0) : last], strict=True
-        ):
-            _check_stamp(path, stamp)
+        for number in range(first - 1, last) if self.files else ():
+            _check_stamp(self.files[number], self.stamps[number])
 
 
 def _stamp(path: Path) -> Stamp:
