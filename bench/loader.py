@@ -142,7 +142,7 @@ def main() -> None:
         root = Path(folder)
         write_random_build(root, args.rows)
         split: Split = open_shards(root).split("train")
-        (single,) = [np.concatenate(split.tokens)]
+        single = np.concatenate(split.tokens)
         for name, order in (
             ("in order", np.arange(args.rows)),
             ("permuted", np.random.default_rng(1).permutation(args.rows)),

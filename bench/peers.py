@@ -129,7 +129,6 @@ def run_litdata(rows: Path, folder: Path) -> Result:
     import torch
 
     conversations, render = rows_of(rows), PlainRenderer(load_tokenizer())
-    tokens = 0
 
     def tokenize(number: int) -> Iterator[Any]:
         yield torch.tensor(render(conversations[number]["messages"])[0], dtype=torch.uint16)

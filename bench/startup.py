@@ -85,12 +85,7 @@ def main() -> None:
                     folder,
                     "--out",
                     f"{folder}/out",
-                    "--mode",
-                    mode,
-                    "--eval-every",
-                    "0",
-                    "--depth",
-                    "2",
+                    *f"--mode {mode} --eval-every 0 --depth 2".split(),
                 ]
                 started = time.time()
                 out = subprocess.run(

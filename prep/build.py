@@ -28,7 +28,7 @@ from prep.record import Record
 from prep.rejected import RejectedRows, write_rejected
 from prep.render_pass import RenderContext, Unit, render_unit
 from prep.resolve import Input, resolve
-from prep.runs import remove_abandoned, run_path
+from prep.runs import remove_abandoned, run_key, run_path
 from prep.shard import FORMAT, VERSION, Manifest, read_manifest, token_dtype, write_manifest
 from prep.splits import SplitJob, build_split
 from prep.tokenizer import Tokenizer
@@ -74,7 +74,7 @@ class Job:
     def run_files(self, one: Input) -> RunFiles:
         """Where the runs of an input are, or will be"""
         bounds = sorted({bound for unit in one.source.units for bound in unit})
-        keys = [one.run_key(a, b, self.tokenizer.sha256, render.VERSION) for a, b in pairwise(bounds)]
+        keys = [run_key(one.identity, a, b, self.tokenizer.sha256, render.VERSION) for a, b in pairwise(bounds)]
         paths = tuple(run_path(self.options.cache_dir, key) for key in keys)
         return RunFiles(np.array(bounds, dtype=np.int64), paths)
 
@@ -141,8 +141,8 @@ def build(job: Job, root: Path, say: Callable[[str], None] = lambda line: None) 
 
 def allow_many_files() -> None:
     """
-    Every run is mapped while it is planned or written, each a file that is open: of 8,192 conversations each, 1,024, which
-    most systems give, are few. As many as may be had may be asked for.
+    Raise the limit on open files. Every run (8,192 rows) is mapped, and so open, while it is planned or written; most systems
+    start with a limit of 1,024, and a process may raise its own up to the hard limit.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = MANY_FILES if hard == resource.RLIM_INFINITY else min(MANY_FILES, hard)

@@ -17,7 +17,7 @@ import typer
 from prep import __version__, cli_about, cli_overlap, cli_see, cli_tokenizer, cli_try
 from prep.cli_about import Build, cores, refuse, say
 from prep.cli_tokenizer import Json, Pattern, TokenizerName
-from prep.signals import STOPS
+from prep.signals import STOPS, Interrupted
 
 # of the click that typer brings along
 UsageError: type[typer.BadParameter] = typer.BadParameter.__mro__[1]
@@ -194,14 +194,10 @@ def _in_words(error: Exception) -> str:
     return f"{error.filename}: {error.strerror}" + (f": {advice}." if advice else ".")
 
 
-class _Interrupted(BaseException):
-    """Ctrl-C or SIGTERM; not KeyboardInterrupt, which typer would end without a word"""
-
-
 def _interrupt(number: int, frame: object) -> NoReturn:
     for stop in STOPS:  # timeout and the like send several; we are on our way
         signal.signal(stop, signal.SIG_IGN)
-    raise _Interrupted
+    raise Interrupted
 
 
 def main() -> None:
@@ -217,7 +213,7 @@ def main() -> None:
             message = f"midprep: {message} See {error.ctx.command_path if error.ctx else 'midprep'} --help"
         print(message, file=sys.stderr)
         sys.exit(2)
-    except _Interrupted:
+    except Interrupted:
         print("midprep: interrupted; nothing half-written is left, what was rendered is kept.", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:

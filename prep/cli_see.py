@@ -7,6 +7,7 @@ They are plain functions that prep.cli registers. Each imports what it needs whe
 import json
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,6 +16,7 @@ import typer
 
 from prep.cli_about import refuse
 from prep.cli_tokenizer import Json
+from prep.signals import Interrupted
 
 Build = Annotated[Path, typer.Argument(help="Directory of a finished build.")]
 TotalBatch = Annotated[int | None, typer.Option(help="Tokens a step, as the trainer's; by default what it chooses.")]
@@ -214,6 +216,7 @@ def watch(
         watching.live(tail, every)
         return
     _print_any_character()
-    for records in [tail.read()] if once or as_json else watching.follow(tail, every):
-        found = watching.summary(tail.path, records)
-        print(json.dumps(found, indent=1) if as_json else watching.line(found), flush=True)
+    with suppress(Interrupted):
+        for records in [tail.read()] if once or as_json else watching.follow(tail, every):
+            found = watching.summary(tail.path, records)
+            print(json.dumps(found, indent=1) if as_json else watching.line(found), flush=True)

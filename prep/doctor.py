@@ -15,6 +15,7 @@ from pathlib import Path
 
 from prep import __version__
 from prep.encode import choose_engine
+from prep.hub import is_offline
 from prep.runs import default_cache_dir, list_runs
 from prep.stats import size
 from prep.tokenizer import load_tokenizer, notice_of_nanochat
@@ -46,8 +47,7 @@ def findings(cores: int) -> Iterator[tuple[str, str, str]]:
         "" if free > 5 << 30 else "the default mixture needs about 3 GiB with its cache",
     )
     hub = os.environ.get("HF_ENDPOINT", "the Hub's own address")
-    offline = os.environ.get("HF_HUB_OFFLINE", "0") not in ("0", "")
-    yield "hub", f"{hub}{', offline' if offline else ''}", "only what is in its cache" if offline else ""
+    yield "hub", f"{hub}{', offline' if is_offline() else ''}", "only what is in its cache" if is_offline() else ""
     yield "nanochat", (notice_of_nanochat() or "no tokenizer of an installation found").split(",")[0].rstrip("."), ""
 
 

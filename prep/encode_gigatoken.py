@@ -88,10 +88,10 @@ a9d0-a9d9 a9f0-a9f9 aa50-aa59 abf0-abf9 ff10-ff19 10107-10133 10140-10178 1018a-
 
 
 def risky_code_points(scheme: Scheme) -> Array:
-    """Code points that gigatoken takes for something else than tiktoken does, and the separator"""
+    """Code points that gigatoken takes for something else than tiktoken does"""
     ranges = [one.split("-") for one in (NEWER + OTHER_DIGITS * scheme.pairs).split()]
     parts = [np.arange(int(one[0], 16), int(one[-1], 16) + 1) for one in ranges]
-    return np.concatenate([*parts, [ord(SEPARATOR)]])
+    return np.concatenate(parts)
 
 
 class Gigatoken:

@@ -103,7 +103,7 @@ def _starting_workers() -> Iterator[None]:
 
 
 def _give(contexts: SimpleQueue[Any], context: Any, times: int) -> None:
-    """Hand the context to so many workers; those that are not started leave theirs until the queue is closed"""
+    """Put a copy of the context into the queue for each worker; what none takes blocks this thread until it is closed"""
     with suppress(OSError, TypeError):  # closed; TypeError: in the middle of a put
         for _ in range(times):
             contexts.put(context)

@@ -139,9 +139,8 @@ def _result(ray: Any, one: Any) -> Any:
 
     try:
         return ray.get(one)
-    except (
-        RayTaskError
-    ) as error:  # what the function raised, with its attributes; its traceback there is of no use here
+    except RayTaskError as error:
+        # what the function raised, with its attributes; its traceback there is of no use here
         raise error.cause from None
     except RayError as error:
         raise RuntimeError(

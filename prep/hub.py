@@ -33,6 +33,11 @@ LONGEST = 20.0  # seconds after which no other try is begun
 Found = tuple[list[Path], str]  # files and commit
 
 
+def is_offline() -> bool:
+    """Whether the Hub must not be asked; the values are those that huggingface_hub takes for yes"""
+    return os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "on", "yes", "true")
+
+
 def hub_files(repo: str, subset: str, split: str, revision: str | None, cache_dir: Path | None = None) -> Found:
     """
     Files of a split on the Hub, downloaded or from its cache, and the commit they are of. FileNotFoundError where there is
@@ -41,10 +46,9 @@ def hub_files(repo: str, subset: str, split: str, revision: str | None, cache_di
     where = f"{repo} ({subset}, {split}) on the Hub"
     notes = (cache_dir or default_cache_dir()) / "hub"
     known = _recall(notes, repo, subset, split, revision)
-    offline = os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "on", "yes", "true")
-    if known and (offline or known[1] == revision):
+    if known and (is_offline() or known[1] == revision):
         return known
-    if offline:
+    if is_offline():
         raise FileNotFoundError(
             f"{where} is not in the cache, and HF_HUB_OFFLINE is set: build once without it, or give --data-root DIR."
         )

@@ -104,9 +104,8 @@ def chunks(path: Path, kind: str) -> Iterator[bytes]:
             while chunk := stream.read(CHUNK_BYTES):
                 yield chunk
     except (pa.ArrowException, OSError) as error:
-        raise ValueError(
-            f"{path} is compressed with {kind} and cannot be decompressed: {one_line(error)} Is the file whole?"
-        ) from None
+        what = f"decompressed ({kind})" if kind in COMPRESSED else "read"
+        raise ValueError(f"{path} cannot be {what}: {one_line(error)} Is the file whole?") from None
 
 
 def sha256_of(path: Path) -> str:

@@ -195,8 +195,7 @@ def _named(entries: tuple[Entry, ...]) -> tuple[Entry, ...]:
     for entry in entries:
         used[entry.label] = used.get(entry.label, 0) + 1
         number = used[entry.label]
-        values = {f.name: getattr(entry, f.name) for f in fields(Entry)}
-        out.append(Entry(**{**values, "name": entry.label if number == 1 else f"{entry.label}-{number}"}))
+        out.append(replace(entry, name=entry.label if number == 1 else f"{entry.label}-{number}"))
     return tuple(out)
 
 

@@ -6,9 +6,11 @@ What a text says once spelling is set aside, so that a copy is found though its 
 
 Unicode's NFKC and case folding, then nothing but letters and digits. Signs of arithmetic stay where they stand between two
 digits: 12 - 3, 12 + 3 and 12 - -3 are other questions. So do the marks of scripts that write vowels and tones with them, as
-Hindi and Thai; accents that are not part of a letter go. A batch goes by a table of bytes as one. Of its texts those that are
-not ASCII, or have a sign after a digit, go once more, by a table of code points that is filled as they are met; those with
-marks, which may join the letter before them, go through Unicode's algorithm one by one.
+Hindi and Thai; accents that are not part of a letter go.
+
+A batch is joined and translated in one call. Texts that are not ASCII, or have a sign after a digit, are done again with a
+table of code points that fills as characters are met; the few with combining marks, which may merge with the letter before
+them, go through NFKC one by one.
 """
 
 import re
@@ -139,8 +141,12 @@ def _hash_joined(joined: bytes, ends: Array) -> Array:
 
 
 def _before_signs(joined: bytes) -> Array:
-    """Places of ASCII digits that stand before a sign, as in "12 - 3"; where many characters lie between, of one of those"""
+    """
+    Places of the ASCII digits before a sign, as in "12 - 3". Where more than FAR dropped characters lie between, a place
+    among them: it is in the same text, which is all that is asked.
+    """
     data = np.frombuffer(joined, dtype=np.uint8)
+    # unsigned: a byte below wraps around
     is_sign = (data - ord("*") < 2) | (data == ord("-")) | (data - ord("<") < 3) | (data == ord("^"))
     places = np.flatnonzero(is_sign[1:] & ~is_sign[:-1])  # before the first of signs side by side
     found = []

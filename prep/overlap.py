@@ -1,8 +1,8 @@
 """
 Does the training split ask what val, or a benchmark, asks? At every build the cheap answer, on request the full one.
 
-    at build     hashes of what the user says (prep.normal), kept in the runs: as many val conversations as have one that a
-                 training conversation has too; costs a look-up
+    at build     counts the val conversations whose hash of what the user says (prep.normal), kept in the runs, is that of a
+                 training conversation too; costs a look-up
     full         prep.grams over the decoded shards: runs of 13 words as well, for val and for files and tasks given
     drop         [mix] drop_overlap = "exact" or "13-gram": training conversations that hold so much of a val one are
                  left out, counted as "asked in val"

@@ -5,7 +5,6 @@ What an entry of one's own data, or of one's own task, may say; checked before a
     path = "talks/*.jsonl.gz"          hub = "owner/jokes"
     roles = { teacher = "assistant" }
     train_on = "last"
-
 """
 
 from typing import TYPE_CHECKING, Any
@@ -70,5 +69,5 @@ def check_names(
                     f"{where}{key} makes {theirs!r} {ours!r}, wanted one of {', '.join(sorted(known))}."
                     f"{nearest(str(ours), known)}"
                 )
-        if len(set((columns or {}).values())) < len(columns or {}):
-            raise ValueError(f"{where}columns gives two fields the same name, wanted one each.")
+    if len(set((columns or {}).values())) < len(columns or {}):
+        raise ValueError(f"{where}columns gives two fields the same name, wanted one each.")

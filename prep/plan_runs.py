@@ -24,12 +24,11 @@ import numpy as np
 
 from prep.shard import Split, open_shards
 from prep.shard.steps import MODES, Plan, device_batch, plan_steps, step_sums
-from train.config import DEPTHS, Config
-from train.schedule import LR_FRAC, NUMBERS_KEPT, lr_multiplier
+from train.config import CHUNK_BYTES, DEPTHS, NUMBERS_KEPT, Config
+from train.schedule import LR_FRAC, lr_multiplier
 
 DEFAULTS, DEPTH = Config(), DEPTHS["cuda"]  # the trainer's
 RANKS_PER_NODE = 8
-LOSS_CHUNK, LOSS_BYTES = 256, 24  # positions whose logits are held at a time, bytes for each of their logits
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ class Model:
         state = (2 + 4) * self.head_weights * 4 + 4 * self.matrix_weights * 3
         positions = batch * self.max_seq_len
         activations = self.depth * positions * self.width * 2 * NUMBERS_KEPT + 2 * self.matrix_weights
-        loss = (2 + 4) * self.head_weights + LOSS_CHUNK * self.vocab_size * LOSS_BYTES + 4 * positions * self.width
+        loss = (2 + 4) * self.head_weights + CHUNK_BYTES["cuda"] + 4 * positions * self.width
         return state + activations + loss
 
 
@@ -149,7 +148,7 @@ def describe_mode(split: Split, steps: Plan, mode: str, model: Model) -> dict[st
         "steps_with_few_targets": {"under": round(float(targets.mean() / 2), 1), "number": len(few), "first": few[:5].tolist()},
         "filler_rows": S * steps.rows_per_step - steps.num_positions,
         "untrained_share": round(1 - int(targets.sum()) / tokens, 6),
-        "padding_share": round(1 - padding_free(split, steps) / tokens, 6),
+        "padding_share": round(1 - filled_targets(split, steps) / tokens, 6),
         "warmdown_start": warmdown_start(S),
         "last_lr_multiplier": lr_multiplier(S - 1, S, DEFAULTS.warmdown_ratio, LR_FRAC[mode]),
         "evaluations": 1 + S // DEFAULTS.eval_every + (S % DEFAULTS.eval_every > 0),
@@ -159,7 +158,7 @@ def describe_mode(split: Split, steps: Plan, mode: str, model: Model) -> dict[st
     }  # fmt: skip
 
 
-def padding_free(split: Split, steps: Plan) -> int:
+def filled_targets(split: Split, steps: Plan) -> int:
     """Positions of all steps that hold a filled target; the others are padding, or rows that fill up the last step"""
     filled = split.rows["num_targets"][steps.row_ids].astype(np.int64)
     return int(step_sums(steps, filled).sum())

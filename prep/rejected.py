@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
-import pyarrow as pa
 
 from prep.conversation import REASONS
 from prep.resolve import Input
 from prep.shard import write_bytes
 from prep.sources import read_rows
+from prep.tasks.layouts import show_row
 
 Array = npt.NDArray[Any]
 
@@ -87,17 +87,6 @@ def contents(one: Input, rows: Array) -> list[str]:
         place = 0
         for table in read_rows(one.source, start, stop) if len(wanted) else ():
             here = wanted[(wanted >= place) & (wanted < place + len(table))] - place
-            out += [show_row(table.slice(row, 1)) for row in here.tolist()]
+            out += [show_row(table.slice(row, 1), SHOWN_CHARACTERS) for row in here.tolist()]
             place += len(table)
     return out
-
-
-def show_row(table: pa.Table) -> str:
-    """The one row of a table as a line of text"""
-    try:
-        row = table.to_pylist()[0]
-    except UnicodeDecodeError:
-        return "(not valid Unicode)"
-    value = row.get("line", row)
-    text = value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else json.dumps(value, default=str)
-    return text.strip()[:SHOWN_CHARACTERS]

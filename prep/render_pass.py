@@ -95,7 +95,7 @@ def read_conversations(unit: Unit, start: int, stop: int) -> Iterator[Conversati
 
 
 def _tables(unit: Unit, start: int, stop: int) -> Iterator[Conversations]:
-    """The same, as large as they are read or made"""
+    """The same, of whatever size the reader or the task gives"""
     bounds = [bound for bound in unit.bounds if start < bound <= stop]
     if unit.task.generates:
         for bound in bounds:

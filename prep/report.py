@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from prep import report_data
+from prep import report_build, report_data, report_run, report_training
 from prep.plan_runs import read_plan
 from prep.report_charts import (
     colour,
@@ -71,8 +71,6 @@ def open_report(root: Path, split_name: str) -> Report:
 
 def make_page(report: Report, run: Path | None) -> str:
     """The whole page. A section that has nothing to say is left out."""
-    from prep import report_build, report_run, report_training
-
     sections: list[tuple[str, str, Callable[[], str]]] = [
         ("way", "The way of the data", lambda: way(report)),
         ("shares", "Shares", lambda: shares(report)),

@@ -9,7 +9,7 @@ from prep import report_data
 from prep.record import read_record
 from prep.report_charts import bars, colour, esc, percent, table
 from prep.show import show_conversation
-from prep.tokenizer import Tokenizer, load_tokenizer
+from prep.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
     from prep.report import Report
@@ -42,7 +42,7 @@ def samples(report: "Report") -> str:
     tokenizer, names = load_tokenizer(report.root), report.names
     each = max(1, min(report_data.NUM_SAMPLES, MOST_SAMPLES // len(names)))
     talks = [
-        talk(show_conversation(report.split, tokenizer, doc), k, tokenizer)
+        talk(show_conversation(report.split, tokenizer, doc), k)
         for k, docs in enumerate(report.scan.samples)
         for doc in docs[:each]
     ]
@@ -58,7 +58,7 @@ def samples(report: "Report") -> str:
     )
 
 
-def talk(shown: dict[str, Any], source: int, tokenizer: Tokenizer) -> str:
+def talk(shown: dict[str, Any], source: int) -> str:
     """One conversation, a block for each message"""
     turns, left = [""], SHOWN_CHARACTERS  # <|bos|> stands in the block of the first message
     for segment in shown["segments"]:

@@ -29,7 +29,7 @@ def esc(text: object) -> str:
 
 
 def percent(share: float) -> str:
-    """0.00008 -> '< 0.1%', 0.0123 -> '1.2%', 1 -> '100%'"""
+    """For HTML: 0.00008 -> '&lt; 0.1%', 0.0123 -> '1.2%', 1 -> '100%'"""
     if 0 < share < 0.0005:
         return "&lt; 0.1%"
     return f"{share:.1%}" if share < 0.9995 else "100%"

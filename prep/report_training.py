@@ -74,7 +74,7 @@ def mixing(report: "Report") -> str:
     )  # fmt: skip
     why = (
         " Packing puts conversations of like length, and so of one source, into the same row; rows are shuffled, not "
-        "conversations." if found.ratio >= 1.3 and plan and report.shards.manifest["packing_strategy"] == "bfd" else ""
+        "conversations." if found.ratio >= 1.3 and report.shards.manifest["packing_strategy"] == "bfd" else ""
     )  # fmt: skip
     each = f"{width} steps a column. " if width > 1 else ""
     return (
@@ -101,10 +101,10 @@ def launch(report: "Report") -> str:
         ]
         for one in plan["launches"]
     ]
-    first = next(one for one in reversed(plan["launches"]) if "error" not in one)
+    largest = next(one for one in reversed(plan["launches"]) if "error" not in one)
     commands = "".join(
-        f"<h3>{mode}, {first['world_size']} ranks</h3><pre>{esc(words)}</pre>"
-        for mode, words in first["commands"].items()
+        f"<h3>{mode}, {largest['world_size']} ranks</h3><pre>{esc(words)}</pre>"
+        for mode, words in largest["commands"].items()
     )
     return (
         f"<p>One epoch of {plan['rows']:,} rows in steps of {plan['total_batch_size']:,} tokens, for a model of depth "

@@ -7,7 +7,6 @@ From the entries of a mixture to the rows they mean: which files, which revision
 Everything that decides the bytes of a build is known after this step, before any text is encoded.
 """
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,10 +17,10 @@ from prep.mix import SHARES
 from prep.mixture import HUB, Entry, Mixture
 from prep.own_data import open_own
 from prep.own_tasks import find
-from prep.runs import run_key
 from prep.sources import Source, generated, local_files, open_files
 from prep.task import Task
 from prep.tasks import TASKS
+from prep.tokenizer import nanochat_home
 
 
 @dataclass(frozen=True)
@@ -39,10 +38,6 @@ class Input:
     @property
     def permuted(self) -> bool:
         return self.entry.task in HUB or self.entry.hub is not None
-
-    def run_key(self, start: int, stop: int, tokenizer: str, renderer: int) -> str:
-        """Key of the run of rows start .. stop - 1"""
-        return run_key(self.identity, start, stop, tokenizer, renderer)
 
     def describe(self) -> dict[str, Any]:
         """What the manifest says of it, and what the fingerprint covers: no path of this machine"""
@@ -87,7 +82,7 @@ def _resolve(
     task = Task(entry.task, own=own)
     subset: str | None = None
     source_split: str | None = None
-    flags = own is not None  # a task of one's own does what it likes
+    flags = False
     if task.generates:
         return _generated(entry, split, task)
     if entry.task == "chat" or own:
@@ -166,9 +161,8 @@ def _find_identity(entry: Entry, mixture: Mixture, data_root: Path | None) -> Pa
     if entry.path:
         return _find(entry, mixture)
     name: str = TASKS["identity"].FILE
-    nanochat = Path(os.environ.get("NANOCHAT_BASE_DIR") or Path.home() / ".cache" / "nanochat")
     places = [data_root / name, data_root.absolute().parent / name] if data_root else []
-    for candidate in [*places, nanochat / name]:
+    for candidate in [*places, nanochat_home() / name]:
         if candidate.is_file():
             return candidate
     raise FileNotFoundError(

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from prep.build import build, make_job
-from prep.encode import ENGINES, Encoder, choose_engine
+from prep.encode import ENGINES, Encoder, why_not
 from prep.mixture import parse_mixture
 from prep.options import Options
 from prep.plan import PACKINGS
@@ -73,10 +73,8 @@ def check_encoders() -> str:
     tokenizer = load_tokenizer()
     wanted = Encoder(tokenizer, "tiktoken")(texts)
     for engine in ENGINES:
-        try:
-            choose_engine(tokenizer, engine)
-        except ValueError:
-            continue  # not installed here
+        if why_not(tokenizer, engine):  # not installed here
+            continue
         found = Encoder(tokenizer, engine)(texts)
         if not all(np.array_equal(a, b) for a, b in zip(found, wanted, strict=True)):
             return f"{engine} and tiktoken differ"

@@ -122,8 +122,8 @@ def _counted(entry: Entry, places: Array, seed: int, number: int) -> Taken:
     order = _draw(seed, number, len(places))
     if entry.choose is None:
         copies = int(entry.repeat)
-        number = int((exact(entry.repeat) - copies) * len(places) + Fraction(1, 2))
-        return _part(places, copies, order[:number], False)
+        num_drawn = int((exact(entry.repeat) - copies) * len(places) + Fraction(1, 2))
+        return _part(places, copies, order[:num_drawn], False)
     most = len(places) * (entry.max_repeats or 1)
     if entry.choose > most:
         needed = f"max_repeats = {-(-entry.choose // len(places))}" if len(places) else "other rows"
@@ -131,8 +131,8 @@ def _counted(entry: Entry, places: Array, seed: int, number: int) -> Taken:
             f"{entry.label}: choose = {entry.choose:,} found, {len(places):,} conversations are usable and each may be "
             f"taken {entry.max_repeats or 1} times: wanted at most {most:,}, or {needed}."
         )
-    copies, number = divmod(entry.choose, len(places))
-    return _part(places, copies, order[:number], False)
+    copies, num_drawn = divmod(entry.choose, len(places))
+    return _part(places, copies, order[:num_drawn], False)
 
 
 def _part(places: Array, copies: int, drawn: Array, limited: bool) -> Taken:

@@ -17,6 +17,7 @@ from prep.pick import first_doc, goes_on, row_of
 from prep.shard import Array, Split
 from prep.shard.steps import FILLER, Plan, device_batch, ranks_of_step, row_targets
 from prep.tokenizer import Tokenizer
+from train.config import Config
 from train.schedule import LR_FRAC, lr_multiplier
 
 
@@ -113,7 +114,7 @@ def show_step(split: Split, steps: Plan, step: int, mode: str, world_size: int, 
         "num_steps": steps.num_steps,
         "mode": mode,
         "epoch": step * len(rows) // len(steps.row_ids),
-        "lr_multiplier": lr_multiplier(step, steps.num_steps, 0.2, LR_FRAC[mode]),
+        "lr_multiplier": lr_multiplier(step, steps.num_steps, Config().warmdown_ratio, LR_FRAC[mode]),
         "rows_per_step": len(rows),
         "total_batch_size": len(rows) * split.max_seq_len,
         "targets": int(targets.sum()),

@@ -10,6 +10,10 @@ from contextlib import contextmanager
 STOPS = (signal.SIGINT, signal.SIGTERM)
 
 
+class Interrupted(BaseException):
+    """Ctrl-C or SIGTERM in a command; not KeyboardInterrupt, which typer would end without a word"""
+
+
 @contextmanager
 def signals_later() -> Iterator[None]:
     """Ctrl-C and SIGTERM that come in the block take effect when it is left. In the main thread; elsewhere none come."""

@@ -21,8 +21,7 @@ import pyarrow.parquet as pq
 
 from prep.arrow_files import arrow_batches, check_names, has_dictionary, read_arrow
 from prep.formats import kind_of
-from prep.lines import BATCH_BYTES, COMPRESSED, READ_ROWS, decompressed, index_lines, read_lines, sha256_of
-from prep.lines import one_line as _one_line
+from prep.lines import BATCH_BYTES, COMPRESSED, READ_ROWS, decompressed, index_lines, one_line, read_lines, sha256_of
 from prep.runs import default_cache_dir
 
 BLOCK_ROWS = 8192  # rows rendered and cached together; parquet's row groups round it up
@@ -130,8 +129,8 @@ def _open_parquet(files: list[Path], columns: list[str], sha256: str, revision: 
     file_starts, units, num_rows = [], list[tuple[int, ...]](), 0
     found: set[str] = set()
     for path in files:
-        meta = _parquet(path).metadata
-        names = set(_parquet(path).schema_arrow.names)
+        file = _parquet(path)
+        meta, names = file.metadata, set(file.schema_arrow.names)
         if found and any(name in found and name not in names for name in columns):
             raise ValueError(
                 f"{path} has the columns {sorted(names)}, {files[0]} has {sorted(found)}: wanted the same."
@@ -237,7 +236,7 @@ def _read_parquet(path: Path, columns: list[str], start: int, stop: int) -> Iter
         if gathered:
             yield pa.Table.from_batches(gathered)
     except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"{path} cannot be read: {_one_line(error)} Is the file whole?") from None
+        raise ValueError(f"{path} cannot be read: {one_line(error)} Is the file whole?") from None
 
 
 def _fits(batches: list[pa.RecordBatch]) -> bool:
@@ -252,4 +251,4 @@ def _parquet(path: Path) -> pq.ParquetFile:
         check_names(path, file.schema_arrow.names)
         return file
     except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"{path} is no readable parquet file: {_one_line(error)} Is the file whole?") from None
+        raise ValueError(f"{path} is no readable parquet file: {one_line(error)} Is the file whole?") from None

@@ -7,7 +7,8 @@ One split of a build: its conversations in the mixture's order, planned, written
     shards     rows and documents                            written by workers
     counts     by source: in = out + rejected
 
-Nothing here depends on what a conversation says: lengths, positions and counts are all that is moved.
+Only lengths, positions, hashes and counts are moved here, no text: `dedup` compares hashes of tokens, and one kind of
+`drop_overlap` reads what users say.
 """
 
 from dataclasses import dataclass, field

@@ -1,8 +1,8 @@
 """
 What is in a build: counts, shares, lengths and fill, by source. Sums are polars' over the mapped arrays; no token is read.
 
-    source      conversations  share  tokens  share  trained  share    mean  median  p99   max  truncated  rejected
-    gsm8k               7,473   2.5%   1.47M   5.9%    0.83M   4.6%     197     186  403   613          0         0
+    source      conversations  share  tokens  share  trained  share    mean  median  p99   max  cut  rejected
+    gsm8k               7,473   2.5%   1.47M   5.9%    0.83M   4.6%     197     186  403   613    0         0
 
 Shares stand beside each other because they differ: MMLU trains two tokens a conversation, SmolTalk hundreds.
 """
@@ -136,20 +136,8 @@ def print_stats(stats: dict[str, Any], by_length: bool = False) -> None:
     for name, split in stats["splits"].items():
         table = Table(box=None, pad_edge=False, header_style="bold")
         table.add_column(name)
-        for column in (
-            "conversations",
-            "",
-            "tokens",
-            "",
-            "trained",
-            "",
-            "mean",
-            "median",
-            "p99",
-            "max",
-            "cut",
-            "rejected",
-        ):
+        columns = "conversations - tokens - trained - mean median p99 max cut rejected"
+        for column in columns.replace("-", "").split(" "):
             table.add_column(column, justify="right", no_wrap=True)
         for source in split["sources"]:
             label = source["name"] + (f" x{source['repeat']:.4g}" if source["repeat"] != 1 else "")

@@ -11,6 +11,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from prep.shard import Manifest
+from prep.stats import short
 from prep.stats_lengths import MEASURES, uneven_lines
 
 if TYPE_CHECKING:
@@ -103,8 +104,6 @@ def print_comparison(found: dict[str, Any], console: "Console") -> None:
 
 
 def _cells(first: dict[str, Any] | None, second: dict[str, Any] | None, key: str) -> list[str]:
-    from prep.stats import short
-
     if first is not None and second is not None and first[key] == second[key]:
         return [short(first[key][0]), f"{first[key][1]:.1%}", "=", "="]
     return [

@@ -150,8 +150,12 @@ def make_tokenizer(parts: Parts, source: str) -> Tokenizer:
 
 def nanochat_pickle() -> Path:
     """Where a nanochat installation keeps its tokenizer"""
-    home = Path(os.environ.get("NANOCHAT_BASE_DIR") or "~/.cache/nanochat").expanduser()
-    return home / "tokenizer" / "tokenizer.pkl"
+    return nanochat_home() / "tokenizer" / "tokenizer.pkl"
+
+
+def nanochat_home() -> Path:
+    """Where a nanochat installation keeps what it makes"""
+    return Path(os.environ.get("NANOCHAT_BASE_DIR") or "~/.cache/nanochat").expanduser()
 
 
 def notice_of_nanochat() -> str | None:

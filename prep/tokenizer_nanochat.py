@@ -36,10 +36,8 @@ def read_nanochat(path: Path) -> Parts:
     check_parts(parts, ())
     beside = path.parent / "token_bytes.pt"
     if beside.is_file():
-        num_ids, num_tokens = (
-            len(read_token_bytes(beside)),
-            max(*parts.ranks.values(), *parts.special_tokens.values()) + 1,
-        )
+        num_ids = len(read_token_bytes(beside))
+        num_tokens = max(*parts.ranks.values(), *parts.special_tokens.values()) + 1
         if num_ids != num_tokens:
             raise ValueError(
                 f"{beside} is for {num_ids:,} tokens, {path.name} has {num_tokens:,}: copy both from nanochat."

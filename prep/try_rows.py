@@ -21,11 +21,11 @@ from prep.encode import Encoder
 from prep.formats import find_files, first_rows, kind_of
 from prep.own_data import columns_of
 from prep.own_tasks import find
-from prep.rejected import SHOWN_CHARACTERS, show_row
+from prep.rejected import SHOWN_CHARACTERS
 from prep.render import render
 from prep.show import segments
 from prep.task import Task
-from prep.tasks.layouts import Layout, rows_of
+from prep.tasks.layouts import Layout, rows_of, show_row
 from prep.tasks.recognise import FIRST_ROWS, recognise
 from prep.tokenizer import Tokenizer
 
@@ -81,7 +81,7 @@ def rendered(found: Look, tokenizer: Tokenizer) -> Iterator[dict[str, Any]]:
     bounds = offsets(done.lengths)
     for row in range(len(rows)):
         if done.reasons[row]:
-            content = show_row(found.rows.slice(row, 1))[:SHOWN_CHARACTERS]
+            content = show_row(found.rows.slice(row, 1), SHOWN_CHARACTERS)
             yield {"row": row, "rejected": REASONS[done.reasons[row]], "content": content}
             continue
         place = slice(int(bounds[row]), int(bounds[row + 1]))

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from prep.shard.metrics import Record, first_and_last, measured_bpb
 from prep.show_text import visible
+from prep.signals import Interrupted
 from prep.stats import short
 
 if TYPE_CHECKING:
@@ -225,7 +226,7 @@ def live(tail: Tail, seconds: float) -> None:
     from rich.live import Live
 
     console = Console()
-    with suppress(KeyboardInterrupt), Live(console=console, auto_refresh=False) as screen:
+    with suppress(Interrupted), Live(console=console, auto_refresh=False) as screen:
         while True:
             records = tail.read()
             screen.update(view(summary(tail.path, records), records, console.width), refresh=True)

@@ -1,6 +1,7 @@
 """What may know of what: the build needs no torch, and a finished build needs nothing but numpy."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +23,15 @@ def modules_named_in(path: Path) -> set[str]:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     named = {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     return named | {name.name for node in ast.walk(tree) if isinstance(node, ast.Import) for name in node.names}
+
+
+def test_the_map_of_prep_names_every_module() -> None:
+    text = str(prep.__doc__)
+    listed = set(re.findall(r"\w+", text))
+    listed |= {f"{head}_{one}" for head, some in re.findall(r"(\w+) \((.+?)\)", text) for one in some.split(", ")}
+    families = tuple(re.findall(r"(\w+)\*", text))
+    modules = {path.stem for path in PREP.glob("*.py")} - {"__init__", "__main__"}
+    assert {name for name in modules - listed if not name.startswith(families)} == set()
 
 
 def test_prep_never_imports_torch() -> None:

@@ -115,8 +115,8 @@ def test_a_stream_that_was_cut_between_two_batches_is_not_a_shorter_one(tmp_path
         ("a.json", b'[{"prompt": "a", "completion": "b"}]', "is one JSON array of rows, wanted an object a line"),
         ("a.jsonl", b"hello\n", r"as in hello; wanted messages \(messages\); or conversations \(sharegpt\)"),
         ("a.jsonl", b"\n\n", "has no rows|its first rows have"),
-        ("a.jsonl.gz", gzip.compress(b"{}\n" * 999, mtime=0)[:-20], "compressed with gzip and cannot be decompressed"),
-        ("a.jsonl.zst", b"\x28\xb5\x2f\xfdnothing", "compressed with zstd and cannot be decompressed"),
+        ("a.jsonl.gz", gzip.compress(b"{}\n" * 999, mtime=0)[:-20], r"cannot be decompressed \(gzip\)"),
+        ("a.jsonl.zst", b"\x28\xb5\x2f\xfdnothing", r"cannot be decompressed \(zstd\)"),
         ("a.json", b"[" + b"{}, " * 1001, "a first line of more than 0 MB: wanted an object a line"),
         ("a.zip", b"PK\x03\x04", "is zip, wanted JSON lines"),
         ("a.arrow", b"ARROW1\0\0 and no more", "no readable Arrow file"),
@@ -208,3 +208,14 @@ def test_a_data_set_of_the_hub_is_permuted_as_those_of_the_tasks(tmp_path: Path,
     assert built.returncode == 0, built.stderr
     (source,) = json.loads((tmp_path / "hub" / "manifest.json").read_text())["splits"]["train"]["sources"]
     assert (source["sha256"], len(source["revision"])) == (own["sha256"], 40)
+
+
+def test_a_first_row_that_is_no_unicode_is_rejected_like_any_other(tmp_path: Path) -> None:
+    answers = pa.array([b"\xff\xfe", b"Fine.", b"Good."]).view(pa.string())
+    pq.write_table(pa.table({"instruction": ["a?", "b?", "c?"], "output": answers}), tmp_path / "a.parquet")
+    root, manifest, _ = build_mixture(
+        tmp_path, {"train": [{"task": "chat", "path": "a.parquet"}]}, TOY, max_seq_len=64, max_rejected=0.5
+    )
+    (source,) = manifest["splits"]["train"]["sources"]
+    assert (source["rows"], source["conversations"], source["rejected"]) == (3, 2, {"not valid Unicode": 1})
+    assert json.loads((root / "rejected.jsonl").read_text())["content"] == "(not valid Unicode)"

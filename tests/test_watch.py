@@ -1,6 +1,9 @@
 """watch: where a run stands, from a file that grows, is cut by a kill, or is written anew."""
 
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +46,16 @@ def test_a_plain_line_is_printed_until_the_run_ends(metrics: Path) -> None:
     write(metrics, [record(i) for i in range(10)])
     result = CliRunner().invoke(app, ["watch", str(metrics), "--every", "0"], catch_exceptions=False)
     assert result.stdout == "10 of 10 steps (100.0%)  loss 3.1000  1.50M tok/s  lr x 1.00  finished in 0:20\n"
+
+
+def test_ctrl_c_ends_a_watch_without_a_word(metrics: Path) -> None:
+    command = [sys.executable, "-m", "prep", "watch", str(metrics)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("6 of 10 steps")
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err) == (0, "", "")
 
 
 def test_only_what_is_new_is_read_and_a_line_that_is_not_whole_waits(metrics: Path) -> None:

@@ -47,7 +47,7 @@ def find_checkpoint(name: str | Path, step: int | None = None, stages: tuple[str
     The first place that has a checkpoint counts: the path, then its `stages`; in each the directory itself, then its
     d<number>s, the deepest first. Of that the largest step, if none is given.
     """
-    path, nanochat = Path(name), Path(os.environ.get("NANOCHAT_BASE_DIR") or Path.home() / ".cache" / "nanochat")
+    path, nanochat = Path(name), Path(os.environ.get("NANOCHAT_BASE_DIR") or "~/.cache/nanochat").expanduser()
     given = name and path.is_dir()
     places = [path, *(path / stage for stage in stages)] if given else [nanochat / stage / path for stage in stages]
     for place in places:

@@ -23,9 +23,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from train.config import CHUNK_BYTES
 from train.model import GPT, SOFTCAP
 
-CHUNK_BYTES = {"cpu": 64 << 20, "cuda": 512 << 20}  # logits at a time: enough to keep a matrix product busy
 BLOCK_LEN = 32  # rows a pointwise pass without a compiler
 ROUND_TO = 32  # the loader fills K up to a multiple of this
 LOG2_E = math.log2(math.e)

@@ -9,10 +9,11 @@
 import numpy as np
 
 from prep.shard.steps import FILLER, step_sums
+from train.config import CHUNK_BYTES, NUMBERS_KEPT
 from train.distributed import Ranks
 from train.loader import make_batch
 from train.optimizer import memory_bytes
-from train.schedule import NUMBERS_KEPT, lr_multiplier
+from train.schedule import lr_multiplier
 from train.setup import Run
 
 SHOWN_TOKENS = 200  # of each row
@@ -28,7 +29,7 @@ def preview(run: Run, ranks: Ranks) -> str:
     lr = {part: lr_multiplier(min(int(part * plan.num_steps), last), *shape) for part in (0, 0.5, 0.8, 1)}
     num_weights = sum(weight.numel() for weight in run.model.parameters())
     channels = run.device_batch * T * model.n_embd * model.n_layer
-    kept = NUMBERS_KEPT * channels * run.model.transformer.wte.weight.itemsize
+    kept = NUMBERS_KEPT * channels * run.model.transformer.wte.weight.itemsize + CHUNK_BYTES[ranks.device.type]
     num_micro = G // (ranks.world_size * run.device_batch)
     lines = [
         ("model", f"{num_weights:,} weights, depth {model.n_layer}, width {model.n_embd}"),

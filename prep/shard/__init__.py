@@ -155,7 +155,7 @@ def check_files(root: Path, manifest: Manifest) -> Iterator[str]:
                     yield f"{path}: content differs from the manifest (sha256)"
 
 
-def map_file(root: Path, name: str, files: Manifest, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
+def map_file(root: Path, name: str, files: dict[str, Any], dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
     """Map one file after checking that it is the file the manifest means: there, whole, of this dtype and shape."""
     path = root / name
     if name not in files or not path.is_file():
@@ -187,8 +187,8 @@ class Split:
         self.entry: Manifest = manifest["splits"][name]
         self.max_seq_len: int = manifest["max_seq_len"]
         self.num_rows: int = self.entry["rows"]
-        self.num_shard_rows = np.array([shard["rows"] for shard in self.entry["shards"]], dtype=np.int64)
-        self.first_rows = np.concatenate([[0], np.cumsum(self.num_shard_rows)])  # (S + 1,)
+        num_shard_rows = np.array([shard["rows"] for shard in self.entry["shards"]], dtype=np.int64)
+        self.first_rows = np.concatenate([[0], np.cumsum(num_shard_rows)])  # (S + 1,)
         if self.first_rows[-1] != self.num_rows:
             raise ValueError(f"{root}: shards of {name} have {self.first_rows[-1]} rows, the manifest {self.num_rows}")
 

@@ -10,6 +10,7 @@ Layouts of conversations of one's own, and what each means. prep.tasks.recognise
 Columns of strings, and lists of structs of them, stay columns; lines of JSON, and what holds tool calls, go row by row.
 """
 
+import json
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -134,6 +135,17 @@ def rows_of(rows: pa.Table) -> list[Any]:
     except UnicodeDecodeError:  # columns of strings may hold any bytes: find the rows that do
         halves = [rows.slice(0, len(rows) // 2), rows.slice(len(rows) // 2)]
         return ["not valid Unicode"] if len(rows) == 1 else [row for half in halves for row in rows_of(half)]
+
+
+def show_row(row: pa.Table, longest: int) -> str:
+    """A table of one row as a line of text of at most so many characters"""
+    try:
+        fields = row.to_pylist()[0]
+    except UnicodeDecodeError:
+        return "(not valid Unicode)"
+    value = fields.get("line", fields)
+    text = value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else json.dumps(value, default=str)
+    return text.strip()[:longest]
 
 
 def _row(row: Any, layout: Layout) -> Any:

@@ -7,14 +7,13 @@ A row that cannot be parsed has no say, and where rows differ the most common la
 one, with a reason, when they are rendered.
 """
 
-import json
 from collections import Counter
 from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
 
-from prep.tasks.layouts import REQUIRED, Layout, renamed, rows_of
+from prep.tasks.layouts import REQUIRED, Layout, renamed, rows_of, show_row
 
 FIRST_ROWS = 100  # that a layout is recognised from
 SHOWN_CHARACTERS = 200
@@ -30,7 +29,7 @@ def recognise(rows: pa.Table, where: object, wanted: Layout, name: str | None) -
     check_columns(objects, where, wanted)
     found = Counter(_named(renamed(row, wanted)) for row in objects)
     found.pop("", None)
-    example = _example(rows)
+    example = show_row(rows.slice(0, 1), SHOWN_CHARACTERS) if len(rows) else "{}"
     rows_in_row = (
         bool(objects) and isinstance(objects[0], list) and any(_named(renamed(one, wanted)) for one in objects[0])
     )
@@ -94,10 +93,3 @@ def _has_tools(row: Any, layout: Layout) -> bool:
         "tool_calls" in message or roles.get(str(message.get("role")), message.get("role")) == "tool"
         for message in talk
     )
-
-
-def _example(rows: pa.Table) -> str:
-    row = rows.slice(0, 1).to_pylist()[0] if len(rows) else {}
-    line = row.get("line")
-    text = line.decode("utf-8", "backslashreplace") if isinstance(line, bytes) else json.dumps(row, default=str)
-    return str(text.strip()[:SHOWN_CHARACTERS])
