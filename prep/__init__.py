@@ -11,12 +11,12 @@ Chat data to training data, once and offline. Read the modules in the order of t
     write              write, shard/ (the format), output (lock, staging, rename), record (build.json)
     where it runs      engines (processes, threads), engines_ray, signals, progress
     is it right        verify, mask_rules, selftest, doctor
-    look at it         stats*, show (pick, show_text, origin), report*, plan_runs (plan_text), watch, try_rows
+    look at it         units, stats*, show (pick, show_text, origin), report*, plan_runs (plan_text), watch, try_rows
                        overlap* (grams, user_text)
     tokenizers         tokenizer (files, check, train), tokenizer_nanochat (safe_pickle), tokenizer_hf (tokenizer_regex)
     for training       shard/: the format, batches (rows as arrays), steps (which rows each step trains),
                        metrics (what a run says of itself), files (whole files, locks: builds use it, too)
-    commands           cli, cli_about, cli_see, cli_overlap, cli_tokenizer, cli_try
+    commands           cli (common), cli_about, cli_see, cli_overlap, cli_tokenizer, cli_try
 
 The trainer takes `shard` and nothing else; `shard` needs numpy alone. What tells of a run beforehand takes
 the trainer's own numbers: its `config` and `schedule`, which need no torch. Nothing here imports torch but the

@@ -28,11 +28,10 @@ from prep.record import Record
 from prep.rejected import RejectedRows, write_rejected
 from prep.render_pass import RenderContext, Unit, render_unit
 from prep.resolve import Input, resolve
-from prep.runs import remove_abandoned, run_key, run_path
+from prep.runs import RunFiles, remove_abandoned, run_key, run_path
 from prep.shard import FORMAT, VERSION, Manifest, read_manifest, token_dtype, write_manifest
 from prep.splits import SplitJob, build_split
 from prep.tokenizer import Tokenizer
-from prep.write import RunFiles
 
 MANY_FILES = 1 << 16
 SMALL_BUILD = 16_384  # rows; a worker takes half a second to start, in which one process has rendered them
@@ -73,7 +72,7 @@ class Job:
 
     def run_files(self, one: Input) -> RunFiles:
         """Where the runs of an input are, or will be"""
-        bounds = sorted({bound for unit in one.source.units for bound in unit})
+        bounds = one.source.bounds
         keys = [run_key(one.identity, a, b, self.tokenizer.sha256, render.VERSION) for a, b in pairwise(bounds)]
         paths = tuple(run_path(self.options.cache_dir, key) for key in keys)
         return RunFiles(np.array(bounds, dtype=np.int64), paths)

@@ -15,8 +15,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from prep import __version__, cli_about, cli_overlap, cli_see, cli_tokenizer, cli_try
-from prep.cli_about import Build, cores, refuse, say
-from prep.cli_tokenizer import Json, Pattern, TokenizerName
+from prep.cli_common import Build, Json, Pattern, TokenizerName, cores, refuse, say
 from prep.signals import STOPS, Interrupted
 
 # of the click that typer brings along

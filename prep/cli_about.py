@@ -3,34 +3,12 @@ The commands that tell what there is, and whether it is right: verify, doctor, s
 """
 
 import json
-import os
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from prep.cli_tokenizer import Json
-
-Build = Annotated[Path, typer.Argument(help="Directory of a finished build.")]
-
-
-def say(line: str) -> None:
-    """Something worth knowing, beside the output proper"""
-    print(line, file=sys.stderr, flush=True)
-
-
-def cores() -> int:
-    """Cores that this process may use"""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def refuse(context: typer.Context, names: str, without: str) -> None:
-    """ValueError if an option of these names was given, which says nothing without another"""
-    for option in context.command.params:
-        source = context.get_parameter_source(option.name or "")
-        if option.name in names.split() and source is not None and source.name == "COMMANDLINE":
-            raise ValueError(f"{option.opts[0]} says nothing {without}: change that, or leave it out.")
+from prep.cli_common import Build, Json, cores, refuse, say
 
 
 def verify(

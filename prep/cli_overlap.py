@@ -8,12 +8,11 @@ from typing import Annotated
 
 import typer
 
-from prep import cli_see
-from prep.cli_tokenizer import Json
+from prep.cli_common import Build, Json, print_any_character
 
 
 def overlap(
-    root: Annotated[Path, typer.Argument(help="Directory of a finished build.")],
+    root: Build,
     against: Annotated[
         list[str] | None,
         typer.Option(help="Compare with this, too: a file of chats, or a task (its test split). May be repeated."),
@@ -27,6 +26,6 @@ def overlap(
     """Does training ask what val, or a benchmark, asks? Copies and runs of 13 words, whatever case and punctuation."""
     from prep.overlap_scan import find_overlap, overlap_lines
 
-    cli_see._print_any_character()
+    print_any_character()
     found = find_overlap(root, against or [], data_root, threshold)
     print(json.dumps(found, ensure_ascii=False, indent=1) if as_json else "\n".join(overlap_lines(found)))

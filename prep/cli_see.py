@@ -14,11 +14,9 @@ from typing import Annotated, Any
 
 import typer
 
-from prep.cli_about import refuse
-from prep.cli_tokenizer import Json
+from prep.cli_common import Build, Json, print_any_character, refuse
 from prep.signals import Interrupted
 
-Build = Annotated[Path, typer.Argument(help="Directory of a finished build.")]
 TotalBatch = Annotated[int | None, typer.Option(help="Tokens a step, as the trainer's; by default what it chooses.")]
 DeviceBatch = Annotated[int | None, typer.Option(help="Rows of a micro-batch of one rank; by default as on a GPU.")]
 Epochs = Annotated[float, typer.Option("--epochs", "--num-epochs", help="Times through the rows.")]
@@ -88,7 +86,7 @@ def show(
         shown = look.show_row(split, tokenizer, number)
         return {**shown, "documents": [with_origin(one) for one in shown["documents"]]}
 
-    _print_any_character()
+    print_any_character()
     if step is not None:
         steps = plan_steps(split, mode, total_batch_size, epochs, run_seed)
         shown = look.show_step(split, steps, step, mode, world_size, device_batch_size)
@@ -149,13 +147,6 @@ class _JsonPrinter:
         print(json.dumps(self.value, ensure_ascii=False, indent=1))
 
 
-def _print_any_character() -> None:
-    """A terminal that cannot show a character shows its code, instead of an error"""
-    for stream in (sys.stdout, sys.stderr):
-        if reconfigure := getattr(stream, "reconfigure", None):
-            reconfigure(errors="backslashreplace")
-
-
 def plan(
     root: Build,
     split_name: SplitName = "train",
@@ -193,7 +184,7 @@ def report(
     """One HTML page about a build, which opens from disk and needs nothing else."""
     from prep.report import make_page, open_report
     from prep.shard.files import write_atomically
-    from prep.stats import size
+    from prep.units import size
 
     if output.is_dir():
         raise ValueError(f"-o {output} is a directory: give the file to write, as report.html.")
@@ -215,7 +206,7 @@ def watch(
     if not (once or as_json) and sys.stdout.isatty():
         watching.live(tail, every)
         return
-    _print_any_character()
+    print_any_character()
     with suppress(Interrupted):
         for records in [tail.read()] if once or as_json else watching.follow(tail, every):
             found = watching.summary(tail.path, records)

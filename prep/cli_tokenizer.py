@@ -9,20 +9,14 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="Train, look at and convert tokenizers.", no_args_is_help=True, rich_markup_mode=None)
+from prep.cli_common import TOKENIZERS, Json, Pattern, TokenizerName
 
-KINDS = (
-    "nano32k (default), nanochat, a .tiktoken file, nanochat's directory or .pkl, a finished build, Hugging Face's "
-    "tokenizer.json, or one of tiktoken's names."
-)
-TokenizerName = Annotated[str | None, typer.Option("--tokenizer", help=KINDS)]
-Pattern = Annotated[str | None, typer.Option(help="Split pattern of a .tiktoken file; nanochat's by default.")]
-Json = Annotated[bool, typer.Option("--json", help="The same as JSON.")]
+app = typer.Typer(help="Train, look at and convert tokenizers.", no_args_is_help=True, rich_markup_mode=None)
 
 
 @app.command()
 def info(
-    name: Annotated[str | None, typer.Argument(help=KINDS)] = None, pattern: Pattern = None, as_json: Json = False
+    name: Annotated[str | None, typer.Argument(help=TOKENIZERS)] = None, pattern: Pattern = None, as_json: Json = False
 ) -> None:
     """Show a tokenizer: size, special tokens, pattern, identity."""
     import json

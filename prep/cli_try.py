@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from prep.cli_tokenizer import Json, Pattern, TokenizerName
+from prep.cli_common import Json, Pattern, TokenizerName
 
 
 def try_rows(

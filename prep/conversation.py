@@ -19,12 +19,14 @@ C conversations. Legend: C conversations, M messages, P parts.
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from prep.shard import Array
 
 SYSTEM, USER, ASSISTANT = 0, 1, 2
 ROLES = ["system", "user", "assistant"]
@@ -59,8 +61,6 @@ REASONS = [
     "duplicate",
 ]
 REASON = {reason: code for code, reason in enumerate(REASONS)}
-
-Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)

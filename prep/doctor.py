@@ -17,8 +17,8 @@ from prep import __version__
 from prep.encode import choose_engine
 from prep.hub import is_offline
 from prep.runs import default_cache_dir, list_runs
-from prep.stats import size
 from prep.tokenizer import load_tokenizer, notice_of_nanochat
+from prep.units import size
 
 PACKAGES = ("numpy", "pyarrow", "polars", "datasets", "tiktoken", "fastokens", "gigatoken", "rustbpe", "torch", "ray")
 

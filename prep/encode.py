@@ -14,14 +14,14 @@ import os
 import re
 from collections.abc import Callable, Iterable
 from functools import lru_cache
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from prep import encode_gigatoken
 from prep.conversation import index_array, offsets, text_array
+from prep.shard import Array
 from prep.tokenizer import Tokenizer
 
 ENGINES: Final = ("gigatoken", "fastokens", "tiktoken")  # the fastest first: what `auto` prefers
@@ -35,7 +35,6 @@ SAME: Final = re.compile(
     r"(?:\\p\{(?:L[ultmo]?|N|M|P|S)\}|\\[rn]|\\[/'-]|\(\?i:[a-z'|\[\]]*\)|\(\?[:!]|[^\\(.^]|\[\^|\\[sS]|\\z)*"
 )
 
-Array = npt.NDArray[Any]
 Engine = Callable[[pa.LargeStringArray], tuple[Array, Array]]
 
 

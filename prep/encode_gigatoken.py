@@ -20,15 +20,12 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from prep.conversation import text_array
-from prep.shard import token_dtype
+from prep.shard import Array, token_dtype
 from prep.tokenizer import PATTERN, Tokenizer
-
-Array = npt.NDArray[Any]
 
 SEPARATOR: Final = "\0"  # a text that holds it goes through tiktoken
 GROWTH: Final = 256 << 20

@@ -12,18 +12,15 @@ Only lengths are looked at, but for `split`, which looks for the message starts 
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from prep.conversation import REASON, offsets
 from prep.options import Options
 from prep.plan import split_pieces, split_points
 from prep.rejected import RejectedRows
 from prep.resolve import Input
-from prep.runs import read_run, trained_in
+from prep.runs import RunFiles, read_run, trained_in
+from prep.shard import Array
 from prep.tokenizer import Tokenizer
-from prep.write import RunFiles
-
-Array = npt.NDArray[Any]
 
 
 def handle_excess(
@@ -64,9 +61,8 @@ def cut_conversations(pieces: Array, limit: int | None, sources: list[dict[str, 
 def trained_tokens(pieces: Array, files: RunFiles) -> Array:
     """(D,) trained tokens of the pieces of one source, each the start of a conversation; reads the mask of those cut"""
     out = np.zeros(len(pieces), dtype=np.uint32)
-    blocks = np.searchsorted(files.starts, pieces["index"].astype(np.int64), side="right") - 1
-    for block in np.unique(blocks):
-        run, here = read_run(files.paths[block]), np.flatnonzero(blocks == block)
+    for block, here in files.by_block(pieces["index"].astype(np.int64)):
+        run = read_run(files.paths[block])
         rows = pieces["index"][here].astype(np.int64) - files.starts[block]
         out[here] = trained_in(run, rows, offsets(run.lengths)[rows], pieces["length"][here].astype(np.int64))
     return out
@@ -93,9 +89,8 @@ def _split(
     points = {}
     for source, files in enumerate(runs):
         mine = long[pieces["source"][long] == source]
-        blocks = np.searchsorted(files.starts, pieces["index"][mine].astype(np.int64), side="right") - 1
-        for block in np.unique(blocks):
-            run, here = read_run(files.paths[block]), mine[blocks == block]
+        for block, found in files.by_block(pieces["index"][mine].astype(np.int64)):
+            run, here = read_run(files.paths[block]), mine[found]
             first = offsets(run.lengths)[pieces["index"][here].astype(np.int64) - files.starts[block]]
             # text never encodes to a special token, so these are the message starts and nothing else
             starts = np.flatnonzero(np.isin(run.tokens, names))

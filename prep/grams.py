@@ -10,17 +10,15 @@ what might match is found by a table of bits, and polars joins what does. Memory
 bytes a word, and of one block of others.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from prep.normal import hash_texts, words
+from prep.shard import Array
 
 if TYPE_CHECKING:
     import polars as pl
-
-Array = npt.NDArray[Any]
 
 LENGTH = 13  # words of a run: shorter ones are shared by chance
 FORM = 50  # so many held-out texts may share a run

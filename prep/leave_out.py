@@ -10,19 +10,14 @@ it is shuffled). Copies that `repeat` makes are no duplicates. A conversation is
 ids: that any two of 10 million that differ have the same has a chance of one in 10**24.
 """
 
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 from xxhash import xxh3_128_digest
 
 from prep.conversation import REASON, offsets
 from prep.mixture import Entry
-from prep.runs import read_run
+from prep.runs import RunFiles, read_run
+from prep.shard import Array
 from prep.table import Table
-from prep.write import RunFiles
-
-Array = npt.NDArray[Any]
 
 
 def filter_lengths(entries: list[Entry], table: Table) -> None:
@@ -56,11 +51,8 @@ def mark(table: Table, places: Array, reason: str) -> None:
 def conversation_digests(files: RunFiles, rows: Array) -> Array:
     """(n,) row numbers of a source, in any order -> (n, 2) uint64, the hash of the token ids of each"""
     out = np.empty((len(rows), 2), dtype=np.uint64)
-    blocks = np.searchsorted(files.starts, rows, side="right") - 1
-    by_block = np.argsort(blocks, kind="stable")
-    cuts = np.searchsorted(blocks[by_block], np.arange(len(files.paths) + 1))
-    for block in np.flatnonzero(np.diff(cuts)):
-        run, here = read_run(files.paths[block]), by_block[cuts[block] : cuts[block + 1]]
+    for block, here in files.by_block(rows):
+        run = read_run(files.paths[block])
         bounds = offsets(run.lengths) * run.tokens.dtype.itemsize
         data, wanted = run.tokens.data.cast("B"), rows[here] - files.starts[block]
         digests = [

@@ -15,9 +15,8 @@ or not at all; nothing else is ever trained.
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[Any]
+from prep.shard import Array
 
 UNKNOWN = 2
 

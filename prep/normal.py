@@ -15,15 +15,14 @@ them, go through NFKC one by one.
 
 import re
 import unicodedata
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from xxhash import xxh3_64_digest
 
 from prep.conversation import USER, Conversations, index_array, offsets
+from prep.shard import Array
 
 VERSION = 2  # bumped when a text gives something else; part of the key of every run
 
@@ -62,8 +61,6 @@ CLASSES = bytes(ord("0") if 48 <= i < 58 else ord("-") if chr(i) in SIGNS else 0
 NOTHING = bytes(8)
 SEPARATOR = b"\xff"  # no UTF-8 text has it
 NOT_SPACE_OR_WORD = bytes(i for i in range(128) if not (chr(i).isalnum() or chr(i).isspace()))
-
-Array = npt.NDArray[Any]
 
 
 def squeezed(text: bytes) -> bytes:

@@ -15,12 +15,10 @@ are fixed), so a build has the same conversations in the same order. Shuffled ar
 import random
 from array import array
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[Any]
+from prep.shard import Array
 
 HUB_SEED = 42  # every Hub source is permuted by this seed, whatever the mixture's
 

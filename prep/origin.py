@@ -13,12 +13,14 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from prep.conversation import KINDS, ROLES, Conversations
 from prep.mixture import Mixture, load_mixture, mixture_names
 from prep.record import read_record
 from prep.resolve import Input, resolve
 from prep.shard import Split
-from prep.sources import read_rows
+from prep.sources import rows_at
 
 OPTIONS = {"--mixture": "mixture", "--data-root": "data_root", "--identity": "identity"}
 
@@ -103,15 +105,10 @@ class Origins:
 
 def read_row(one: Input, index: int) -> str:
     """One row of a source; reads its block only"""
-    bounds = sorted({bound for unit in one.source.units for bound in unit})
-    start, stop = next((a, b) for a, b in pairwise(bounds) if a <= index < b)
-    place = start
-    for table in read_rows(one.source, start, stop):
-        if index < place + len(table):
-            row = table.slice(index - place, 1).to_pylist()[0]
-            line = row.get("line")
-            return line.decode("utf-8", "backslashreplace").strip() if isinstance(line, bytes) else to_json(row)
-        place += len(table)
+    for found in rows_at(one.source, np.array([index])):
+        row = found.to_pylist()[0]
+        line = row.get("line")
+        return line.decode("utf-8", "backslashreplace").strip() if isinstance(line, bytes) else to_json(row)
     raise ValueError(f"{one.entry.label} has no row {index} any more: did its files change?")
 
 

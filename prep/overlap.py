@@ -16,18 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from prep.conversation import offsets
 from prep.grams import HeldOut
 from prep.leave_out import mark
-from prep.runs import read_run
+from prep.runs import RunFiles, read_run
+from prep.shard import Array
 from prep.table import Table
 from prep.tokenizer import Tokenizer
 from prep.user_text import Decoder
-from prep.write import RunFiles
-
-Array = npt.NDArray[Any]
 
 REASON = "asked in val"
 THRESHOLD = 0.5  # of the runs of 13 words of a held-out text: what holds so much of it is a copy

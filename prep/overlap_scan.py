@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from prep.conversation import check
 from prep.grams import HeldOut
@@ -22,11 +21,9 @@ from prep.mixture import TASKS, Entry, Mixture
 from prep.pick import conversations
 from prep.render_pass import Unit, read_conversations
 from prep.resolve import Input, resolve
-from prep.shard import Split, open_shards
+from prep.shard import Array, Split, open_shards
 from prep.tokenizer import load_tokenizer
 from prep.user_text import Decoder, conversations_of, user_texts_of
-
-Array = npt.NDArray[Any]
 
 EXAMPLES = 3  # of a source
 SHOWN_CHARACTERS = 100

@@ -15,12 +15,10 @@ leave 3 of 513. So it is tried a second time with completions, and the better re
 """
 
 from collections import deque
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[Any]
+from prep.shard import Array
 
 FEWER = 12  # so many conversations of a length less than fit are tried, to complete a row with shorter ones
 MORE_PARTS = 8  # so many numbers of shorter ones are tried

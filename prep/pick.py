@@ -11,9 +11,9 @@ Legend: D documents, C conversations (with `wrapped`, one that crosses rows is s
 """
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from prep.conversation import index_array, offsets
 from prep.mixture import nearest
@@ -27,7 +27,7 @@ SEPARATOR = b"\xff"  # stands for a special token: never in UTF-8, so no match g
 def conversations(split: Split) -> tuple[Array, Array]:
     """(first document (C,), tokens (C,)) of every conversation, in stored order"""
     lengths = split.docs["length"].astype(np.int64)
-    if not is_wrapped(split):
+    if not split.wrapped:
         return np.arange(len(lengths)), lengths
     again = np.zeros(len(lengths), dtype=bool)  # a document that the row before began
     first = split.rows["first_doc"][1:].astype(np.int64)
@@ -37,13 +37,9 @@ def conversations(split: Split) -> tuple[Array, Array]:
     return starts, np.add.reduceat(lengths - again, starts)  # rows share one token, it counts once
 
 
-def is_wrapped(split: Split) -> bool:
-    return bool(split.manifest["packing_strategy"] == "wrapped")
-
-
 def source_number(split: Split, name: str) -> int:
     """Number of a source by its name. ValueError that names the nearest one."""
-    names = [source["name"] for source in split.entry["sources"]]
+    names = split.source_names
     if name not in names:
         near = nearest(name, names)
         raise ValueError(f"{split.name} has no source {name!r}, it has: {', '.join(names)}.{near}")
@@ -78,7 +74,7 @@ def row_of(split: Split, doc: int) -> int:
 
 def goes_on(split: Split, doc: int) -> bool:
     """Whether a document goes on with the one before it, which ends the row before"""
-    if doc == 0 or not is_wrapped(split) or int(split.rows["first_doc"][row_of(split, doc)]) != doc:
+    if doc == 0 or not split.wrapped or int(split.rows["first_doc"][row_of(split, doc)]) != doc:
         return False
     here, before = split.docs[doc], split.docs[doc - 1]
     return all(here[name] == before[name] for name in ("source", "repeat", "index"))
@@ -96,7 +92,7 @@ def first_doc(split: Split, doc: int) -> int:
 
 def find(split: Split, tokenizer: Tokenizer, text: str, source: str | None) -> Iterator[int]:
     """First documents of the conversations that hold `text` within one part of a message, as they are found."""
-    needle, words, last = text.encode("utf-8", "surrogatepass"), token_words(tokenizer), -1
+    needle, words, last = text.encode("utf-8", "surrogatepass"), token_words(tokenizer, {}, SEPARATOR), -1
     if not needle:
         raise ValueError("--find '' is found everywhere: give some text.")
     wanted = None if source is None else source_number(split, source)
@@ -110,12 +106,10 @@ def find(split: Split, tokenizer: Tokenizer, text: str, source: str | None) -> I
                 yield begin
 
 
-def token_words(tokenizer: Tokenizer) -> Any:
-    """(V,) bytes of each token as an Arrow array, SEPARATOR for special tokens and unused ids"""
-    import pyarrow as pa
-
-    words = [SEPARATOR] * tokenizer.vocab_size
-    for word, id_ in tokenizer.ranks.items():
+def token_words(tokenizer: Tokenizer, special: dict[int, bytes], other: bytes) -> pa.LargeBinaryArray:
+    """(V,) bytes of each token as an Arrow array; some ids have what `special` says, those of no text `other`"""
+    words = [other] * tokenizer.vocab_size
+    for word, id_ in [*tokenizer.ranks.items(), *((word, id_) for id_, word in special.items())]:
         words[id_] = word
     bounds = offsets([len(word) for word in words])
     return pa.LargeBinaryArray.from_buffers(
@@ -133,15 +127,15 @@ def _stream(split: Split, first: int, stop: int, num_after: int) -> tuple[Array,
     in_row = split.rows["first_doc"][first:stop].astype(np.int64) - docs[0]  # (B,)
     before = offsets(split.docs["length"][docs])[:-1]
     counts = np.diff(in_row, append=len(docs))
-    stride = split.max_seq_len if is_wrapped(split) else split.max_seq_len + 1
+    stride = split.max_seq_len if split.wrapped else split.max_seq_len + 1
     starts = before + np.repeat(np.arange(stop - first) * stride - before[in_row], counts)
-    if not is_wrapped(split):
+    if not split.wrapped:
         return rows.reshape(-1), starts, int(docs[0])
     after = split.read_tokens(np.array([stop]))[0] if stop < split.num_rows else rows[-1, -1:]
     return np.concatenate([rows[:, :-1].reshape(-1), after[:num_after]]), starts, int(docs[0])
 
 
-def _search(words: Any, stream: Array, starts: Array, first: int, needle: bytes) -> Iterator[int]:
+def _search(words: pa.LargeBinaryArray, stream: Array, starts: Array, first: int, needle: bytes) -> Iterator[int]:
     """Documents of a stream in which `needle` begins, ascending"""
     decoded = words.take(index_array(stream))
     places = np.frombuffer(decoded.buffers()[1], dtype=np.int64)[: len(stream) + 1]  # byte at which a token begins

@@ -13,21 +13,18 @@ Legend: D pieces (documents in rows), R rows of a shard, T = max_seq_len.
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from prep.conversation import offsets
 from prep.packing import longest_first, pack
+from prep.shard import Array
 
 VERSION = 1  # bumped when the same lengths give other rows
 
 PACKINGS = ("bfd", "wrapped")
 EXCESS = ("truncate", "split", "drop", "raise")  # see prep.excess
 SHARD_TOKENS = 1 << 25  # about 64 MiB of uint16: small enough for every worker to hold one, large enough to pack well
-
-Array = npt.NDArray[Any]
 
 # prep.shard.DOC with where a piece starts in place of what it trains: one array becomes the other as shards are written
 PIECE = np.dtype([("length", "<u4"), ("start", "<u4"), ("source", "<u2"), ("repeat", "<u2"), ("index", "<u8")])

@@ -5,7 +5,7 @@ The launch table as text: two columns of facts for mid and sft, a line for each 
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from prep.stats import short, size
+from prep.units import duration, short, size
 
 Mode = dict[str, Any]
 FACTS: dict[str, Callable[[Mode], str]] = {
@@ -67,13 +67,3 @@ def plan_lines(plan: dict[str, Any]) -> Iterator[str]:
             yield ""
             yield f"{one['world_size']} {'rank' if one['world_size'] == 1 else 'ranks'}, {mode}"
             yield f"  {line}"
-
-
-def duration(hours: float) -> str:
-    """
-    >>> duration(0.01), duration(0.5), duration(12.34)
-    ('36 s', '30.0 min', '12.3 h')
-    """
-    if hours < 1 / 60:
-        return f"{hours * 3600:.0f} s"
-    return f"{hours * 60:.1f} min" if hours < 1 else f"{hours:,.1f} h"

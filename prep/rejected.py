@@ -11,19 +11,14 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy.typing as npt
-
 from prep.conversation import REASONS
 from prep.resolve import Input
-from prep.shard import write_bytes
-from prep.sources import read_rows
+from prep.shard import Array, write_bytes
+from prep.sources import rows_at
 from prep.tasks.layouts import show_row
-
-Array = npt.NDArray[Any]
 
 SHOWN_ROWS = 100  # of a source whose content is written out
 SHOWN_CHARACTERS = 500
@@ -78,15 +73,6 @@ def _lines(found: RejectedRows) -> Iterator[str]:
 
 def contents(one: Input, rows: Array) -> list[str]:
     """What stands in some rows (n,), ascending, as text of at most SHOWN_CHARACTERS; reads only their blocks"""
-    out: list[str] = []
     if one.task.generates:
-        return out
-    bounds = sorted({bound for unit in one.source.units for bound in unit})
-    for start, stop in pairwise(bounds):
-        wanted = rows[(rows >= start) & (rows < stop)] - start
-        place = 0
-        for table in read_rows(one.source, start, stop) if len(wanted) else ():
-            here = wanted[(wanted >= place) & (wanted < place + len(table))] - place
-            out += [show_row(table.slice(row, 1), SHOWN_CHARACTERS) for row in here.tolist()]
-            place += len(table)
-    return out
+        return []
+    return [show_row(row, SHOWN_CHARACTERS) for row in rows_at(one.source, rows)]

@@ -12,20 +12,16 @@ Legend: C conversations, M messages, P parts, N tokens.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from prep.conversation import ASSISTANT, OUTPUT, PYTHON, TEXT, USER, Conversations, check, offsets, reject
 from prep.encode import Encoder
 from prep.normal import asked
-from prep.shard import to_tokens
+from prep.shard import Array, to_tokens
 from prep.tokenizer import Tokenizer
 
 VERSION = 1  # bumped when the same conversation gives other tokens or another mask
-
-Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)

@@ -28,13 +28,13 @@ from prep.report_charts import (
     steps_area,
     table,
 )
-from prep.shard import Array, Shards, Split, open_shards
+from prep.shard import COUNTS, Array, Shards, Split, open_shards
 from prep.shard.steps import plan_steps
-from prep.stats import short, split_stats
+from prep.stats import split_stats
+from prep.units import short
 
 CSS = Path(__file__).parent / "data" / "report.css"
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
-COUNTS = ("conversations", "total_tokens", "trainable_tokens")
 
 
 @dataclass(frozen=True)

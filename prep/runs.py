@@ -25,13 +25,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from xxhash import xxh3_128
 
 from prep import normal
 from prep.render import Rendered
-
-Array = npt.NDArray[Any]
+from prep.shard import Array
 
 HEADER_BYTES = 512
 DTYPES = ["<u2", "<u4"]  # of tokens
@@ -83,21 +81,25 @@ def _checksum(header: dict[str, Any], contents: Iterable[Any]) -> str:
 
 
 @dataclass(frozen=True)
-class Run:
-    """One run, mapped into memory: `tokens` and `mask` (N,), the others (C,); see prep.render.Rendered."""
+class RunFiles:
+    """The runs of one source: block i holds its rows starts[i] .. starts[i + 1] - 1."""
 
-    lengths: Array
-    trainable: Array
-    asked: Array
-    tokens: Array
-    mask: Array
-    reasons: Array
+    starts: Array  # (blocks + 1,)
+    paths: tuple[Path, ...]
+
+    def by_block(self, rows: Array) -> Iterator[tuple[int, Array]]:
+        """(n,) row numbers, in any order -> every block that holds some, and their places in `rows`"""
+        blocks = np.searchsorted(self.starts, rows, side="right") - 1
+        order = np.argsort(blocks, kind="stable")
+        cuts = np.searchsorted(blocks[order], np.arange(len(self.paths) + 1))
+        for block in np.flatnonzero(np.diff(cuts)).tolist():
+            yield block, order[cuts[block] : cuts[block + 1]]
 
 
-def read_run(path: Path, verify: bool = False) -> Run:
+def read_run(path: Path, verify: bool = False) -> Rendered:
     """
-    Map a run. FileNotFoundError if it is not there, ValueError if it is damaged (`verify`: by its checksum, else by its
-    size).
+    Map a run into memory. FileNotFoundError if it is not there, ValueError if it is damaged (`verify`: by its checksum,
+    else by its size).
     """
     with open(path, "rb") as file:
         try:
@@ -119,7 +121,7 @@ def read_run(path: Path, verify: bool = False) -> Run:
         place += array.nbytes
         return array
 
-    return Run(
+    return Rendered(
         lengths=column("<u4", count),
         trainable=column("<u4", count),
         asked=column("<u8", count),
@@ -129,7 +131,7 @@ def read_run(path: Path, verify: bool = False) -> Run:
     )
 
 
-def trained_in(run: Run, rows: Array, first: Array, length: Array) -> Array:
+def trained_in(run: Rendered, rows: Array, first: Array, length: Array) -> Array:
     """(n,) uint32 what parts of conversations train: of row rows[i] of the run, length[i] tokens from its token first[i] on"""
     out = run.trainable[rows]
     for i in np.flatnonzero(length != run.lengths[rows]):  # only what is cut has to be counted

@@ -20,12 +20,10 @@ from fractions import Fraction
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from prep.mix import Mix, exact
 from prep.mixture import Entry
-
-Array = npt.NDArray[Any]
+from prep.shard import Array
 
 NONE: Array = np.zeros(0, dtype=np.int64)
 

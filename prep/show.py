@@ -43,7 +43,7 @@ def show_conversation(split: Split, tokenizer: Tokenizer, doc: int) -> dict[str,
     place, tokens, masks = start, list[Array](), list[Array]()
     for at in range(doc, split.entry["docs"]):
         if at > doc:
-            if split.manifest["packing_strategy"] != "wrapped" or not goes_on(split, at):
+            if not goes_on(split, at):
                 break
             row, place = row + 1, 1  # its first token is the last one of the row before
         stop = (0 if at > doc else start) + int(split.docs["length"][at])
@@ -70,7 +70,7 @@ def show_row(split: Split, tokenizer: Tokenizer, row: int) -> dict[str, Any]:
 
 def describe_row(split: Split, row: int) -> dict[str, Any]:
     """What is in a row, without its text"""
-    entry, names = split.rows[row], [source["name"] for source in split.entry["sources"]]
+    entry, names = split.rows[row], split.source_names
     first, stop = split.doc_range(row)
     numbers, counts = np.unique(split.docs["source"][first:stop], return_counts=True)
     return {

@@ -23,6 +23,7 @@ from prep.arrow_files import arrow_batches, check_names, has_dictionary, read_ar
 from prep.formats import kind_of
 from prep.lines import BATCH_BYTES, COMPRESSED, READ_ROWS, decompressed, index_lines, one_line, read_lines, sha256_of
 from prep.runs import default_cache_dir
+from prep.shard import Array
 
 BLOCK_ROWS = 8192  # rows rendered and cached together; parquet's row groups round it up
 UNIT_BLOCKS = 16  # most blocks read in one go, where one row group spans many
@@ -46,6 +47,11 @@ class Source:
     unit_offsets: tuple[int, ...] = ()  # of JSON lines: byte of its file at which each unit begins
     kind: str = "parquet"  # or arrow, or lines
     stamps: tuple[Stamp, ...] = ()  # of the files, before they were hashed
+
+    @property
+    def bounds(self) -> list[int]:
+        """Row numbers at which blocks begin, and the end of the last"""
+        return sorted({bound for unit in self.units for bound in unit})
 
     def check_unchanged(self, start: int, stop: int) -> None:
         """ValueError if a file of rows start .. stop - 1 is not what was hashed: what was read of it is of no use"""
@@ -211,6 +217,16 @@ def read_rows(source: Source, start: int, stop: int) -> Iterator[pa.Table]:
             else:
                 unit = bisect_right(source.units, (first + a, source.num_rows + 1)) - 1
                 yield from read_lines(path, source.unit_offsets[unit], b - a, BATCH_ROWS)
+
+
+def rows_at(source: Source, rows: Array) -> Iterator[pa.Table]:
+    """Some rows (n,), ascending, each as a table of its own; reads the blocks that they are in"""
+    for start, stop in pairwise(source.bounds):
+        wanted, place = rows[(rows >= start) & (rows < stop)], start
+        for table in read_rows(source, start, stop) if len(wanted) else ():
+            here = wanted[(wanted >= place) & (wanted < place + len(table))]
+            yield from (table.slice(row - place, 1) for row in here.tolist())
+            place += len(table)
 
 
 def _read_parquet(path: Path, columns: list[str], start: int, stop: int) -> Iterator[pa.Table]:

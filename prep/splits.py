@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from prep.conversation import offsets
 from prep.excess import cut_conversations, handle_excess, trained_tokens
@@ -30,13 +29,12 @@ from prep.progress import Progress
 from prep.record import Record
 from prep.rejected import RejectedRows, check_share, count
 from prep.resolve import Input
-from prep.shard import DOC, Manifest, token_dtype, write_array, write_rows
+from prep.runs import RunFiles
+from prep.shard import COUNTS, DOC, Array, Manifest, token_dtype, write_array, write_rows
 from prep.shares import Taken, allot, describe_share
 from prep.table import Table, read_table
 from prep.tokenizer import Tokenizer
-from prep.write import RunFiles, ShardWriter, WrittenShard, write_shard
-
-Array = npt.NDArray[Any]
+from prep.write import ShardWriter, WrittenShard, write_shard
 
 STRETCH = 1 << 16  # conversations looked up at a time
 
@@ -88,10 +86,10 @@ def build_split(split: SplitJob, staging: Path, record: Record) -> tuple[Manifes
     shards = write_all(split, plans, staging, record)
     for i, source in enumerate(sources):
         add_totals(source, i, split, pieces, shards)
-    total = {key: sum(one[key] for one in sources) for key in ("conversations", "total_tokens", "trainable_tokens")}
+    total = {key: sum(one[key] for one in sources) for key in COUNTS}
     for i, one in enumerate(split.inputs):
         describe_share(one.entry, taken[i], num_usable[i], sources[i], total, split.mix.by)
-    described = describe(split, shards, sources, staging)
+    described = describe(split, shards, sources, total, staging)
     if split.mix.dedup is not None:
         described["duplicates"] = {"left_out": sum(one["rejected"].get("duplicate", 0) for one in sources)}
     return described, rejected
@@ -112,11 +110,15 @@ def check_some(split: SplitJob, pieces: Array, sources: list[dict[str, Any]]) ->
 
 def check_rejected(split: SplitJob, table: Table) -> None:
     """ValueError where more rows of a source are no valid conversations than allowed"""
-    for i, one in enumerate(split.inputs):
-        rows = np.sort(table.selected(i))
-        reasons = table.reasons[table.start[i] + rows]
-        bad = reasons > 0
-        check_share(RejectedRows(split.name, one, rows[bad], reasons[bad]), len(rows), split.options.max_rejected)
+    for i in range(len(split.inputs)):
+        check_share(rejected_of(split, table, i), len(table.selected(i)), split.options.max_rejected)
+
+
+def rejected_of(split: SplitJob, table: Table, number: int) -> RejectedRows:
+    """The rows of an input that the mixture uses and that are left out by now"""
+    rows = np.sort(table.selected(number))
+    reasons = table.reasons[table.start[number] + rows]
+    return RejectedRows(split.name, split.inputs[number], rows[reasons > 0], reasons[reasons > 0])
 
 
 def leave_out(split: SplitJob, table: Table) -> None:
@@ -174,20 +176,19 @@ def count_rows(split: SplitJob, table: Table, taken: list[Taken]) -> tuple[list[
     """By source, what goes in and what is rejected: once for each whole copy, and once where there is none."""
     sources, rejected = [], []
     for i, one in enumerate(split.inputs):
-        rows = np.sort(table.selected(i))
-        reasons = table.reasons[table.start[i] + rows]
-        bad = reasons > 0
-        copies = max(taken[i].copies, 1)
+        found, copies = rejected_of(split, table, i), max(taken[i].copies, 1)
+        num_bad = len(found.rows)
+        num_good = len(table.selected(i)) - num_bad
         sources.append(
             {
                 **one.describe(),
-                "rows": taken[i].copies * int((~bad).sum()) + len(taken[i].part) + copies * int(bad.sum()),
-                "rejected": {reason: number * copies for reason, number in count(reasons).items()},
+                "rows": taken[i].copies * num_good + len(taken[i].part) + copies * num_bad,
+                "rejected": {reason: number * copies for reason, number in count(found.reasons).items()},
                 "truncated": 0,
                 "extra_pieces": 0,
             }
         )
-        rejected.append(RejectedRows(split.name, one, rows[bad], reasons[bad]))
+        rejected.append(found)
     return sources, rejected
 
 
@@ -231,9 +232,10 @@ def add_totals(source: dict[str, Any], number: int, split: SplitJob, pieces: Arr
     source["untrained"] = sum(int((trainable == 0).sum()) for _, trainable in counted)
 
 
-def describe(split: SplitJob, shards: list[WrittenShard], sources: list[dict[str, Any]], staging: Path) -> Manifest:
+def describe(
+    split: SplitJob, shards: list[WrittenShard], sources: list[dict[str, Any]], total: dict[str, int], staging: Path
+) -> Manifest:
     """The split's part of the manifest; writes its rows and docs"""
-    total = {key: sum(one[key] for one in sources) for key in ("conversations", "total_tokens", "trainable_tokens")}
     width, num_docs = split.options.max_seq_len + 1, [len(shard.docs) for shard in shards]
     rows = np.concatenate([shard.rows for shard in shards])
     rows["first_doc"] += np.repeat(offsets(num_docs)[:-1].astype("u8"), [len(shard.rows) for shard in shards])

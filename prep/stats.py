@@ -13,10 +13,11 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prep.shard import Manifest, Split, listed_files, open_shards, read_manifest
+from prep.shard import COUNTS, Manifest, Split, listed_files, open_shards, read_manifest
 from prep.shard.steps import REFERENCE_BATCH, default_rows_per_step
 from prep.shares import share_lines
 from prep.stats_lengths import all_lengths_line, histogram, length_lines, uneven_lines
+from prep.units import short, size
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -45,7 +46,7 @@ def split_stats(split: Split) -> dict[str, Any]:
     files = entry["files"] | {name: file for shard in entry["shards"] for name, file in shard["files"].items()}
     lengths = length_stats(split)
     own_batch = default_rows_per_step(entry["rows"], split.max_seq_len) * split.max_seq_len
-    total = {key: entry[key] for key in ("conversations", "total_tokens", "trainable_tokens")}
+    total = {key: entry[key] for key in COUNTS}
     return {
         **{key: entry[key] for key in ("rows", "docs", "padding_tokens", "packing_efficiency", "min_rows")},
         **total,
@@ -155,19 +156,10 @@ def print_stats(stats: dict[str, Any], by_length: bool = False) -> None:
 
 
 TABLE_WIDTH = 118  # less would cut numbers; a narrower terminal wraps lines
-COUNTS = ("conversations", "total_tokens", "trainable_tokens")
 
 
 def _with_shares(counts: dict[str, Any], shares: dict[str, float]) -> list[str]:
     return [text for key in COUNTS for text in (short(counts[key]), f"{shares[key]:.1%}")]
-
-
-def short(number: int) -> str:
-    """7473 -> '7,473', 24877580 -> '24.88M'; --json has every digit"""
-    for divisor, unit in ((10**9, "B"), (10**6, "M")):
-        if number >= divisor:
-            return f"{number / divisor:,.2f}{unit}"
-    return f"{number:,}"
 
 
 def _split_lines(split: dict[str, Any]) -> list[str]:
@@ -232,12 +224,3 @@ def dry_run_lines(job: "Job", root: Path) -> list[str]:
                 f"{where}{f' @ {one.source.revision[:12]}' if one.source.revision else ''}"
             )
     return lines
-
-
-def size(num_bytes: float) -> str:
-    """1536 -> '1.5 KiB'"""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if num_bytes < 1024:
-            return f"{num_bytes:,.0f} {unit}" if unit == "B" else f"{num_bytes:,.1f} {unit}"
-        num_bytes /= 1024
-    return f"{num_bytes:,.1f} TiB"

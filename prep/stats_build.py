@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from prep.record import read_record
-from prep.stats import short, size
+from prep.units import short, size
 
 
 def read_build(root: Path) -> dict[str, Any]:

@@ -11,8 +11,8 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from prep.shard import Manifest
-from prep.stats import short
 from prep.stats_lengths import MEASURES, uneven_lines
+from prep.units import short
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -11,11 +11,8 @@ How long conversations are, and where their shares mislead.
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from prep.shard import Split
-
-Array = npt.NDArray[Any]
 
 MARKS = " ▁▂▃▄▅▆▇█"
 UNEVEN = 3.0

@@ -10,18 +10,14 @@ order, the rows) is decided from it.
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from prep.conversation import offsets
 from prep.order import select_rows
 from prep.resolve import Input
-from prep.runs import read_run
-from prep.write import RunFiles
-
-Array = npt.NDArray[Any]
+from prep.runs import RunFiles, read_run
+from prep.shard import Array
 
 
 @dataclass(frozen=True)

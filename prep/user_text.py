@@ -11,18 +11,13 @@ stands after <|user_start|> and before any other of them is the user's, and ever
 
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
 
-from prep.conversation import USER, Conversations, index_array, offsets
-from prep.pick import is_wrapped
-from prep.shard import Split
+from prep.conversation import USER, Conversations, index_array
+from prep.pick import token_words
+from prep.shard import Array, Split
 from prep.tokenizer import Tokenizer
-
-Array = npt.NDArray[Any]
 
 BLOCK_TOKENS = 4 << 20  # decoded at once
 
@@ -31,16 +26,9 @@ class Decoder:
     """Tables of a tokenizer: the bytes of each token, and which are special"""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        words = [b""] * tokenizer.vocab_size
-        for word, id_ in tokenizer.ranks.items():
-            words[id_] = word
         self.user = tokenizer.special_tokens["<|user_start|>"]
         self.bos = tokenizer.bos_id
-        words[self.user] = b" "
-        bounds = pa.py_buffer(offsets([len(word) for word in words]))
-        self.words = pa.LargeBinaryArray.from_buffers(
-            pa.large_binary(), len(words), [None, bounds, pa.py_buffer(b"".join(words))]
-        )
+        self.words = token_words(tokenizer, {self.user: b" "}, b"")
         self.special = np.zeros(tokenizer.vocab_size, dtype=bool)
         self.special[list(tokenizer.special_tokens.values())] = True
 
@@ -59,7 +47,7 @@ class Decoder:
 
 def conversations_of(split: Split, bos: int) -> Iterator[tuple[Array, Array]]:
     """Tokens (n,) and starts (C,) of the conversations of a build in stored order, blocks of whole ones"""
-    wrapped, left = is_wrapped(split), np.zeros(0, dtype=split.manifest["token_dtype"])
+    wrapped, left = split.wrapped, np.zeros(0, dtype=split.manifest["token_dtype"])
     num_rows = max(1, BLOCK_TOKENS // (split.max_seq_len + 1))
     for first in range(0, split.num_rows, num_rows):
         ids = np.arange(first, min(first + num_rows, split.num_rows))

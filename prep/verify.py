@@ -18,14 +18,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from prep.mask_rules import broken_rules, may_skip
 from prep.output import describe, fingerprint
-from prep.shard import Manifest, Split, check_files, listed_files, manifest_text, open_shards, read_manifest
+from prep.shard import (
+    COUNTS,
+    Array,
+    Manifest,
+    Split,
+    check_files,
+    listed_files,
+    manifest_text,
+    open_shards,
+    read_manifest,
+)
 from prep.tokenizer import load_tokenizer
-
-Array = npt.NDArray[Any]
 
 CHUNK_TOKENS = 1 << 22
 UNLISTED = ("manifest.json", "build.json")
@@ -128,37 +135,34 @@ def check_rows(split: Split, start: int, stop: int, counts: Counts) -> Iterator[
     """Tokens and mask of the rows start .. stop - 1; adds up `counts`"""
     where, manifest = f"{split.root} {split.name}", split.manifest
     ids = np.arange(start, stop)
-    tokens, mask = split.read_tokens(ids), split.read_mask(ids)  # (B, T + 1)
-    padding = np.arange(tokens.shape[1]) >= split.rows["num_tokens"][start:stop, None]
+    tokens = split.read_tokens(ids)  # (B, T + 1)
+    width = tokens.shape[1]
+    bits = np.unpackbits(split.read_mask_bits(ids), axis=1, bitorder="little")
+    mask = bits[:, :width]
+    padding = np.arange(width) >= split.rows["num_tokens"][start:stop, None]
     if int(tokens.max()) >= manifest["vocab_size"]:
         yield f"{where}: a token id in rows {start} .. {stop - 1} is outside the vocabulary"
         return
     if (tokens[padding] != manifest["pad_id"]).any() or mask[padding].any():
         yield f"{where}: padding in rows {start} .. {stop - 1} is not pad_id with mask 0"
-    if (np.unpackbits(pad_bits(split, ids), axis=1, bitorder="little")[:, tokens.shape[1] :]).any():
+    if bits[:, width:].any():
         yield f"{where}: bits after the last token of rows {start} .. {stop - 1} are set"
     a, b = split.doc_range(start)[0], split.doc_range(stop - 1)[1]
     first = np.concatenate([[0], np.cumsum(split.docs["length"][a:b].astype(np.int64))[:-1]])
     flat_tokens, flat_mask = tokens[~padding], mask[~padding]
-    whole = manifest["packing_strategy"] == "bfd"
+    whole = not split.wrapped
     special_tokens = manifest["tokenizer"]["special_tokens"]
     skips = may_skip(manifest["mixture"][split.name])[split.docs["source"][a:b]]
     for place, what in broken_rules(flat_tokens, flat_mask, first, special_tokens, whole, skips):
         document = a + int(np.searchsorted(first, place, side="right")) - 1
         yield f"{where}: document {document}, token {place - first[document - a]}: {what}"
-    if manifest["packing_strategy"] == "wrapped":
+    if split.wrapped:
         before = split.read_tokens(np.array([max(start - 1, 0)]))[0]
         previous = np.vstack([before, tokens[:-1]]) if start else tokens[:-1]
         if (previous[:, -1] != tokens[0 if start else 1 :, 0]).any():
             yield f"{where}: neighbouring rows in {start} .. {stop - 1} do not share a token"
     counts.trainable[a:b] = np.add.reduceat(flat_mask.astype(np.int64), first)
     counts.row_trainable[start:stop] = mask[:, 1:].sum(axis=1)
-
-
-def pad_bits(split: Split, ids: Array) -> Array:
-    """(B, ceil((T + 1) / 8)) bytes of the mask as they are stored"""
-    shard_of = np.searchsorted(split.first_rows, ids, side="right") - 1
-    return np.stack([split.masks[s][i - split.first_rows[s]] for s, i in zip(shard_of, ids, strict=True)])
 
 
 def check_counts(split: Split) -> Iterator[str]:
@@ -182,7 +186,7 @@ def check_counts(split: Split) -> Iterator[str]:
     for key, value in wanted.items():
         if entry[key] != value:
             yield f"{where}: {key} is {entry[key]} in the manifest, {value} in the arrays"
-    for key in ("conversations", "total_tokens", "trainable_tokens"):
+    for key in COUNTS:
         if entry[key] != (total := sum(source[key] for source in sources)):
             yield f"{where}: {key} is {entry[key]}, its sources have {total}"
     for number, source in enumerate(sources):

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from prep.shard.metrics import Record, first_and_last, measured_bpb
 from prep.show_text import visible
 from prep.signals import Interrupted
-from prep.stats import short
+from prep.units import clock, short
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -134,16 +134,6 @@ def line(found: dict[str, Any]) -> str:
         f"{found['steps_done']:,} of {found['num_steps']:,} steps ({found['share_done']:.1%})  loss {found['loss']:.4f}{bpb}  "
         f"{short(round(found['tokens_per_second']))} tok/s  lr x {found['lr_multiplier']:.2f}  {left}"
     )
-
-
-def clock(seconds: float) -> str:
-    """
-    >>> clock(7), clock(3725)
-    ('0:07', '1:02:05')
-    """
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 def sparkline(values: list[float], width: int, from_zero: bool = False) -> str:

@@ -16,13 +16,13 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from prep.conversation import offsets
 from prep.plan import ShardPlan
-from prep.runs import Run, read_run, trained_in
-from prep.shard import DOC, ROW, write_rows
+from prep.render import Rendered
+from prep.runs import RunFiles, read_run, trained_in
+from prep.shard import DOC, ROW, Array, write_rows
 
 CHUNK_ROWS, CHUNK_TOKENS = 512, 1 << 20  # most that are joined at a time
 
@@ -38,17 +38,7 @@ VIEW = np.dtype(
 INLINE = 12  # so few bytes lie in the view itself
 REACH = 1 << 30  # bytes from which on a run gets another buffer: a view has 31 bits for where it starts
 
-Array = npt.NDArray[Any]
-
-_mapped: WeakValueDictionary[Path, Run] = WeakValueDictionary()  # what some shard is being cut out of
-
-
-@dataclass(frozen=True)
-class RunFiles:
-    """The runs of one source: block i holds its rows starts[i] .. starts[i + 1] - 1."""
-
-    starts: Array  # (blocks + 1,)
-    paths: tuple[Path, ...]
+_mapped: WeakValueDictionary[Path, Rendered] = WeakValueDictionary()  # what some shard is being cut out of
 
 
 @dataclass(frozen=True)
@@ -114,9 +104,9 @@ def write_shard(to: ShardWriter, plan: ShardPlan) -> WrittenShard:
     return WrittenShard(rows, docs, {"name": name, "rows": num_rows, "files": files})
 
 
-def find_pieces(pieces: Array, runs: tuple[RunFiles, ...]) -> tuple[list[Run], Array, Array, Array]:
+def find_pieces(pieces: Array, runs: tuple[RunFiles, ...]) -> tuple[list[Rendered], Array, Array, Array]:
     """pieces (D,) PIECE -> the runs they lie in, and of each piece (D,) its run, first token there, and what it trains"""
-    found = list[Run]()
+    found = list[Rendered]()
     run_of, first, trainable = (np.empty(len(pieces), dtype=kind) for kind in (np.int32, np.int64, np.uint32))
     for source, files in enumerate(runs):
         here = np.flatnonzero(pieces["source"] == source)
@@ -132,7 +122,7 @@ def find_pieces(pieces: Array, runs: tuple[RunFiles, ...]) -> tuple[list[Run], A
     return found, run_of, first, trainable
 
 
-def map_run(path: Path) -> Run:
+def map_run(path: Path) -> Rendered:
     """A run, mapped once for all shards that are being written"""
     run = _mapped.get(path)
     if run is None:

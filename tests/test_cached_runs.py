@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from prep.render import Rendered
-from prep.runs import HEADER_BYTES, Run, read_run, write_run
+from prep.runs import HEADER_BYTES, read_run, write_run
 
 
-def a_run(path: Path) -> Run:
+def a_run(path: Path) -> Rendered:
     lengths = np.array([3, 0, 2], dtype=np.uint32)
     tokens, mask = np.arange(256, 261, dtype=np.uint16), np.array([0, 1, 1, 0, 1], dtype=np.uint8)
     reasons, asked = np.array([0, 2, 0], dtype=np.uint8), np.array([7, 0, 1 << 63], dtype=np.uint64)
@@ -20,7 +20,7 @@ def a_run(path: Path) -> Run:
 
 def test_no_flipped_bit_of_a_run_goes_unnoticed(tmp_path: Path) -> None:
     path = tmp_path / "one.run"
-    wanted = {field.name: getattr(a_run(path), field.name).copy() for field in fields(Run)}
+    wanted = {field.name: getattr(a_run(path), field.name).copy() for field in fields(Rendered)}
     data = path.read_bytes()
     noticed = 0
     for bit in range(8 * len(data)):

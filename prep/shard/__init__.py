@@ -39,6 +39,7 @@ ROW = np.dtype([("first_doc", "<u8"), ("num_tokens", "<u4"), ("num_targets", "<u
 DOC = np.dtype([("length", "<u4"), ("trainable", "<u4"), ("source", "<u2"), ("repeat", "<u2"), ("index", "<u8")])
 
 Array = npt.NDArray[Any]
+COUNTS = ("conversations", "total_tokens", "trainable_tokens")  # of a split, and of each of its sources
 Manifest = dict[str, Any]
 
 
@@ -193,6 +194,11 @@ class Split:
             raise ValueError(f"{root}: shards of {name} have {self.first_rows[-1]} rows, the manifest {self.num_rows}")
 
     @property
+    def wrapped(self) -> bool:
+        """Whether rows are one stream: neighbours share a token, and documents go on across rows"""
+        return bool(self.manifest["packing_strategy"] == "wrapped")
+
+    @property
     def source_names(self) -> list[str]:
         return [str(source["name"]) for source in self.entry["sources"]]
 
@@ -231,9 +237,13 @@ class Split:
 
     def read_mask(self, row_ids: Array) -> Array:
         """(B,) row numbers -> (B, T + 1) uint8, 1 where the token is trained in SFT"""
-        bits = self._gather(self.masks, row_ids, np.empty((len(row_ids), -(-(self.max_seq_len + 1) // 8)), np.uint8))
+        bits = self.read_mask_bits(row_ids)
         mask: Array = np.unpackbits(bits, axis=1, count=self.max_seq_len + 1, bitorder="little")
         return mask
+
+    def read_mask_bits(self, row_ids: Array) -> Array:
+        """(B,) row numbers -> (B, ceil((T + 1) / 8)) uint8, the mask as it is stored"""
+        return self._gather(self.masks, row_ids, np.empty((len(row_ids), -(-(self.max_seq_len + 1) // 8)), np.uint8))
 
     def doc_range(self, row: int) -> tuple[int, int]:
         """First and one past the last document of a row"""

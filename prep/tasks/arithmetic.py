@@ -19,9 +19,10 @@ import numpy as np
 import pyarrow as pa
 
 from prep.conversation import ASSISTANT, OUTPUT, PYTHON, TEXT, USER, Conversations, index_array, offsets, text_array
+from prep.shard import Array
 from prep.tasks.problems import PLAIN, Draw, Problem
 from prep.tasks.word_problems import NAMES, THINGS, WORD_PROBLEMS
-from prep.tasks.words import Array, choose, join, random_bits
+from prep.tasks.words import choose, join, random_bits
 
 EXAMPLE = {
     "messages": [

@@ -8,14 +8,12 @@ a `python_output` part, which is not: Python says it, not the model.
 The answers of a batch are cut where their bytes say so, all at once: no string is made in Python.
 """
 
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from prep.conversation import ASSISTANT, OUTPUT, PYTHON, TEXT, USER, Conversations, index_array, offsets, reject
+from prep.shard import Array
 
 EXAMPLE = {
     "question": "Ann has 3 bags with 4 apples each. How many apples has she?",
@@ -26,8 +24,6 @@ VERSION = 1
 HUB = "openai/gsm8k"
 COLUMNS = ["question", "answer"]
 DEFAULTS = {"train": ("main", "train"), "val": ("main", "test")}
-
-Array = npt.NDArray[Any]
 
 
 def conversations(rows: pa.Table) -> Conversations:

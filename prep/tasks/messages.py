@@ -13,15 +13,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from prep.conversation import KINDS, REASON, ROLES, TEXT, Conversations, offsets, reject, text_array
+from prep.shard import Array
 
 UNKNOWN = 255  # a role or kind that is none of ours, until the conversation is rejected
-
-Array = npt.NDArray[Any]
 
 
 OURS = {role: role for role in ROLES}

@@ -19,8 +19,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from prep.conversation import OUTPUT, PYTHON, TEXT, Conversations, index_array, text_array
+from prep.shard import Array
 from prep.tasks.phrasings import LANGUAGES, Language
-from prep.tasks.words import Array, choose, join, letters_of, spelled, strings_of, words_of_rows
+from prep.tasks.words import choose, join, letters_of, spelled, strings_of, words_of_rows
 
 EXAMPLE = {
     "messages": [

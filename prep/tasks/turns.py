@@ -8,19 +8,16 @@ on offsets; no text becomes a Python object. Legend: C conversations, M messages
 """
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from prep.conversation import ASSISTANT, SYSTEM, TEXT, Conversations, index_array, offsets, reject
+from prep.shard import Array
 
 TRAIN_ON = ("all", "last", "none")
 CONSECUTIVE = ("reject", "merge")
-
-Array = npt.NDArray[Any]
 
 
 def merge(batch: Conversations) -> Conversations:

@@ -17,17 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from prep.conversation import index_array, text_array
+from prep.shard import Array
 
 WORDS_PATH = Path(__file__).parent.parent / "data" / "words.txt.zst"
 TEST_SHARE = 20  # one word in so many is a test word
 ODD = np.uint64(0x9E3779B97F4A7C15)  # 2**64 over the golden ratio
-
-Array = npt.NDArray[Any]
 
 
 def mix(x: Array) -> Array:
