@@ -113,11 +113,12 @@ def make_job(
     return Job(mixture, resolve(mixture, data_root, identity, options.cache_dir), tokenizer, options, without)
 
 
-def build(job: Job, root: Path, say: Callable[[str], None] = lambda line: None) -> tuple[Manifest, bool]:
+def build(job: Job, root: str | Path, say: Callable[[str], None] = lambda line: None) -> tuple[Manifest, bool]:
     """
     Build a job into `root`; returns the manifest, and whether anything had to be done. ValueError if `root` holds
     something else and options.overwrite is not set.
     """
+    root = Path(root)
     allow_many_files()
     with Output(root) as output:
         found, words = state(root, job.fingerprint, job.description())
@@ -127,7 +128,7 @@ def build(job: Job, root: Path, say: Callable[[str], None] = lambda line: None) 
             advice = (
                 "give another -o DIR" if found == "foreign" else "replace it with --overwrite, or give another -o DIR"
             )
-            raise ValueError(f"{words}: {advice}.")
+            raise ValueError(words if found == "broken" and words.endswith(".") else f"{words}: {advice}.")
         staging = output.prepare()
         record = Record()
         splits = render_and_write(job, staging, record, say)

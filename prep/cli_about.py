@@ -90,7 +90,8 @@ def tasks(as_json: Json = False) -> None:
         print(json.dumps(found, ensure_ascii=False))
         return
     for one in found:
-        print(f"{one['name']:<16} {one['from']:<28} {one['about']}".rstrip())
+        first, _, _ = one["about"].partition(". ")
+        print(f"{one['name']:<16} {one['from']:<28} {first.rstrip('.')}".rstrip())
 
 
 def mixtures(as_json: Json = False) -> None:

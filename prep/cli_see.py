@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from prep.cli_common import Build, Json, print_any_character, refuse
+from prep.cli_common import Build, Json, print_any_character, refuse, say
 from prep.signals import Interrupted
 
 TotalBatch = Annotated[int | None, typer.Option(help="Tokens a step, as the trainer's; by default what it chooses.")]
@@ -196,13 +196,15 @@ def report(
 def watch(
     run: Annotated[Path, typer.Argument(help="Directory of a run, or its metrics.jsonl.")],
     once: Annotated[bool, typer.Option("--once", help="A single look.")] = False,
-    every: Annotated[float, typer.Option(help="Seconds between looks.")] = 1.0,
+    every: Annotated[float, typer.Option(min=0, help="Seconds between looks.")] = 1.0,
     as_json: Json = False,
 ) -> None:
     """Watch a run: loss, bits per byte, speed, time left. Ends with the run, or with Ctrl-C."""
     from prep import watch as watching
 
     tail = watching.Tail(watching.find_metrics(run))
+    if tail.path not in (run, run / tail.path.name):
+        say(f"the newest of {run}: {tail.path}")
     if not (once or as_json) and sys.stdout.isatty():
         watching.live(tail, every)
         return

@@ -7,10 +7,11 @@ from typing import Annotated
 
 import typer
 
-from prep.cli_common import Json, Pattern, TokenizerName
+from prep.cli_common import Json, Pattern, TokenizerName, refuse
 
 
 def try_rows(
+    context: typer.Context,
     path: Annotated[
         Path, typer.Argument(help="JSON lines (also .gz, .zst), parquet, Arrow, a directory or a pattern.")
     ],
@@ -42,6 +43,8 @@ def try_rows(
     from prep.tasks.layouts import Layout
     from prep.tokenizer import load_tokenizer
 
+    if task is not None:
+        refuse(context, "layout columns roles train_on consecutive tools", "with --task")
     named, mapped = _pairs(columns, "--columns"), _pairs(roles, "--roles")
     check_reading(layout, train_on, consecutive, tools, "--")
     check_names(named, mapped, "--", layout)

@@ -59,6 +59,7 @@ REASONS = [
     "too many trained tokens",
     "asked in val",
     "duplicate",
+    "messages are no list",
 ]
 REASON = {reason: code for code, reason in enumerate(REASONS)}
 
@@ -144,8 +145,9 @@ def check(batch: Conversations) -> Conversations:
     _set(reasons, _flag(len(batch), conversation[wrong]), "roles out of turn")
     alone = system & (batch.messages[conversation + 1] == batch.messages[conversation] + 1)
     _set(reasons, _flag(len(batch), conversation[alone]), "roles out of turn")
-    several = (batch.roles != ASSISTANT) & (num_parts != 1)
-    _set(reasons, _flag(len(batch), conversation[several]), "content is not text")
+    first_kinds = np.append(batch.kinds, TEXT)[batch.parts[:-1]]
+    not_text = (batch.roles != ASSISTANT) & ((num_parts != 1) | (first_kinds != TEXT))
+    _set(reasons, _flag(len(batch), conversation[not_text]), "content is not text")
     good = reasons[conversation] == 0
     if good.all() and not system.any():
         return replace(batch, reasons=reasons)

@@ -26,6 +26,13 @@ MAGIC = {
     b"\x28\xb5\x2f\xfd": "zstd",
 }
 REFUSED = {b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"PK\x03\x04": "zip", b"FEA1": "Feather of version 1"}
+# names that promise what the first bytes do not keep
+NO_LINES = {
+    ".parquet": "no parquet file, whatever its name says",
+    ".csv": "CSV",
+    ".tsv": "TSV",
+    ".xlsx": "a spreadsheet",
+}
 LINE_BYTES = 64 << 20  # of a first line that is looked at: more is one JSON array, or no text
 # of files in a directory: what lies beside the data (a README, a checksum) is not data
 SUFFIXES = tuple(
@@ -37,12 +44,13 @@ def kind_of(path: Path) -> str:
     """parquet, arrow, arrow stream, gzip, zstd or lines. ValueError for what cannot be read."""
     with open(path, "rb") as file:
         start = file.read(8)
-    for magic, kind in REFUSED.items():
-        if start.startswith(magic):
-            raise ValueError(
-                f"{path} is {kind}, wanted JSON lines (plain, .gz or .zst), parquet or Arrow: convert it first."
-            )
-    return next((kind for magic, kind in MAGIC.items() if start.startswith(magic)), "lines")
+    kind = next((kind for magic, kind in (MAGIC | REFUSED).items() if start.startswith(magic)), "lines")
+    refused = NO_LINES.get(path.suffix.lower()) if kind == "lines" else kind if kind in REFUSED.values() else None
+    if refused:
+        raise ValueError(
+            f"{path} is {refused}, wanted JSON lines (plain, .gz or .zst), parquet or Arrow: convert it first."
+        )
+    return kind
 
 
 def find_files(path: Path) -> list[Path]:
@@ -64,11 +72,11 @@ def _glob_parts(path: Path) -> tuple[Path, str]:
     return Path(*parts[:first]), str(Path(*parts[first:]))
 
 
-def first_rows(files: list[Path], num_rows: int) -> pa.Table:
-    """The first rows of the first of some files that has any. ValueError where none has."""
+def first_rows(files: list[Path], num_rows: int) -> tuple[Path, pa.Table]:
+    """The first of some files that has rows, and its first rows. ValueError where none has."""
     for path in files:
         if len(rows := first_rows_of(path, num_rows)):
-            return rows
+            return path, rows
     raise ValueError(f"{files[0]} has no rows: give a file with rows.")
 
 

@@ -14,6 +14,7 @@ import difflib
 import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ class Entry:
     """One [[train]] or [[val]] of a mixture. `None` means: what the task does by itself."""
 
     task: str
-    name: str | None = None  # in statistics; the task's name by default
+    name: str | None = None  # in statistics; the name of the task, or of its function, by default
     subset: str | None = None  # configuration on the Hub
     split: str | None = None  # of the source
     revision: str | None = None  # commit, tag or branch on the Hub
@@ -60,7 +61,7 @@ class Entry:
 
     @property
     def label(self) -> str:
-        return self.name or self.task.rpartition("/")[2].partition(".py:")[0]
+        return self.name or self.task.rpartition("/")[2].rpartition(".py:")[2]
 
     @property
     def takes_part(self) -> bool:
@@ -128,13 +129,11 @@ def parse_mixture(data: dict[str, Any], where: str, folder: Path, default_name: 
     seed = data.get("seed", 42)
     if seed < 0:
         raise ValueError(f"{where}: seed = {seed} found, wanted 0 or more.")
-    splits = {
-        split: _named(
-            tuple(_parse_entry(entry, f"{where}, {split} entry {i + 1}") for i, entry in enumerate(data[split]))
-        )
-        for split in SPLITS
-        if data.get(split)
-    }
+    splits: dict[str, tuple[Entry, ...]] = {}
+    for split in SPLITS:
+        entries = [_parse_entry(one, f"{where}, {split} entry {i + 1}") for i, one in enumerate(data.get(split, []))]
+        if entries:
+            splits[split] = _named(tuple(entries), splits.get("train", ()))
     if "train" not in splits:
         raise ValueError(f'{where} has no [[train]] entry: add one, as [[train]] and task = "smoltalk".')
     _check_keys(data.get("mix", {}), {f.name: str for f in fields(Mix)}, f"{where}, [mix]")
@@ -188,14 +187,19 @@ def _parse_entry(data: Any, where: str) -> Entry:
     return entry
 
 
-def _named(entries: tuple[Entry, ...]) -> tuple[Entry, ...]:
-    """Entries of the same label get numbers, so that statistics can tell them apart: gsm8k, gsm8k-2"""
-    used: dict[str, int] = {}
-    out = []
-    for entry in entries:
-        used[entry.label] = used.get(entry.label, 0) + 1
-        number = used[entry.label]
-        out.append(replace(entry, name=entry.label if number == 1 else f"{entry.label}-{number}"))
+def _named(entries: tuple[Entry, ...], train: tuple[Entry, ...] = ()) -> tuple[Entry, ...]:
+    """
+    Entries of the same label get numbers, so that statistics can tell them apart: gsm8k, gsm8k-2. A file of one's own in
+    val is called what it is called in `train`.
+    """
+    of_train = {(entry.task, entry.path, entry.hub): entry.label for entry in train if entry.path or entry.hub}
+    fixed = [entry.name or of_train.get((entry.task, entry.path, entry.hub)) for entry in entries]
+    out: list[Entry] = []
+    for entry, name in zip(entries, fixed, strict=True):
+        label = name or entry.label
+        numbered = (label if number == 1 else f"{label}-{number}" for number in count(1))
+        taken = {one.name for one in out} | (set() if name else set(fixed))
+        out.append(replace(entry, name=next(one for one in numbered if one not in taken)))
     return tuple(out)
 
 

@@ -42,6 +42,11 @@ class Options:
             raise ValueError(
                 f"--excess-length-strategy {self.excess_length_strategy!r} found, wanted {', '.join(EXCESS)}."
             )
+        if self.packing == "wrapped" and self.excess_length_strategy != "truncate":
+            raise ValueError(
+                f"--excess-length-strategy {self.excess_length_strategy} says nothing with --packing wrapped, whose rows take "
+                "conversations of any length (--max-tokens cuts them): leave it out."
+            )
         if self.max_tokens is not None and self.max_tokens < 1:
             raise ValueError(f"--max-tokens {self.max_tokens} found, wanted 1 or more.")
         if self.engine not in ENGINES:

@@ -16,7 +16,7 @@ from prep.mixture import Entry, Mixture
 from prep.own_tasks import OwnTask
 from prep.sources import Source, local_files, open_files
 from prep.task import Task
-from prep.tasks.layouts import OPTIONAL, REQUIRED, Layout
+from prep.tasks.layouts import OPTIONAL, REQUIRED, Layout, with_weights
 from prep.tasks.recognise import FIRST_ROWS, recognise
 
 
@@ -45,13 +45,18 @@ def open_own(
     if own:
         source = open_files(files, [], revision, cache_dir)
         return OwnData(source, Task(entry.task, own=own), subset, source_split, train_flags=True)
-    rows = first_rows(files, FIRST_ROWS)
-    layout = recognise(rows, files[0] if not entry.hub else entry.hub, wanted_layout(entry), entry.layout)
+    first, rows = first_rows(files, FIRST_ROWS)
+    layout = recognise(rows, entry.hub or first, wanted_layout(entry), entry.layout)
     source = open_files(files, columns_of(layout, rows), revision, cache_dir)
-    if source.kind == "lines":
-        flags = mentions(source.files, layout.theirs("train"))
-    else:
-        flags = any(has_field(rows[name].type, layout.theirs("train")) for name in source.columns)
+
+    def is_there(field: str) -> bool:
+        """Whether messages have a field; of lines, whether its name stands in them at all"""
+        if source.kind == "lines":
+            return mentions(source.files, field)
+        return any(has_field(rows[name].type, field) for name in source.columns)
+
+    layout = with_weights(layout, is_there)
+    flags = is_there(layout.theirs("train"))
     return OwnData(source, Task(entry.task, layout), subset, source_split, flags)
 
 

@@ -69,6 +69,8 @@ def resolve(
     """The inputs of each split. FileNotFoundError or ValueError where a source is missing or cannot be read."""
     if data_root is not None and not data_root.is_dir():
         raise FileNotFoundError(f"--data-root {data_root} not found: give the directory that holds OWNER/NAME/...")
+    if identity is not None and not any(one.task == "identity" for some in mixture.splits.values() for one in some):
+        raise ValueError(f"--identity {identity}: the mixture {mixture.name!r} has no identity task: leave it out.")
     return {
         split: [_resolve(entry, split, mixture, data_root, identity, cache_dir) for entry in entries]
         for split, entries in mixture.splits.items()

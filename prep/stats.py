@@ -8,6 +8,7 @@ Shares stand beside each other because they differ: MMLU trains two tokens a con
 """
 
 import json
+import os
 import sys
 from io import TextIOWrapper
 from pathlib import Path
@@ -198,11 +199,17 @@ def built_lines(root: Path, manifest: Manifest, built: bool) -> list[str]:
     lines = [f"{root} built:"]
     for name, split in manifest["splits"].items():
         rejected = sum(sum(source["rejected"].values()) for source in split["sources"])
+        cut, pieces = (sum(source[key] for source in split["sources"]) for key in ("truncated", "extra_pieces"))
         lines.append(
             f"  {name:<6} {split['conversations']:,} conversations, {split['total_tokens']:,} tokens "
             f"({split['trainable_tokens']:,} trained), {split['rows']:,} rows of {manifest['max_seq_len']:,}, filled to "
-            f"{split['packing_efficiency']:.2%}" + (f", {rejected:,} rejected" if rejected else "")
+            f"{split['packing_efficiency']:.2%}"
+            + (f", {rejected:,} rejected" if rejected else "")
+            + (f", {cut:,} cut to fit" if cut else "")
+            + (f", {pieces:,} more pieces than conversations" if pieces else "")
         )
+        if not split["trainable_tokens"]:
+            lines.append(f"  nothing of {name} trains in SFT: longer rows, or other data, would give it something.")
         lines += [f"  {line}" for line in (*share_lines(split), *overlap_lines(split))]
     return lines
 
@@ -212,13 +219,14 @@ def dry_run_lines(job: "Job", root: Path) -> list[str]:
     from prep.output import state
 
     found, words = state(root, job.fingerprint, job.description())
-    lines = [f"{root}: {'is up to date' if found == 'current' else words or 'would be built'}"]
+    lines = [words or f"{root}: {'is up to date' if found == 'current' else 'would be built'}"]
     for split, inputs in job.inputs.items():
         for one in inputs:
             paths = job.run_files(one).paths
             cached = sum(path.is_file() for path in paths)
             files = one.source.files
-            where = f"{files[0]}{f' and {len(files) - 1} more' if len(files) > 1 else ''}" if files else "generated"
+            where = os.path.normpath(files[0]) if files else "generated"
+            where += f" and {len(files) - 1} more" if len(files) > 1 else ""
             lines.append(
                 f"  {split:<6} {one.entry.label:<16} {one.source.num_rows:>9,} rows  {cached} of {len(paths)} blocks cached  "
                 f"{where}{f' @ {one.source.revision[:12]}' if one.source.revision else ''}"

@@ -1,8 +1,8 @@
 """
 Where the time of a build went, from its build.json: `midprep stats DIR --build`.
 
-    pass     seconds  share  conversations        /s   tokens         /s     bytes    B/s
-    render      0.55  87.4%          5,522     9,986  487,688    881,896   1.5 MiB
+    pass     seconds  share  conversations        /s   tokens         /s     bytes       /s
+    render      0.55  87.4%          5,522     9,986  487,688    881,896   1.5 MiB  2.7 MiB
     other       0.04   6.8%                                                             what is in no pass: sources opened, ...
 
 The manifest holds no time; a build that was copied without its build.json has none to show.
@@ -13,6 +13,8 @@ from typing import Any
 
 from prep.record import read_record
 from prep.units import short, size
+
+CLEAR = 0.001  # seconds from which on a speed means something
 
 
 def read_build(root: Path) -> dict[str, Any]:
@@ -52,11 +54,12 @@ def _time(seconds: float, total: float) -> tuple[str, str]:
 
 def _rates(one: dict[str, Any]) -> list[str]:
     """Counts of a pass, each with what it is in a second"""
-    seconds = max(one["seconds"], 1e-9)
-    if not one["conversations"]:
-        return []
-    out = [text for key in ("conversations", "tokens") for text in (short(one[key]), short(round(one[key] / seconds)))]
-    return out + ([size(one["bytes"]), f"{size(one['bytes'] / seconds)}"] if one.get("bytes") else [])
+    kinds = [("conversations", short), ("tokens", short), *([("bytes", size)] if one.get("bytes") else [])]
+    return [
+        text
+        for key, in_words in (kinds if one["conversations"] else [])
+        for text in (in_words(one[key]), in_words(round(one[key] / one["seconds"])) if one["seconds"] >= CLEAR else "")
+    ]
 
 
 def _lines(about: dict[str, Any]) -> list[str]:

@@ -10,7 +10,7 @@ Two builds side by side: what each holds of every source, and what changed from 
 import json
 from typing import TYPE_CHECKING, Any
 
-from prep.shard import Manifest
+from prep.shard import COUNTS, Manifest
 from prep.stats_lengths import MEASURES, uneven_lines
 from prep.units import short
 
@@ -82,13 +82,12 @@ def print_comparison(found: dict[str, Any], console: "Console") -> None:
         console.print(f"{number} {stats['root']}", markup=False)
     for split, rows in found["side_by_side"].items():
         table = Table(box=None, pad_edge=False, header_style="bold")
-        table.add_column(split)
-        for name in MEASURES.values():
-            for column in (name, "", "second", ""):
-                table.add_column(column, justify="right", no_wrap=True)
+        table.add_column(split, no_wrap=True)
+        for column in ("", "first", "", "second", ""):
+            table.add_column(column, justify="right" if column or table.columns[1:] else "left", no_wrap=True)
         for row in rows:
-            cells = [cell for key in MEASURES for cell in _cells(row["first"], row["second"], key)]
-            table.add_row(row["name"], *cells)
+            for key, name in MEASURES.items():
+                table.add_row(row["name"] * (key == COUNTS[0]), name, *_cells(row["first"], row["second"], key))
         console.print(table)
         for stats in builds:
             there = stats["splits"].get(split)
@@ -100,7 +99,10 @@ def print_comparison(found: dict[str, Any], console: "Console") -> None:
                 console.print(f"  {line}", markup=False)
         console.print()
     changed = found["changed"]
-    console.print("changed: " + ("; ".join(changed) if changed else "nothing that decides the bytes"), markup=False)
+    for line in (
+        ["changed:", *(f"  {one}" for one in changed)] if changed else ["changed: nothing that decides the bytes"]
+    ):
+        console.print(line, markup=False)
 
 
 def _cells(first: dict[str, Any] | None, second: dict[str, Any] | None, key: str) -> list[str]:

@@ -21,8 +21,8 @@ MEASURES = {"conversations": "conversations", "total_tokens": "tokens", "trainab
 
 def histogram(split: Split) -> dict[str, Any]:
     """
-    {"edges": (B + 1), "sources": [(B,) documents of each source by their tokens]}: edges[b] <= tokens < edges[b + 1], two bins
-    to a doubling
+    {"edges": (B + 1), "sources": [(B,) documents of each source by their tokens], "shortest", "longest"}: edges[b] <= tokens <
+    edges[b + 1], two bins to a doubling
     """
     width, number = split.max_seq_len + 2, len(split.entry["sources"])
     key = split.docs["source"].astype(np.int64) * width + split.docs["length"]
@@ -34,7 +34,13 @@ def histogram(split: Split) -> dict[str, Any]:
     np.add.at(out.T, bins[1:], counts.T[1:])  # nothing has no tokens
     used = np.flatnonzero(out.sum(axis=0))
     first, last = (int(used[0]), int(used[-1])) if len(used) else (0, 0)
-    return {"edges": edges[first : last + 2].tolist(), "sources": out[:, first : last + 1].tolist()}
+    there = np.flatnonzero(counts.sum(axis=0)).tolist() or [0]
+    return {
+        "edges": edges[first : last + 2].tolist(),
+        "sources": out[:, first : last + 1].tolist(),
+        "shortest": there[0],
+        "longest": there[-1],
+    }
 
 
 def marks(counts: list[int]) -> str:
@@ -66,7 +72,7 @@ def all_lengths_line(split: dict[str, Any]) -> str:
     """One line of bars for the whole split"""
     found = split["histogram"]
     total = np.sum(found["sources"], axis=0).tolist()
-    return f"  lengths {marks(total)} {found['edges'][0]:,} to {found['edges'][-1] - 1:,} tokens (--lengths: by source)"
+    return f"  lengths {marks(total)} {found['shortest']:,} to {found['longest']:,} tokens (--lengths: by source)"
 
 
 def uneven_lines(split: dict[str, Any]) -> list[str]:

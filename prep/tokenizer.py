@@ -190,7 +190,7 @@ def load_tokenizer(name: str | Path | None = None, pattern: str | None = None) -
         raise FileNotFoundError(unknown(name))
     if pattern not in (None, parts.pattern):
         raise ValueError(
-            f"{name} has its own pattern {parts.pattern!r:.60}: --pattern goes with a .tiktoken file only."
+            f"{name} has its own pattern ({parts.pattern[:60]} ...): --pattern goes with a .tiktoken file only."
         )
     return make_tokenizer(parts, source)
 
@@ -206,7 +206,7 @@ def unknown(name: str) -> str:
     if os.sep in name or Path(name).suffix:
         return f"{name} not found: wanted a tokenizer file, a directory that has one, or a name such as {DEFAULT}."
     names = [DEFAULT, "nanochat", *tiktoken_names()]
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
     if near:
         return f"tokenizer {name!r} is no name and no file: did you mean {' or '.join(near)}?"
     return f"tokenizer {name!r} is no name and no file: names are {', '.join(names)}."

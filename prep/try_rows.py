@@ -20,12 +20,12 @@ from prep.conversation import REASONS, offsets
 from prep.encode import Encoder
 from prep.formats import find_files, first_rows, kind_of
 from prep.own_data import columns_of
-from prep.own_tasks import find
+from prep.own_tasks import find, is_own
 from prep.rejected import SHOWN_CHARACTERS
 from prep.render import render
 from prep.show import segments
 from prep.task import Task
-from prep.tasks.layouts import Layout, rows_of, show_row
+from prep.tasks.layouts import MESSAGE_FIELDS, Layout, rows_of, show_row, with_weights
 from prep.tasks.recognise import FIRST_ROWS, recognise
 from prep.tokenizer import Tokenizer
 
@@ -47,16 +47,23 @@ def look(path: Path, num_rows: int, wanted: Layout, layout: str | None, own: str
     files = find_files(path)
     if not files:
         raise FileNotFoundError(f"{path} not found, or without data in it: give a file, a directory or a pattern.")
-    rows = first_rows(files, max(num_rows, FIRST_ROWS))
+    first, rows = first_rows(files, max(num_rows, FIRST_ROWS))
     if own is not None:
+        if not is_own(own):
+            raise ValueError(
+                f"--task {own}: wanted a task of one's own, as my_task.py:row; without it rows are read as chats."
+            )
         task = Task(own, own=find(own, Path()))
         if task.generates:
             raise ValueError(f"task {own!r} makes its rows, wanted one that reads them: drop {path}.")
         return Look(files, kind_of(files[0]), task, [], [], rows.slice(0, num_rows))
-    task = Task("chat", recognise(rows, files[0], wanted, layout))
-    names = fields_of(rows)
-    used = used_fields(task.layout or wanted, names)
-    return Look(files, kind_of(files[0]), task, used, [n for n in names if n not in used], rows.slice(0, num_rows))
+    found, names = recognise(rows, first, wanted, layout), fields_of(rows)
+    used = used_fields(found, names)
+    of_messages = fields_of_messages(rows, used)
+    found = with_weights(found, of_messages.__contains__)
+    unused = [name for name in names if name not in used]
+    unused += [f"{name} of messages" for name in of_messages if found.ours(name) not in MESSAGE_FIELDS]
+    return Look(files, kind_of(files[0]), Task("chat", found), used, unused, rows.slice(0, num_rows))
 
 
 def fields_of(rows: pa.Table) -> list[str]:
@@ -64,6 +71,16 @@ def fields_of(rows: pa.Table) -> list[str]:
     found: dict[str, None] = {}
     for row in rows_of(rows):
         found |= dict.fromkeys(row) if isinstance(row, dict) else {}
+    return list(found)
+
+
+def fields_of_messages(rows: pa.Table, names: list[str]) -> list[str]:
+    """Names of the fields of messages, which are in lists under some names of a row, or are the row"""
+    found: dict[str, None] = {}
+    for row in rows_of(rows):
+        for talk in [row.get(name) for name in names] if isinstance(row, dict) else [row]:
+            for message in talk if isinstance(talk, list) else ():
+                found |= dict.fromkeys(message) if isinstance(message, dict) else {}
     return list(found)
 
 
@@ -118,5 +135,6 @@ def about(found: Look) -> str:
     options = {"train_on": "all", "consecutive": "reject", "tools": "parts"}
     words += [f"{name} {says[name]}" for name, usual in options.items() if says.get(name, usual) != usual]
     words += [f"reads {', '.join(found.used)}"] if found.used else []
+    words += ["weight read as train"] if says.get("columns", {}).get("weight") == "train" else []
     words += [f"leaves aside {', '.join(found.unused)}"] if found.unused else []
     return f"{says['file']}: {', '.join(words)}"

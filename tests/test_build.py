@@ -22,6 +22,7 @@ from prep.order import mixture_order
 from prep.output import Output
 from prep.plan import EXCESS, PACKINGS
 from prep.shard import Split, check_files, open_shards
+from prep.stats import built_lines
 from prep.tokenizer import Tokenizer, load_tokenizer
 from tests.conftest import SHARED, build_mixture, chat, check_shards, needs_shared, toy_tokenizer, write_lines
 from tests.reference import render_plainly
@@ -133,7 +134,11 @@ def test_every_packing_and_excess_strategy_gives_a_sound_build(
 ) -> None:
     write_sources(tmp_path, long_every=11)
     options = {"packing": packing, "excess_length_strategy": excess, "max_seq_len": 96}
-    if (packing, excess) == ("bfd", "raise"):
+    if packing == "wrapped" and excess != "truncate":
+        with pytest.raises(ValueError, match=f"strategy {excess} says nothing with --packing wrapped"):
+            build_mixture(tmp_path, MIXTURE, toy, **options)
+        return
+    if excess == "raise":
         with pytest.raises(ValueError, match=r"row \d+ of chat has [\d,]+ tokens, max_seq_len is 96"):
             build_mixture(tmp_path, MIXTURE, toy, **options)
         return
@@ -146,8 +151,12 @@ def test_every_packing_and_excess_strategy_gives_a_sound_build(
             assert source["rows"] == inside + sum(source["rejected"].values())
     first = manifest["splits"]["train"]["sources"][0]
     assert (first["truncated"] > 0) == ((packing, excess) == ("bfd", "truncate"))
-    assert (first["extra_pieces"] > 0) == ((packing, excess) == ("bfd", "split"))
-    assert ("too long" in first["rejected"]) == ((packing, excess) == ("bfd", "drop"))
+    assert (first["extra_pieces"] > 0) == (excess == "split")
+    assert ("too long" in first["rejected"]) == (excess == "drop")
+    said = built_lines(root, manifest, built=True)[1]
+    assert (" cut to fit" in said, " more pieces" in said, " rejected" in said) == (
+        first["truncated"] > 0, first["extra_pieces"] > 0, bool(first["rejected"])
+    )  # fmt: skip
 
 
 def test_a_split_conversation_comes_back_when_its_pieces_are_joined(tmp_path: Path, toy: Tokenizer) -> None:

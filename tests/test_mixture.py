@@ -54,6 +54,19 @@ def test_entries_of_the_same_name_are_numbered() -> None:
         {"train": [{"task": "gsm8k"}, {"task": "gsm8k", "subset": "socratic"}, {"task": "mmlu", "name": "quiz"}]}
     )
     assert [entry.label for entry in mixture.splits["train"]] == ["gsm8k", "gsm8k-2", "quiz"]
+    mixture = parse({"train": [{"task": "mmlu", "name": "gsm8k-2"}, {"task": "gsm8k"}, {"task": "gsm8k"}]})
+    assert [entry.label for entry in mixture.splits["train"]] == ["gsm8k-2", "gsm8k", "gsm8k-3"]
+
+
+def test_what_train_and_val_both_read_has_one_name() -> None:
+    a, b, c = ({"task": "chat", "path": f"{name}.jsonl"} for name in "abc")
+    mixture = parse({"train": [a, b], "val": [b, c, a]})
+    assert [entry.label for entry in mixture.splits["val"]] == ["chat-2", "chat-3", "chat"]
+    mixture = parse({"train": [{"task": "q.py:quiz"}, {"task": "q.py:sums"}], "val": [{"task": "q.py:sums"}]})
+    assert [[entry.label for entry in mixture.splits[split]] for split in ("train", "val")] == [
+        ["quiz", "sums"],
+        ["sums"],
+    ]
 
 
 def test_without_leaves_a_task_out_of_every_split() -> None:

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,8 +16,8 @@ from prep.encode import Encoder
 from prep.render import Rendered, render
 from prep.shard import open_shards
 from prep.tasks import chat
-from prep.tasks.layouts import Layout
-from prep.tasks.recognise import recognise
+from prep.tasks.layouts import Layout, with_weights
+from prep.tasks.recognise import FIRST_ROWS, recognise
 from prep.verify import problems
 from tests.conftest import build_mixture, toy_tokenizer, write_lines
 from tests.reference import render_plainly
@@ -182,6 +184,48 @@ def test_openais_weights_are_flags() -> None:
     for rows in (lines(row), pa.Table.from_pylist([row])):
         found = shown(rows, Layout(columns=(("weight", "train"),)))
         assert found == ["<u>a</u><a>[[b</a>]]<u>c</u><a>d</a>"]
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+@pytest.mark.parametrize("late", [False, True])
+def test_a_weight_of_0_does_not_train_without_being_named(tmp_path: Path, suffix: str, late: bool) -> None:
+    talk = [{**message, "weight": 1 - i // 3} for i, message in enumerate(messages("a", "b", "c", "d"))]
+    plain = {"messages": messages("e", "f", "g", "h")}
+    rows = [*[plain] * (FIRST_ROWS + 1) * late, {"messages": talk}]
+    path = tmp_path / f"a.{suffix}"
+    if suffix == "jsonl":
+        write_lines(path, rows)
+    else:
+        pq.write_table(pa.Table.from_pylist(rows[::-1]), path)
+    _, manifest, _ = build_mixture(tmp_path, {"train": [{"task": "chat", "path": path.name}]}, TOY, max_seq_len=64)
+    (source,) = manifest["splits"]["train"]["sources"]
+    assert source["columns"] == {"weight": "train"}
+    assert source["trainable_tokens"] == 4 * (len(rows) - 1) + 2
+
+
+def test_weight_is_left_alone_where_train_says_it_or_the_entry_names_it() -> None:
+    for layout, fields in ((Layout(), {"train", "weight"}), (Layout(columns=(("weight", "content"),)), {"weight"})):
+        assert with_weights(layout, fields.__contains__) == layout
+
+
+def test_a_turn_whose_call_has_weight_0_and_its_answer_1_is_rejected() -> None:
+    call = {"function": {"name": "f", "arguments": "{}"}}
+    talk = [
+        {"role": "user", "content": "a"},
+        {"role": "assistant", "tool_calls": [call], "content": "", "weight": 1},
+        {"role": "tool", "content": "b"},
+        {"role": "assistant", "content": "c", "weight": 0},
+    ]
+    layout = Layout("tools", columns=(("weight", "train"),))
+    assert shown(lines({"messages": talk}), layout) == ["trained in part of a turn"]
+
+
+def test_text_parts_of_the_user_are_text_and_others_are_not() -> None:
+    def talk(part: dict[str, str]) -> dict[str, Any]:
+        return {"messages": [{"role": "user", "content": [part]}, {"role": "assistant", "content": "b"}]}
+
+    assert shown(lines(talk({"type": "text", "text": "a"}))) == shown(lines({"messages": messages("a", "b")}))
+    assert shown(lines(talk({"type": "python", "text": "a"}))) == ["content is not text"]
 
 
 def test_a_build_says_what_may_not_train_and_verify_proves_the_rest(tmp_path: Path) -> None:

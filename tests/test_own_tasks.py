@@ -42,7 +42,7 @@ def test_the_example_of_the_documentation_is_complete_and_short(tmp_path: Path) 
     entries = {"task": "quiz.py:quiz", "path": "claims.jsonl"}, {"task": "quiz.py:sums", "size": 20}
     root, sources = build(tmp_path, *entries, workers=2)
     assert [(s["name"], s["task"], s["rows"], s["conversations"]) for s in sources] == [
-        ("quiz", "quiz.py:quiz", 2, 2), ("quiz-2", "quiz.py:sums", 20, 20),
+        ("quiz", "quiz.py:quiz", 2, 2), ("sums", "quiz.py:sums", 20, 20),
     ]  # fmt: skip
     assert conversations(root)[0].endswith(
         "<|assistant_start|>Ready.<|assistant_end|><|user_start|>7 * 8 = 54<|user_end|><|assistant_start|>"

@@ -77,7 +77,7 @@ def test_rejected_rows_keep_their_place_and_say_why(toy: Tokenizer) -> None:
         {"messages": [{"role": "system", "content": "a"}]},
         {"messages": [{"role": "robot", "content": "a"}]},
         {"messages": [turn, {"role": "assistant", "content": 7}]},
-        {"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}]}]},
+        {"messages": [{"role": "user", "content": [{"type": "python", "text": "a"}]}]},
         {"messages": [turn, {"role": "assistant", "content": [{"type": "image", "text": "a"}]}]},
         {"messages": [{"role": "user", "content": "\ud800"}]},
         {"messages": [{"role": "user"}]},

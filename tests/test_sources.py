@@ -14,6 +14,8 @@ import pytest
 
 from prep import sources
 from prep.hub import hub_files
+from prep.mixture import parse_mixture
+from prep.resolve import resolve
 from prep.sources import local_files, open_files, read_rows
 from tests.conftest import SHARED, midprep_command, needs_shared, write_lines
 
@@ -108,6 +110,15 @@ def test_both_layouts_of_a_local_copy_are_found(tmp_path: Path) -> None:
     assert local_files(tmp_path, "o/n", "main", "test") == []
 
 
+def test_identity_conversations_for_a_mixture_without_the_task_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "me.jsonl").write_text("[]\n")
+    mixture = parse_mixture({"train": [{"task": "arithmetic", "size": 2}]}, "test.toml", tmp_path, "test")
+    with pytest.raises(
+        ValueError, match=r"--identity .*me\.jsonl: the mixture 'test' has no identity task: leave it out"
+    ):
+        resolve(mixture, None, tmp_path / "me.jsonl")
+
+
 def test_files_that_are_not_what_they_should_be_are_errors_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "cut.parquet").write_bytes(b"PAR1 and no more")
     (tmp_path / "empty.jsonl").write_text("\n\n")
@@ -116,7 +127,7 @@ def test_files_that_are_not_what_they_should_be_are_errors_in_one_line(tmp_path:
     for path, words in (
         (tmp_path / "cut.parquet", "no readable parquet file"),
         (tmp_path / "empty.jsonl", "has no rows"),
-        (tmp_path / "z.jsonl", "compressed with gzip"),
+        (tmp_path / "z.jsonl", r"cannot be decompressed \(gzip\)"),
         (wrong, r"has the columns \['n', 'other'\], wanted \['question'\]"),
         (tmp_path / "none.jsonl", "not found"),
     ):

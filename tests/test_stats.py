@@ -101,10 +101,11 @@ def test_two_builds_are_shown_and_given_as_json(builds: tuple[Path, Path]) -> No
     assert shown.returncode == 0, shown.stderr
     lines = shown.stdout.splitlines()
     (quiz,) = (line for line in lines if line.startswith("quiz "))
-    assert quiz.split()[:5] == ["quiz", "60", "60.0%", "30", "26.1%"]
+    assert quiz.split() == ["quiz", "conversations", "60", "60.0%", "30", "26.1%"]
     (other,) = (line for line in lines if line.startswith("other "))
-    assert other.split()[:3] == ["other", "-", "-"]
-    assert lines[-1].startswith("changed: max_seq_len 256 -> 128; train other is new")
+    assert other.split()[:4] == ["other", "conversations", "-", "-"]
+    assert max(map(len, lines[: lines.index("changed:")])) <= 80 + len(str(builds[0]))
+    assert lines[lines.index("changed:") :][1:3] == ["  max_seq_len 256 -> 128", "  train other is new"]
     found = json.loads(midprep("stats", *builds, "--json").stdout)
     assert set(found) == {"builds", "changed", "side_by_side"}
     missing = midprep("stats", builds[0], builds[0] / "no")

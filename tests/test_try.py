@@ -86,6 +86,13 @@ def test_a_task_of_ones_own_is_tried(tmp_path: Path, capsys: pytest.CaptureFixtu
         tried(capsys, path, "--task", f"{task}:made")
 
 
+def test_fields_of_messages_that_are_not_read_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    talk = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "weight": 0, "thoughts": "c"}]
+    path = write_lines(tmp_path / "a.jsonl", [{"messages": talk, "tools": [{"type": "function"}]}])
+    first = tried(capsys, path, "--plain").splitlines()[0]
+    assert first.endswith("reads messages, weight read as train, leaves aside tools, thoughts of messages")
+
+
 def test_what_cannot_be_tried_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write_lines(tmp_path / "a.jsonl", [FINE])
     empty = tmp_path / "b.jsonl"
@@ -93,6 +100,8 @@ def test_what_cannot_be_tried_is_one_line(tmp_path: Path, capsys: pytest.Capture
     for arguments, words in (
         ([tmp_path / "none.jsonl"], "none.jsonl not found"),
         ([empty], "has no rows"),
+        ([path, "--task", "gsm8k"], "--task gsm8k: wanted a task of one's own, as my_task.py:row"),
+        ([path, "--task", "a.py:row", "--train-on", "last"], "--train-on says nothing with --task"),
         ([path, "--layout", "alpaca"], "wanted instruction and output of the layout alpaca"),
         ([path, "--layout", "alpaka"], "--layout = 'alpaka' found.*Did you mean 'alpaca'"),
         ([path, "--roles", "gpt"], "--roles gpt found, wanted theirs=ours"),

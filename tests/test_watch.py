@@ -104,6 +104,12 @@ def test_the_newest_run_of_a_directory_is_watched(metrics: Path, tmp_path: Path)
         watch.find_metrics(tmp_path / "empty")
 
 
+def test_which_run_of_a_directory_is_watched_is_said(metrics: Path, tmp_path: Path) -> None:
+    for place, said in ((tmp_path, f"the newest of {tmp_path}: {metrics}\n"), (metrics, ""), (metrics.parent, "")):
+        result = CliRunner().invoke(app, ["watch", str(place), "--once"], catch_exceptions=False)
+        assert result.stderr == said
+
+
 def test_a_run_without_a_step_says_so(metrics: Path) -> None:
     write(metrics, [])
     result = CliRunner().invoke(app, ["watch", str(metrics), "--once"], catch_exceptions=False)

@@ -116,7 +116,7 @@ def read_manifest(root: str | Path) -> Manifest:
     """The manifest of a finished build. FileNotFoundError or ValueError, in one line, where there is none."""
     path = Path(root) / "manifest.json"
     if not path.is_file():
-        raise FileNotFoundError(f"{path} not found: is {root} a finished build? Run `midprep build -o {root}`.")
+        raise FileNotFoundError(f"{path} not found: is {root} a finished build? `midprep build` makes one.")
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:

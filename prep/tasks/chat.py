@@ -24,7 +24,7 @@ EXAMPLE = {
     ]
 }
 
-VERSION = 1
+VERSION = 2
 PLAIN = Layout()
 
 

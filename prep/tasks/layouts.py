@@ -11,7 +11,8 @@ Columns of strings, and lists of structs of them, stay columns; lines of JSON, a
 """
 
 import json
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -36,6 +37,7 @@ OPTIONAL = {
     "alpaca": ("input", "system"),
     "completion": ("system",),
 }
+MESSAGE_FIELDS = {"role", "content", "from", "value", "train", "tool_calls", "tool_call_id"}
 SHAREGPT_ROLES = {"human": "user", "gpt": "assistant"}
 
 Row = dict[str, Any]
@@ -55,6 +57,10 @@ class Layout:
     def theirs(self, ours: str) -> str:
         """The data's name of a field"""
         return next((theirs for theirs, name in self.columns if name == ours), ours)
+
+    def ours(self, theirs: str) -> str:
+        """Our name of a field of the data"""
+        return dict(self.columns).get(theirs, theirs)
 
     def describe(self) -> dict[str, Any]:
         """What the manifest says of it"""
@@ -137,6 +143,14 @@ def rows_of(rows: pa.Table) -> list[Any]:
         return ["not valid Unicode"] if len(rows) == 1 else [row for half in halves for row in rows_of(half)]
 
 
+def with_weights(layout: Layout, is_there: Callable[[str], bool]) -> Layout:
+    """OpenAI's `weight` of a message, 0 or 1, is read as `train`, unless messages have that or the entry names either"""
+    named = {name for pair in layout.columns for name in pair}
+    if {"train", "weight"} & named or is_there("train") or not is_there("weight"):
+        return layout
+    return replace(layout, columns=tuple(sorted((*layout.columns, ("weight", "train")))))
+
+
 def show_row(row: pa.Table, longest: int) -> str:
     """A table of one row as a line of text of at most so many characters"""
     try:
@@ -161,7 +175,7 @@ def _row(row: Any, layout: Layout) -> Any:
         else:
             talk = row[REQUIRED[layout.name][0]]
         if not isinstance(talk, list):
-            return "not an object"
+            return "messages are no list"
         if "system" in OPTIONAL[layout.name] and row.get("system"):
             talk = [{"role": "system", "content": row["system"]}, *talk]
     else:

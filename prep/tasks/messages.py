@@ -82,10 +82,12 @@ def _role_codes(names: pa.Array, roles: Mapping[str, str]) -> Array:
 
 def _flags(column: pa.Array) -> Array:
     """(M,) flags, true where there is none; 1 and 0 are as good"""
-    if pa.types.is_integer(column.type) and pc.all(pc.is_in(column, pa.array([0, 1, None], column.type))).as_py():
+    kind = column.type
+    is_number = pa.types.is_integer(kind) or pa.types.is_floating(kind)
+    if pa.types.is_null(kind) or (is_number and pc.all(pc.is_in(column, pa.array([0, 1, None]).cast(kind))).as_py()):
         column = column.cast(pa.bool_())
     if not pa.types.is_boolean(column.type):
-        raise ValueError(f"train is {column.type}, wanted true or false")
+        raise ValueError(f"train is {kind}, wanted true or false")
     flags: Array = pc.fill_null(column, True).to_numpy(zero_copy_only=False)
     return flags
 
@@ -140,7 +142,7 @@ def of_objects(objects: list[Any], flags: bool = False) -> Conversations:
 
 def _trained(messages: list[Any]) -> list[bool]:
     flags = [True if message.get("train") is None else message["train"] for message in messages]
-    if not all(isinstance(flag, int) and flag in (0, 1) for flag in flags):
+    if not all(isinstance(flag, int | float) and flag in (0, 1) for flag in flags):
         raise ValueError("train is not true or false")
     return [bool(flag) for flag in flags]
 
@@ -162,7 +164,7 @@ def _messages(value: Any) -> list[Any]:
     if messages is None:
         raise ValueError("missing field")
     if not isinstance(messages, list):
-        raise ValueError("not an object")
+        raise ValueError("messages are no list" if isinstance(value, dict) else "not an object")
     return messages
 
 
@@ -179,7 +181,7 @@ def _message(message: Any) -> tuple[int, list[tuple[int, str]]]:
     role, content = ROLES.index(message["role"]), message["content"]
     if isinstance(content, str):
         return role, [(TEXT, _text(content))]
-    if not isinstance(content, list) or message["role"] != "assistant":
+    if not isinstance(content, list):
         raise ValueError("content is not text")
     return role, [_part(part) for part in content]
 

@@ -35,6 +35,10 @@ def recognise(rows: pa.Table, where: object, wanted: Layout, name: str | None) -
     )
     if rows_in_row or example in ("[", "[{"):
         raise ValueError(f"{where} is one JSON array of rows, wanted an object a line: jq -c '.[]' makes them.")
+    if not objects:
+        raise ValueError(
+            f"{where}: its first rows cannot be read, as {example}; wanted JSON in UTF-8, an object a line."
+        )
     if name is not None and (name in found or _has(objects, wanted, name)):
         return replace(wanted, name=name)
     if name is None and found:

@@ -36,7 +36,7 @@ def as_parts(messages: list[Any]) -> list[Message]:
             if not goes_on:
                 out.append({"role": "assistant", "content": [], "train": message.get("train")})
                 open_calls = {}
-            elif (message.get("train") is False) != (out[-1]["train"] is False):
+            elif (message.get("train") == 0) != (out[-1]["train"] == 0):  # false, or 0; not none
                 raise ValueError("trained in part of a turn")
             goes_on = _say(out[-1]["content"], open_calls, message)
         else:

@@ -152,7 +152,7 @@ def test_errors_are_one_line_and_say_what_to_do(build: Path, tmp_path: Path, err
     assert "is no multiple of rows of 16 tokens: give 96 or 112" in error_of(*flags, "--total-batch-size", 100)
     assert "give --total-batch-size 96 or 192" in error_of(*flags, "--total-batch-size", 160, "--device-batch-size", 6)
     assert "has no split 'test', it has: train, val" in error_of(*flags, "--split", "test")
-    assert "midprep build -o" in error_of("--shards", tmp_path, "--device", "cpu")
+    assert "`midprep build` makes one" in error_of("--shards", tmp_path, "--device", "cpu")
     if not torch.cuda.is_available():
         assert "no CUDA device was found" in error_of("--shards", build, "--device", "cuda")
 
