@@ -87,9 +87,8 @@ def start_ranks(device_name: str) -> Iterator[Ranks]:
             store, rank, world_size = next(rendezvous("env://"))
             # torchrun keeps the store when it restarts ranks: without a prefix they would find addresses of dead ones
             store = PrefixStore(f"midprep/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
-            dist.init_process_group(
-                "nccl" if device.type == "cuda" else "gloo", store=store, rank=rank, world_size=world_size
-            )
+            backend = "nccl" if device.type == "cuda" else "gloo"
+            dist.init_process_group(backend, store=store, rank=rank, world_size=world_size)
         yield Ranks(rank, world_size, device)
         if world_size > 1:
             leave(0)

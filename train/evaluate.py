@@ -49,7 +49,7 @@ def sums_by_source(losses: Tensor, labels: Tensor, sources: Tensor, token_bytes:
 
 
 @torch.no_grad()
-def evaluate(run: Run, net: BatchLoss, ranks: Ranks) -> dict[str, Any]:
+def evaluate(run: Run, net: BatchLoss, ranks: Ranks, step: int) -> dict[str, Any]:
     """Bits per byte of the run's rows of its val split, whole and by source, as the metrics name them; {} without rows"""
     if not len(run.eval_rows):
         return {}
@@ -64,5 +64,6 @@ def evaluate(run: Run, net: BatchLoss, ranks: Ranks) -> dict[str, Any]:
         sums += sums_by_source(losses, batch.labels, batch.sources, token_bytes, len(names))
     nats, num_bytes = ranks.sum(sums).cpu()
     bpb, by_source = bits_per_byte(nats, num_bytes, names)
-    ranks.say(f"val bpb: {bpb:.4f} | " + " ".join(f"{name} {value:.4f}" for name, value in by_source.items()))
+    each = (f"{name} {value:.4f}" for name, value in by_source.items())
+    ranks.say(" ".join([f"val bpb after {step} steps: {bpb:.4f} |", *each]))
     return {"val_bpb": bpb, "val_bpb_by_source": by_source}

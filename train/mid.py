@@ -51,7 +51,7 @@ def train(run: Run, ranks: Ranks, metrics: Metrics) -> None:
     name = torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
     peak = peak_flops(name) * ranks.world_size / run.model.flops_per_token()
     for step in range(run.first_step, plan.num_steps):
-        before = evaluate(run, loss_of, ranks) if step == 0 else {}
+        before = evaluate(run, loss_of, ranks, 0) if step == 0 else {}
         started, num_targets = time.perf_counter(), plan.targets_of_step(step)
         lrm = lr_multiplier(step, plan.num_steps, config.warmdown_ratio, config.lr_frac)
         set_step(run.optimizers, step, lrm)
@@ -84,7 +84,7 @@ def train(run: Run, ranks: Ranks, metrics: Metrics) -> None:
         record |= {"rows_sha256": hashlib.sha256(plan.rows_of_step(step).tobytes()).hexdigest()[:16]}
         record |= {f"{name}_before": value for name, value in before.items()}
         if config.eval_every and (is_last or done % config.eval_every == 0):
-            record |= evaluate(run, loss_of, ranks)
+            record |= evaluate(run, loss_of, ranks, done)
         metrics.write(record)
         if is_last or any(stopping) or done % config.save_every == 0:
             save(run, done, metrics, ranks)
@@ -110,10 +110,9 @@ def save(run: Run, step: int, metrics: Metrics, ranks: Ranks) -> None:
         if not all(weight.isfinite().all() for weight in run.model.parameters()):
             raise ValueError(f"the update of step {step - 1} left weights that are not finite: it is not saved")
         T, G = run.split.max_seq_len, run.plan.rows_per_step
-        tokenizer = run.split.manifest["tokenizer"]["sha256"]
         meta = {"val_bpb": metrics.records[-1].get("val_bpb"), "user_config": asdict(run.config)}
         meta |= {"device_batch_size": run.device_batch, "max_seq_len": T, "total_batch_size": G * T}
-        meta["midprep"] = {"identity": run.identity, "tokenizer_sha256": tokenizer}
+        meta["midprep"] = {"identity": run.identity, "tokenizer_sha256": run.split.manifest["tokenizer"]["sha256"]}
         ranks.say(f"saved {save_checkpoint(run.root, step, run.model, run.optimizers, meta)}")
     ranks.sum(torch.zeros(1, device=ranks.device)).item()  # no rank goes on before it is written
 
@@ -135,8 +134,11 @@ def say_how_it_ended(run: Run, metrics: Metrics) -> None:
         words = ["torchrun", sys.argv[0], "--shards", config.shards, "--mode", "sft", "--base", str(run.root)]
         print("\nnext:", shlex.join(words + (["--out", config.out] if config.out else [])))
     else:
-        place = shlex.quote(str(run.root.resolve().parents[1]))
-        print(f"\nnext, in nanochat: NANOCHAT_BASE_DIR={place} python -m scripts.chat_cli -i sft")
+        home = run.root.resolve().parents[1]
+        if not (home / "tokenizer" / "tokenizer.pkl").is_file():
+            words = ["midprep", "tokenizer", "export", str(home / "tokenizer"), "--tokenizer", config.shards]
+            print("\nnext, as nanochat needs it:", shlex.join(words))
+        print(f"\nnext, in nanochat: NANOCHAT_BASE_DIR={shlex.quote(str(home))} python -m scripts.chat_cli -i sft")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

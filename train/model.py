@@ -117,9 +117,7 @@ class Attention(nn.Module):
         if config.has_value_embed(layer):
             self.ve_gate = Linear(GATE_WIDTH, config.n_kv_head, bias=False)
 
-    def forward(
-        self, h: Tensor, cos: Tensor, sin: Tensor, seen: Any, value_embed: Tensor | None, cache: Cache | None
-    ) -> Tensor:
+    def forward(self, h: Tensor, cos: Tensor, sin: Tensor, seen: Any, value_embed: Tensor | None, cache: Any) -> Tensor:
         B, T, _ = h.shape
         q = self.c_q(h).view(B, T, self.config.n_head, -1)  # (B, T, H, D)
         k = self.c_k(h).view(B, T, self.config.n_kv_head, -1)

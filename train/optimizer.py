@@ -73,9 +73,8 @@ def build_optimizers(model: GPT, rates: Config = Config()) -> tuple[AdamW, Muon]
     groups = [{"params": [p for p in matrices if p.numel() == size]} for size in {p.numel() for p in matrices}]
     muon = Muon(groups, lr=rates.matrix_lr, momentum=0.95, weight_decay=0.0, adjust_lr_fn="original")
     muon.defaults["dtype"] = model.transformer.wte.weight.dtype
-    for optimizer in (adamw, muon):
-        for group in optimizer.param_groups:
-            group["initial_lr"] = group["lr"]
+    for group in adamw.param_groups + muon.param_groups:
+        group["initial_lr"] = group["lr"]
     return adamw, muon
 
 

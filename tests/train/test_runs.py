@@ -69,7 +69,7 @@ def test_two_ranks_train_the_rows_and_losses_of_one(build: Path, tmp_path: Path)
     run_here(*flags, "--out", tmp_path / "one", "--device-batch-size", 8)
     two = run(*flags, "--out", tmp_path / "two", "--device-batch-size", 2, ranks=2)
     assert two.returncode == 0, two.stderr
-    assert two.stdout.count("12 steps") == 1  # said once
+    assert two.stdout.count("a step: 12 steps") == 1  # said once
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), abs=1e-5)
     for key in ("rows_sha256", "num_targets"):
         assert [r[key] for r in records(tmp_path / "two")] == [r[key] for r in records(tmp_path / "one")]
@@ -207,7 +207,7 @@ def test_a_dry_run_shows_what_trains(tmp_path: Path, capsys: pytest.CaptureFixtu
     rows = [[Doc([0, 5, 6, 7], [0, 0, 1, 1]), Doc([0, 8], [0, 1])]]
     shards = write_build(tmp_path / "s", {"train": rows}, max_seq_len=8, num_shards=1)
     run_here("--shards", shards, "--mode", "sft", "--dry-run", "--device", "cpu", "--out", tmp_path / "o")
-    assert "row 0, what trains in brackets:\n<|bos|>t5[t6t7]<|bos|>[t8]<|bos|>" in capsys.readouterr().out
+    assert "row 0, what trains in brackets:\n<|bos|>t5[[t6t7]]<|bos|>[[t8]]<|bos|>" in capsys.readouterr().out
 
 
 def test_bfloat16_and_isolated_documents_train(build: Path, tmp_path: Path) -> None:
