@@ -209,7 +209,8 @@ def main() -> None:
     except UsageError as error:
         message = error.format_message()
         if not message.startswith("Usage:"):  # which is what a group of commands says when none is named
-            message = f"midprep: {message} See {error.ctx.command_path if error.ctx else 'midprep'} --help"
+            stop = "" if message.endswith((".", "?")) else "."
+            message = f"midprep: {message}{stop} See {error.ctx.command_path if error.ctx else 'midprep'} --help"
         print(message, file=sys.stderr)
         sys.exit(2)
     except Interrupted:

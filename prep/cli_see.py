@@ -188,6 +188,8 @@ def report(
 
     if output.is_dir():
         raise ValueError(f"-o {output} is a directory: give the file to write, as report.html.")
+    if not output.parent.is_dir():
+        raise FileNotFoundError(f"-o {output}: {output.parent} is no directory: make it, or give a file elsewhere.")
     page = make_page(open_report(root, split_name), run).encode("utf-8", "backslashreplace")
     write_atomically(output, lambda file: file.write(page))
     print(json.dumps({"page": str(output), "bytes": len(page)}) if as_json else f"{output}: {size(len(page))}")

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from prep.conversation import check
+from prep.formats import find_files
 from prep.grams import HeldOut
 from prep.mixture import TASKS, Entry, Mixture
 from prep.pick import conversations
@@ -80,6 +81,10 @@ def decoded(split: Split, decoder: Decoder) -> Iterator[list[bytes]]:
 def read_group(name: str, data_root: Path | None) -> Group:
     """A file of chats, or a task (what it has for val), as texts; no tokenizer is asked"""
     entry = Entry(name) if name in TASKS else Entry("chat", path=name)
+    if name not in TASKS and not find_files(Path(name)):
+        raise FileNotFoundError(
+            f"--against {name}: no file and no task, wanted a file of chats or one of {', '.join(TASKS)}."
+        )
     inputs = resolve(Mixture("against", 42, {"val": (entry,)}, Path()), data_root, None)["val"]
     return Group(f"{name} (against)", [text for one in inputs for text in read_texts(one)])
 

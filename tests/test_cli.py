@@ -112,7 +112,10 @@ def test_errors_of_the_user_are_one_line_and_exit_code_1(tmp_path: Path, sample:
 
 def test_wrong_usage_is_one_line_and_exit_code_2() -> None:
     for arguments, words in (
-        (["build", "--mixure", "x"], "No such option: --mixure (Possible options: --mixture) See midprep build --help"),
+        (
+            ["build", "--mixure", "x"],
+            "No such option: --mixure (Possible options: --mixture). See midprep build --help",
+        ),
         (["biuld"], "No such command 'biuld'. Did you mean 'build'? See midprep --help"),
         (["stats"], "Missing argument"),
         (["build", "--max-seq-len", "many"], "Invalid value for '--max-seq-len'"),
