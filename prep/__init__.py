@@ -6,7 +6,7 @@ Chat data to training data, once and offline. Read the modules in the order of t
 
     what is wanted     mixture (own_entry), mix, options, task -> resolve (hub, own_data, own_tasks) -> build.Job
     rows               sources (formats, lines, arrow_files), tasks/, conversation
-    render             encode (encode_gigatoken), render, normal; render_pass does blocks, runs keeps them
+    render             encode (encode_gigatoken), render, normal; render_pass does blocks, runs keeps them (cache)
     plan               splits: order, shares, leave_out, excess, plan, packing; table and rejected count what is not in
     write              write, shard/ (the format), output (lock, staging, rename), record (build.json)
     where it runs      engines (processes, threads), engines_ray, signals, progress

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from prep import plan, render
+from prep.cache import remove_abandoned
 from prep.encode import choose_engine
 from prep.mixture import Mixture
 from prep.options import Options
@@ -28,7 +29,7 @@ from prep.record import Record
 from prep.rejected import RejectedRows, write_rejected
 from prep.render_pass import RenderContext, Unit, render_unit
 from prep.resolve import Input, resolve
-from prep.runs import RunFiles, remove_abandoned, run_key, run_path
+from prep.runs import RunFiles, run_key, run_path
 from prep.shard import FORMAT, VERSION, Manifest, read_manifest, token_dtype, write_manifest
 from prep.splits import SplitJob, build_split
 from prep.tokenizer import Tokenizer

@@ -84,10 +84,10 @@ def build(
 ) -> None:
     """Build shards from a mixture: render, plan, write."""
     from prep import build as building
+    from prep.cache import default_cache_dir
     from prep.engines import keep_for_midprep
     from prep.mixture import load_mixture
     from prep.options import Options
-    from prep.runs import default_cache_dir
     from prep.stats import built_lines, dry_run_lines
     from prep.tokenizer import load_tokenizer, notice_of_nanochat
 
@@ -209,8 +209,8 @@ def main() -> None:
     except UsageError as error:
         message = error.format_message()
         if not message.startswith("Usage:"):  # which is what a group of commands says when none is named
-            stop = "" if message.endswith((".", "?")) else "."
-            message = f"midprep: {message}{stop} See {error.ctx.command_path if error.ctx else 'midprep'} --help"
+            end = "" if message.endswith((".", "?")) else "."
+            message = f"midprep: {message}{end} See {error.ctx.command_path if error.ctx else 'midprep'} --help"
         print(message, file=sys.stderr)
         sys.exit(2)
     except Interrupted:

@@ -14,9 +14,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from prep import __version__
+from prep.cache import default_cache_dir, list_runs
 from prep.encode import choose_engine
 from prep.hub import is_offline
-from prep.runs import default_cache_dir, list_runs
 from prep.tokenizer import load_tokenizer, notice_of_nanochat
 from prep.units import size
 

@@ -8,18 +8,15 @@ workers reading one stream would each decompress all that lies before their bloc
 once, the file costs its size on disk, in a cache that can be deleted, and memory stays at one chunk.
 """
 
-import fcntl
 import hashlib
 import mmap
-import os
-import platform
-import secrets
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+
+from prep.cache import new_file
 
 CHUNK_BYTES = 1 << 20
 READ_ROWS = 1024  # read at once where files store a text that recurs once: what they hold is more than they seem to
@@ -78,22 +75,13 @@ def decompressed(path: Path, sha256: str, kind: str, cache_dir: Path) -> Path:
         if sha256_of(found) == found.stem.partition("-")[2]:
             return found
         found.unlink(missing_ok=True)
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f"{sha256}.{platform.node()}-{secrets.token_hex(8)}.tmp"
     digest = hashlib.sha256()
-    try:
-        with open(temporary, "wb") as file:
-            with suppress(OSError):  # see prep.runs.remove_abandoned
-                fcntl.flock(file, fcntl.LOCK_EX)
-            for chunk in chunks(path, kind):
-                digest.update(chunk)
-                file.write(chunk)
+    with new_file(folder, sha256) as (file, keep):
+        for chunk in chunks(path, kind):
+            digest.update(chunk)
+            file.write(chunk)
         target = folder / f"{sha256}-{digest.hexdigest()}.jsonl"
-        os.replace(temporary, target)
-    except OSError as error:  # a full disk does not say which file it is about
-        raise OSError(error.errno, error.strerror, str(temporary)) from None
-    finally:
-        temporary.unlink(missing_ok=True)
+        keep(target)
     return target
 
 

@@ -10,16 +10,10 @@ cache, and a damaged one is made again. One byte a token for the mask instead of
 runs in another order, and bytes can be copied.
 """
 
-import fcntl
-import glob
 import hashlib
 import json
 import mmap
-import os
-import platform
-import secrets
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +22,7 @@ import numpy as np
 from xxhash import xxh3_128
 
 from prep import normal
+from prep.cache import new_file
 from prep.render import Rendered
 from prep.shard import Array
 
@@ -56,20 +51,10 @@ def write_run(path: Path, pieces: list[Rendered]) -> None:
         "dtype": pieces[0].tokens.dtype.str,
     }
     header["xxh3"] = _checksum(header, contents)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(f".{platform.node()}-{secrets.token_hex(8)}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            with suppress(OSError):  # a file system without locks; else the kernel drops it with the process
-                fcntl.flock(file, fcntl.LOCK_EX)
-            file.write(json.dumps(header).encode().ljust(HEADER_BYTES - 1) + b"\n")
-            file.writelines(contents)
-            file.flush()
-            os.replace(temporary, path)
-    except OSError as error:  # a full disk does not say which file it is about
-        raise OSError(error.errno, error.strerror, str(path)) from None
-    finally:
-        temporary.unlink(missing_ok=True)
+    with new_file(path.parent, path.stem) as (file, keep):
+        file.write(json.dumps(header).encode().ljust(HEADER_BYTES - 1) + b"\n")
+        file.writelines(contents)
+        keep(path)
 
 
 def _checksum(header: dict[str, Any], contents: Iterable[Any]) -> str:
@@ -137,23 +122,3 @@ def trained_in(run: Rendered, rows: Array, first: Array, length: Array) -> Array
     for i in np.flatnonzero(length != run.lengths[rows]):  # only what is cut has to be counted
         out[i] = np.count_nonzero(run.mask[first[i] : first[i] + length[i]])
     return out
-
-
-def remove_abandoned(cache_dir: Path) -> None:
-    """Remove what processes of this machine were killed while they wrote; what is being written is locked."""
-    ours = f"*.{glob.escape(platform.node())}-*.tmp"
-    for path in (*(cache_dir / "runs").glob(f"*/{ours}"), *(cache_dir / "plain").glob(ours)):
-        with suppress(OSError), open(path, "r+b") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.fstat(file.fileno()).st_size:  # an empty one may be about to be locked
-                path.unlink()
-
-
-def list_runs(cache_dir: Path) -> Iterator[Path]:
-    """Every run in a cache directory"""
-    yield from (cache_dir / "runs").glob("*/*.run")
-
-
-def default_cache_dir() -> Path:
-    """$XDG_CACHE_HOME/midprep, by default ~/.cache/midprep"""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "midprep"

@@ -20,9 +20,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from prep.arrow_files import arrow_batches, check_names, has_dictionary, read_arrow
+from prep.cache import default_cache_dir
 from prep.formats import kind_of
 from prep.lines import BATCH_BYTES, COMPRESSED, READ_ROWS, decompressed, index_lines, one_line, read_lines, sha256_of
-from prep.runs import default_cache_dir
 from prep.shard import Array
 
 BLOCK_ROWS = 8192  # rows rendered and cached together; parquet's row groups round it up

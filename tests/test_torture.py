@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from prep import runs, splits
+from prep import splits
 from prep.build import build, make_job
+from prep.cache import list_runs
 from prep.mixture import load_mixture
 from prep.options import Options
 from prep.tokenizer import load_tokenizer
@@ -241,4 +242,4 @@ def test_two_builds_may_share_a_cache(folder: Path, tmp_path: Path) -> None:
 def test_leftovers_of_killed_writers_are_not_runs(tmp_path: Path) -> None:
     (tmp_path / "runs" / "ab").mkdir(parents=True)
     (tmp_path / "runs" / "ab" / "abc.123.tmp").write_bytes(b"half")
-    assert list(runs.list_runs(tmp_path)) == []
+    assert list(list_runs(tmp_path)) == []
