@@ -25,6 +25,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from prep.options import Context, Job, Result
 from prep.signals import signals_later
 
 _context: Any = None  # of this worker process
@@ -35,8 +36,12 @@ WINDOW = 3  # jobs in flight for each worker: plans of shards are not all copied
 
 
 def run(
-    function: Callable[..., Any], context: Any, jobs: Iterable[Any], workers: int, kind: str = "processes"
-) -> Iterator[tuple[Any, Any]]:
+    function: Callable[[Context, Job], Result],
+    context: Context,
+    jobs: Iterable[Job],
+    workers: int,
+    kind: str = "processes",
+) -> Iterator[tuple[Job, Result]]:
     """Yield (job, function(context, job)) as jobs finish. Errors of a job end the run and are raised here."""
     if workers == 1 or kind == "here":
         for job in jobs:
@@ -73,11 +78,11 @@ def run(
 
 
 def _as_they_finish(
-    pool: Executor, function: Callable[[Any], Any], jobs: Iterable[Any], workers: int
-) -> Iterator[tuple[Any, Any]]:
+    pool: Executor, function: Callable[[Job], Result], jobs: Iterable[Job], workers: int
+) -> Iterator[tuple[Job, Result]]:
     """(job, function(job)) of jobs that run in a pool, a few ahead"""
     waiting = iter(jobs)
-    running: dict[Future[Any], Any] = {}
+    running: dict[Future[Result], Job] = {}
     while True:
         for job in islice(waiting, workers * WINDOW - len(running)):
             with _starting_workers():

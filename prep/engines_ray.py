@@ -22,6 +22,7 @@ from tempfile import NamedTemporaryFile
 from typing import Any
 
 from prep import __version__
+from prep.options import Context, Job, Result
 from prep.signals import signals_later
 
 MAX_RETRIES = 5  # of a task whose worker or node died; errors of a task are raised at once
@@ -35,8 +36,13 @@ _contexts: dict[str, Any] = {}  # of this worker process: one, the last
 
 
 def run(
-    function: Callable[..., Any], context: Any, jobs: Sequence[Any], workers: int, address: str | None, cache_dir: Path
-) -> Iterator[tuple[Any, Any]]:
+    function: Callable[[Context, Job], Result],
+    context: Context,
+    jobs: Sequence[Job],
+    workers: int,
+    address: str | None,
+    cache_dir: Path,
+) -> Iterator[tuple[Job, Result]]:
     """
     Yield (job, function(context, job)) as jobs finish. `workers`: most tasks at once, 0 for all cores of the cluster.
     Errors of a job are raised here as they were raised there; RuntimeError if a task's workers died again and again.

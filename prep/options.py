@@ -5,7 +5,7 @@ What a build is asked for, in one flat record.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from prep.plan import EXCESS, PACKINGS
 
@@ -13,6 +13,10 @@ LONGEST = 1 << 24  # tokens of a row: some are in memory at once
 ENGINES = ("local", "ray")
 
 NANOCHAT_MAX_TOKENS = 2048
+
+Context = TypeVar("Context")
+Job = TypeVar("Job")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -71,8 +75,8 @@ class Options:
         return max(NANOCHAT_MAX_TOKENS, self.max_seq_len)
 
     def run(
-        self, function: Callable[..., Any], context: Any, jobs: Sequence[Any], kind: str = "processes"
-    ) -> Iterator[tuple[Any, Any]]:
+        self, function: Callable[[Context, Job], Result], context: Context, jobs: Sequence[Job], kind: str = "processes"
+    ) -> Iterator[tuple[Job, Result]]:
         """
         (job, function(context, job)) of every job, as they finish, on the engine chosen; the other is not imported. `kind`
         is for the local engine: processes, threads (for work that leaves the interpreter), or here.

@@ -35,11 +35,12 @@ def open_own(
     entry: Entry, split: str, mixture: Mixture, data_root: Path | None, cache_dir: Path | None, own: OwnTask | None
 ) -> OwnData:
     """FileNotFoundError or ValueError where it is not there, or not recognised"""
-    subset = (entry.subset or "default") if entry.hub else None
-    source_split = (entry.split or ("train" if split == "train" else "test")) if entry.hub else None
+    subset: str | None = None
+    source_split: str | None = None
     revision: str | None = None
-    if subset is not None and source_split is not None:
-        files, revision = _hub(entry, subset, source_split, data_root, cache_dir)
+    if entry.hub:
+        names = [(entry.subset or "default", entry.split or usual_split(split))]
+        files, revision, subset, source_split = find_hub(entry.hub, names, entry, data_root, cache_dir)
     else:
         files = find_own(entry, mixture)
     if own:
@@ -99,18 +100,31 @@ def find_own(entry: Entry, mixture: Mixture) -> list[Path]:
     )
 
 
-def _hub(
-    entry: Entry, subset: str, split: str, data_root: Path | None, cache_dir: Path | None
-) -> tuple[list[Path], str | None]:
+def find_hub(
+    repo: str, names: list[tuple[str, str]], entry: Entry, data_root: Path | None, cache_dir: Path | None
+) -> tuple[list[Path], str | None, str, str]:
+    """
+    Files of a data set of the Hub, their commit, subset and split: the first of `names` (subset, split) on the Hub, or
+    whichever of them a local copy has.
+    """
+    subset, split = names[0]
     if data_root is None:
-        return hub_files(str(entry.hub), subset, split, entry.revision, cache_dir)
+        files, revision = hub_files(repo, subset, split, entry.revision, cache_dir)
+        return files, revision, subset, split
     if entry.revision is not None:
         raise ValueError(
             f"{entry.label}: revision = {entry.revision!r} is pinned, --data-root has no revisions: drop one."
         )
-    if files := local_files(data_root, str(entry.hub), subset, split):
-        return files, None
+    for found_subset, found_split in names:
+        if files := local_files(data_root, repo, found_subset, found_split):
+            return files, None, found_subset, found_split
     raise FileNotFoundError(
-        f"{data_root / str(entry.hub)} has no {split!r} of {subset!r}: wanted {subset}/{split}-*.parquet in it. Give its "
-        "split and subset, copy it from the Hub, or build without --data-root."
+        f"{data_root / repo} has no {split!r} of {subset!r} for {entry.label}: wanted {subset}/{split}-*.parquet in it. Give "
+        "its split and subset, copy it from the Hub, or build without --data-root, or with --without "
+        f"{entry.task}."
     )
+
+
+def usual_split(split: str) -> str:
+    """What data sets call our train and val"""
+    return "train" if split == "train" else "test"

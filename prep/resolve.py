@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prep.hub import hub_files
 from prep.lines import mentions
 from prep.mix import SHARES
 from prep.mixture import HUB, Entry, Mixture
-from prep.own_data import open_own
+from prep.own_data import find_hub, find_own, open_own, usual_split
 from prep.own_tasks import find
-from prep.sources import Source, generated, local_files, open_files
+from prep.sources import Source, generated, open_files
 from prep.task import Task
 from prep.tasks import TASKS
 from prep.tokenizer import nanochat_home
@@ -98,14 +97,15 @@ def _resolve(
     elif entry.task in HUB:
         source, subset, source_split = _open_hub(entry, split, data_root, cache_dir)
     else:
-        source = open_files([identity or _find_identity(entry, mixture, data_root)], ["messages"], None, cache_dir)
+        files = [identity] if identity else _find_identity(entry, mixture, data_root)
+        source = open_files(files, ["messages"], None, cache_dir)
         flags = source.kind == "lines" and mentions(source.files, "train")
     _check_range(entry, source.num_rows)
     return Input(entry, source, subset, source_split, f"{task.identity} {source.sha256}", task, flags)
 
 
 def _generated(entry: Entry, split: str, task: Task) -> Input:
-    source_split = entry.split or ("train" if split == "train" else "test")
+    source_split = entry.split or usual_split(split)
     if entry.path or entry.hub:
         raise ValueError(
             f"{entry.label}: task {entry.task!r} makes its rows: drop the {'path' if entry.path else 'hub'}."
@@ -128,45 +128,21 @@ def _open_hub(entry: Entry, split: str, data_root: Path | None, cache_dir: Path 
     task = TASKS[entry.task]
     subset, source_split = task.DEFAULTS[split]
     if entry.subset is not None and entry.subset != subset:
-        subset, source_split = entry.subset, "train" if split == "train" else "test"
+        subset, source_split = entry.subset, usual_split(split)
     source_split = entry.split or source_split
-    if data_root is None:
-        files, revision = hub_files(task.HUB, subset, source_split, entry.revision, cache_dir)
-        return open_files(files, task.COLUMNS, revision, cache_dir), subset, source_split
-    if entry.revision is not None:
-        raise ValueError(
-            f"{entry.label}: revision = {entry.revision!r} is pinned, --data-root has no revisions: drop one."
-        )
     names = [(subset, source_split), *getattr(task, "ALIASES", {}).get((subset, source_split), [])]
-    for found_subset, found_split in names:
-        if files := local_files(data_root, task.HUB, found_subset, found_split):
-            return open_files(files, task.COLUMNS, None, cache_dir), found_subset, found_split
-    raise FileNotFoundError(
-        f"{data_root / task.HUB} has no {source_split!r} of {subset!r} for task {entry.task!r}: wanted {subset}/"
-        f"{source_split}-*.parquet in it. Copy it from the Hub ({task.HUB}), or build without --data-root, or with "
-        f"--without {entry.task}."
-    )
+    files, revision, subset, source_split = find_hub(task.HUB, names, entry, data_root, cache_dir)
+    return open_files(files, task.COLUMNS, revision, cache_dir), subset, source_split
 
 
-def _find(entry: Entry, mixture: Mixture) -> Path:
-    """The file of a path in a mixture: from the mixture's directory, else from the current one"""
-    path = Path(str(entry.path)).expanduser()
-    for candidate in (mixture.folder / path, path):
-        if candidate.exists():
-            return candidate
-    raise FileNotFoundError(
-        f"{entry.label}: {mixture.folder / path} not found, nor {path} from here: correct its path."
-    )
-
-
-def _find_identity(entry: Entry, mixture: Mixture, data_root: Path | None) -> Path:
+def _find_identity(entry: Entry, mixture: Mixture, data_root: Path | None) -> list[Path]:
     if entry.path:
-        return _find(entry, mixture)
+        return find_own(entry, mixture)
     name: str = TASKS["identity"].FILE
     places = [data_root / name, data_root.absolute().parent / name] if data_root else []
     for candidate in [*places, nanochat_home() / name]:
         if candidate.is_file():
-            return candidate
+            return [candidate]
     raise FileNotFoundError(
         f"{name} not found: JSON lines, an array of messages a line, that teach the model who it is. Give yours with "
         f"--identity FILE, or build without: midprep build --mixture {mixture.name if mixture.name != 'mid' else 'default'} "

@@ -12,7 +12,7 @@ Is a build what it says it is? Checked on the files as they lie there, with noth
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -231,7 +231,7 @@ def _same(one: Path, two: Path) -> bool:
 
 
 def rebuild(
-    root: Path, mixture: str, data_root: Path | None, identity: Path | None, workers: int, say: Any
+    root: Path, mixture: str, data_root: Path | None, identity: Path | None, workers: int, say: Callable[[str], None]
 ) -> Iterator[str]:
     """Build again from the sources, in a temporary place and with an empty cache, and compare every byte."""
     from prep.build import build, make_job
