@@ -1,5 +1,5 @@
 """
-The whole build against the plain loop and against encoding alone, and what issue by issue it promises, in one table.
+The whole build against the plain loop and against encoding alone, with the aims beside each line, in one table.
 
     python bench/build.py [--data-root DIR] [--quick] [--real SHARE]       about 5 minutes on 2 cores, 1 with --quick
 
@@ -196,7 +196,7 @@ def compare_speed(bench: Bench) -> dict[str, Result]:
 
 def compare_tasks(bench: Bench) -> None:
     """Render pass of generated tasks, and of SmolTalk where it is there, one worker, tokens a processor second"""
-    # so many rows have about as many tokens as the SmolTalk of ../shared: what a pass costs before its first weighs the same
+    # so many rows have about as many tokens as SmolTalk's stand-in: what a pass costs before its first weighs the same
     tasks = {"simple_spelling": 80_000, "spelling_bee": 14_000, "arithmetic": 33_000}
     hub = bench.data_root is not None
     for engine in installed_engines():

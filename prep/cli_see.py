@@ -62,18 +62,7 @@ def show(
 
     asked = {"--row": row, "--step": step, "--conversation": conversation, "--find": find, "--random": random}
     given = [name for name, value in {**asked, "--longest": longest or None}.items() if value is not None]
-    if len(given) > 1:
-        raise ValueError(f"{' and '.join(given)} given, each picks something else: give one of them.")
-    if not origin:
-        refuse(context, "mixture data_root identity", "without --origin")
-    if step is None:
-        refuse(
-            context, "total_batch_size device_batch_size world_size rank mode epochs run_seed full", "without --step"
-        )
-    if random is None:
-        refuse(context, "seed", "without --random")
-    if {"--row", "--step", "--conversation"} & set(given):
-        refuse(context, "source limit", f"with {given[0]}")
+    _check_show(context, given, origin)
     split = open_shards(root).split(split_name)
     tokenizer = load_tokenizer(root)
     origins = Origins(split, where_from(root, mixture, data_root, identity)) if origin else None
@@ -145,6 +134,21 @@ class _JsonPrinter:
 
     def close(self) -> None:
         print(json.dumps(self.value, ensure_ascii=False, indent=1))
+
+
+def _check_show(context: typer.Context, given: list[str], origin: bool) -> None:
+    """ValueError for options of `show` that do not go together; `given` are those that pick something"""
+    if len(given) > 1:
+        raise ValueError(f"{' and '.join(given)} given, each picks something else: give one of them.")
+    if not origin:
+        refuse(context, "mixture data_root identity", "without --origin")
+    if "--step" not in given:
+        of_step = "total_batch_size device_batch_size world_size rank mode epochs run_seed full"
+        refuse(context, of_step, "without --step")
+    if "--random" not in given:
+        refuse(context, "seed", "without --random")
+    if {"--row", "--step", "--conversation"} & set(given):
+        refuse(context, "source limit", f"with {given[0]}")
 
 
 def plan(

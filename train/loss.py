@@ -66,7 +66,8 @@ class Loss(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         """x (K, d), weight (V, d), labels (K,), -1 where nothing trains -> sum of the losses, losses (K,)"""
         wide, w = torch.promote_types(x.dtype, torch.float32), weight.to(x.dtype)
-        x_grad, w_grad, w_part = torch.empty_like(x), torch.zeros_like(weight), None
+        goes_back = ctx.needs_input_grad[0]  # not in an evaluation
+        x_grad, w_grad, w_part = torch.empty_like(x), torch.zeros_like(weight[: goes_back * len(weight)]), None
         losses, buffer = torch.empty(len(x), dtype=wide, device=x.device), None
         for chunk in chunks(x, len(weight)):
             here, at = labels[chunk], labels[chunk].clamp(min=0)
@@ -77,7 +78,7 @@ class Loss(torch.autograd.Function):
             torch._dynamo.mark_dynamic(z, 0)  # chunks differ in length, and nothing else does
             sums = slope(z)
             losses[chunk] = trains * (torch.log(sums) - SOFTCAP * t)
-            if not ctx.needs_input_grad[0]:  # an evaluation
+            if not goes_back:
                 continue
             z[row, at] = ((1 - t * t) * (torch.exp(SOFTCAP * t) - sums)).to(z.dtype)
             scale = (trains / sums)[:, None]
@@ -93,9 +94,8 @@ class Loss(torch.autograd.Function):
         return losses.sum(), losses
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
-        x_grad, w_grad = ctx.saved_tensors
-        return x_grad * grads[0], w_grad * grads[0], None, None, None
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        return *(grad * grads[0] for grad in ctx.saved_tensors), None, None, None
 
 
 class BatchLoss(nn.Module):
