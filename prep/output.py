@@ -82,7 +82,9 @@ def state(root: Path, fingerprint: str, wanted: dict[str, Any]) -> tuple[str, st
     except ValueError as error:
         return "broken", str(error)
     if manifest.get("fingerprint") != fingerprint:
-        return "different", f"{root} holds another build ({about(manifest)}; {difference(manifest, wanted)})"
+        words = changes(manifest, wanted)
+        said = "; ".join(words[:3]) + (f"; {len(words) - 3} more" if len(words) > 3 else "")
+        return "different", f"{root} holds another build ({about(manifest)}; {said})"
     for name, entry in listed_files(manifest).items():
         path = root / name
         if not path.is_file() or path.stat().st_size != entry["bytes"]:
@@ -107,8 +109,8 @@ def about(manifest: Manifest) -> str:
     )
 
 
-def difference(manifest: Manifest, wanted: dict[str, Any]) -> str:
-    """In what a build differs from the one that is wanted: the first three things, in words"""
+def changes(manifest: Manifest, wanted: dict[str, Any]) -> list[str]:
+    """In what a build differs from the one that is wanted (Job.description), in words; of a source the first thing"""
     found = {**manifest, "tokenizer": manifest["tokenizer"]["sha256"]}
     words = [
         f"{name} was {_short(found.get(name))} and is {_short(value)}"
@@ -128,7 +130,7 @@ def difference(manifest: Manifest, wanted: dict[str, Any]) -> str:
                 words.append(
                     f"{one['name']} of {split} was {key} {_short(one.get(key))} and is {_short(other.get(key))}"
                 )
-    return "; ".join(words[:3]) + (f"; {len(words) - 3} more" if len(words) > 3 else "")
+    return words
 
 
 def _names(entries: Any) -> str:

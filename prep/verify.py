@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from prep.mask_rules import broken_rules, may_skip
-from prep.output import describe, fingerprint
+from prep.output import changes, describe, fingerprint
 from prep.shard import (
     COUNTS,
     Array,
@@ -253,31 +253,7 @@ def rebuild(
         tokenizer = load_tokenizer(root)
         job = make_job(wanted, tokenizer, options, data_root, identity, tuple(manifest["mixture"]["without"]))
         if job.fingerprint != manifest["fingerprint"]:
-            yield from _changed(job.description(), manifest)
+            yield from changes(manifest, job.description())
             return
         build(job, Path(folder) / "build", say)
         yield from differences(root, Path(folder) / "build")
-
-
-def _changed(description: dict[str, Any], manifest: Manifest) -> Iterator[str]:
-    """What of a build's description is not as it was: a source with other contents, another mixture, another version"""
-    for key, value in description.items():
-        then: Any = manifest["tokenizer"]["sha256"] if key == "tokenizer" else manifest.get(key)
-        if key == "mixture":
-            for part in dict.fromkeys([*value, *then]):
-                if then.get(part) != value.get(part):
-                    yield f"mixture, {part}: {_differing(then.get(part), value.get(part))}"
-        elif then != value:
-            yield f"{key}: {then} in the build, {value} now"
-
-
-def _differing(then: Any, now: Any) -> str:
-    if not (isinstance(then, list) and isinstance(now, list) and len(then) == len(now)):
-        return f"{json.dumps(then)[:120]} in the build, {json.dumps(now)[:120]} now"
-    changes = [
-        f"{b['name']} {key}: {a.get(key)} in the build, {b[key]} now"
-        for a, b in zip(then, now, strict=True)
-        for key in b
-        if a.get(key) != b[key]
-    ]
-    return "; ".join(changes)

@@ -384,4 +384,4 @@ def test_a_rebuild_has_the_same_bytes_or_says_what_changed(tmp_path: Path) -> No
     write_lines(tmp_path / "a.jsonl", some_chats(31))
     found = proof()
     assert len(found) == 1
-    assert "chat sha256: " in found[0]
+    assert found[0].startswith("chat of train was sha256 ")
