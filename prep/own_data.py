@@ -5,6 +5,7 @@ Data of one's own, from an entry to a source: which files, which layout, and whe
 """
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pyarrow as pa
@@ -50,6 +51,7 @@ def open_own(
     layout = recognise(rows, entry.hub or first, wanted_layout(entry), entry.layout)
     source = open_files(files, columns_of(layout, rows), revision, cache_dir)
 
+    @cache
     def is_there(field: str) -> bool:
         """Whether messages have a field; of lines, whether its name stands in them at all"""
         if source.kind == "lines":
