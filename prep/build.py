@@ -111,6 +111,8 @@ def make_job(
     """Resolve the sources of a build. ValueError or FileNotFoundError where one is missing."""
     choose_engine(tokenizer, options.encoder)
     mixture = mixture.without(without) if without else mixture
+    if identity is not None and not any(one.task == "identity" for some in mixture.splits.values() for one in some):
+        raise ValueError(f"--identity {identity}: the mixture {mixture.name!r} has no identity task: leave it out.")
     return Job(mixture, resolve(mixture, data_root, identity, options.cache_dir), tokenizer, options, without)
 
 

@@ -26,13 +26,13 @@ def default_cache_dir() -> Path:
 
 
 @contextmanager
-def new_file(folder: Path, stem: str) -> Iterator[tuple[IO[bytes], Callable[[Path], None]]]:
+def new_file(folder: Path, name: str) -> Iterator[tuple[IO[bytes], Callable[[Path], None]]]:
     """
-    A file to write and a function that gives it its name, all or nothing. OSError names the folder's file: a full disk does
-    not say which it is about.
+    A file to write and a function that gives it its name, all or nothing. OSError names it by `name`: a full disk does not
+    say which file it is about.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f"{stem}.{platform.node()}-{secrets.token_hex(8)}.tmp"
+    temporary = folder / f"{name}.{platform.node()}-{secrets.token_hex(8)}.tmp"
     try:
         with open(temporary, "wb") as file:
             with suppress(OSError):  # a file system without locks; else the kernel drops it with the process
@@ -44,7 +44,7 @@ def new_file(folder: Path, stem: str) -> Iterator[tuple[IO[bytes], Callable[[Pat
 
             yield file, keep
     except OSError as error:
-        raise OSError(error.errno, error.strerror, str(folder / stem)) from None
+        raise OSError(error.errno, error.strerror, str(folder / name)) from None
     finally:
         temporary.unlink(missing_ok=True)
 

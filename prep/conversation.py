@@ -51,7 +51,7 @@ REASONS = [
     "too long",
     "tool calls",
     "trained in part of a turn",
-    "train is not true or false",
+    "train or weight is not true or false",
     "left out by its task",
     "too few tokens",
     "too many tokens",

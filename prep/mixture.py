@@ -189,18 +189,28 @@ def _parse_entry(data: Any, where: str) -> Entry:
 
 def _named(entries: tuple[Entry, ...], train: tuple[Entry, ...] = ()) -> tuple[Entry, ...]:
     """
-    Entries of the same label get numbers, so that statistics can tell them apart: gsm8k, gsm8k-2. A file of one's own in
-    val is called what it is called in `train`.
+    Entries of the same label get numbers, so that statistics can tell them apart: gsm8k, gsm8k-2. Data of one's own in val
+    is called what it is called in `train`; what train does not read takes no name from several that it does.
     """
-    of_train = {(entry.task, entry.path, entry.hub): entry.label for entry in train if entry.path or entry.hub}
-    fixed = [entry.name or of_train.get((entry.task, entry.path, entry.hub)) for entry in entries]
-    out: list[Entry] = []
-    for entry, name in zip(entries, fixed, strict=True):
-        label = name or entry.label
+    own = [entry for entry in train if entry.path or entry.hub]
+    of_train = {_place(entry): entry.label for entry in reversed(own)}
+    tasks = [entry.task for entry in own]
+    several = {entry.label for entry in own if tasks.count(entry.task) > 1}
+    inherited = [of_train.get(_place(entry)) for entry in entries]
+    names: dict[int, str] = {}
+    # what has a name keeps it, whatever stands before
+    for i in sorted(range(len(entries)), key=lambda i: (entries[i].name is None, inherited[i] is None)):
+        entry = entries[i]
+        fixed = entry.name or inherited[i]
+        taken = set(names.values()) | (several if fixed is None and (entry.path or entry.hub) else set())
+        label = fixed or entry.label
         numbered = (label if number == 1 else f"{label}-{number}" for number in count(1))
-        taken = {one.name for one in out} | (set() if name else set(fixed))
-        out.append(replace(entry, name=next(one for one in numbered if one not in taken)))
-    return tuple(out)
+        names[i] = next(name for name in numbered if name not in taken)
+    return tuple(replace(entry, name=names[i]) for i, entry in enumerate(entries))
+
+
+def _place(entry: Entry) -> tuple[str | None, ...]:
+    return entry.task, entry.path, entry.hub, entry.subset
 
 
 def _check_keys(data: dict[str, Any], known: dict[str, type], where: str) -> None:

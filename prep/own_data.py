@@ -5,19 +5,18 @@ Data of one's own, from an entry to a source: which files, which layout, and whe
 """
 
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import pyarrow as pa
 
-from prep.formats import find_files, first_rows
+from prep.formats import find_files, first_rows, first_rows_of
 from prep.hub import hub_files
 from prep.lines import mentions
 from prep.mixture import Entry, Mixture
 from prep.own_tasks import OwnTask
 from prep.sources import Source, local_files, open_files
 from prep.task import Task
-from prep.tasks.layouts import OPTIONAL, REQUIRED, Layout, with_weights
+from prep.tasks.layouts import OPTIONAL, REQUIRED, Layout
 from prep.tasks.recognise import FIRST_ROWS, recognise
 
 
@@ -51,15 +50,12 @@ def open_own(
     layout = recognise(rows, entry.hub or first, wanted_layout(entry), entry.layout)
     source = open_files(files, columns_of(layout, rows), revision, cache_dir)
 
-    @cache
-    def is_there(field: str) -> bool:
-        """Whether messages have a field; of lines, whether its name stands in them at all"""
-        if source.kind == "lines":
-            return mentions(source.files, field)
-        return any(has_field(rows[name].type, field) for name in source.columns)
-
-    layout = with_weights(layout, is_there)
-    flags = is_there(layout.theirs("train"))
+    if source.kind == "lines":
+        flags = any(mentions(source.files, name) for name in layout.flags)
+    else:
+        schemas = [first_rows_of(path, 1).schema for path in source.files]
+        types = [schema.field(name).type for schema in schemas for name in source.columns if name in schema.names]
+        flags = any(has_field(kind, name) for kind in types for name in layout.flags)
     return OwnData(source, Task(entry.task, layout), subset, source_split, flags)
 
 

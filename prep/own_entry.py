@@ -57,10 +57,10 @@ def check_names(
 ) -> None:
     """ValueError for a field or role of ours that there is not"""
     from prep.mixture import nearest
-    from prep.tasks.layouts import MESSAGE_FIELDS, OPTIONAL, REQUIRED
+    from prep.tasks.layouts import MESSAGE_FIELDS, OPTIONAL, REQUIRED, UNUSED
 
     fields = {name for some in (*REQUIRED.values(), *OPTIONAL.values()) for name in some}
-    fields |= MESSAGE_FIELDS
+    fields |= {*MESSAGE_FIELDS, UNUSED}
     known_roles = {"system", "user", "assistant"} | ({"tool"} if layout in (None, "tools") else set())
     for key, pairs, known in (("columns", columns, fields), ("roles", roles, known_roles)):
         for theirs, ours in (pairs or {}).items():

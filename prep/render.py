@@ -21,7 +21,7 @@ from prep.normal import asked
 from prep.shard import Array, to_tokens
 from prep.tokenizer import Tokenizer
 
-VERSION = 1  # bumped when the same conversation gives other tokens or another mask
+VERSION = 2  # bumped when the same messages give other tokens or another mask, whatever task they are of
 
 
 @dataclass(frozen=True)

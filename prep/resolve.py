@@ -19,6 +19,7 @@ from prep.own_tasks import find
 from prep.sources import Source, generated, open_files
 from prep.task import Task
 from prep.tasks import TASKS
+from prep.tasks.messages import FLAGS
 from prep.tokenizer import nanochat_home
 
 
@@ -68,8 +69,6 @@ def resolve(
     """The inputs of each split. FileNotFoundError or ValueError where a source is missing or cannot be read."""
     if data_root is not None and not data_root.is_dir():
         raise FileNotFoundError(f"--data-root {data_root} not found: give the directory that holds OWNER/NAME/...")
-    if identity is not None and not any(one.task == "identity" for some in mixture.splits.values() for one in some):
-        raise ValueError(f"--identity {identity}: the mixture {mixture.name!r} has no identity task: leave it out.")
     return {
         split: [_resolve(entry, split, mixture, data_root, identity, cache_dir) for entry in entries]
         for split, entries in mixture.splits.items()
@@ -99,7 +98,7 @@ def _resolve(
     else:
         files = [identity] if identity else _find_identity(entry, mixture, data_root)
         source = open_files(files, ["messages"], None, cache_dir)
-        flags = source.kind == "lines" and mentions(source.files, "train")
+        flags = source.kind == "lines" and any(mentions(source.files, name) for name in FLAGS)
     _check_range(entry, source.num_rows)
     return Input(entry, source, subset, source_split, f"{task.identity} {source.sha256}", task, flags)
 

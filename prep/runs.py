@@ -51,7 +51,7 @@ def write_run(path: Path, pieces: list[Rendered]) -> None:
         "dtype": pieces[0].tokens.dtype.str,
     }
     header["xxh3"] = _checksum(header, contents)
-    with new_file(path.parent, path.stem) as (file, keep):
+    with new_file(path.parent, path.name) as (file, keep):
         file.write(json.dumps(header).encode().ljust(HEADER_BYTES - 1) + b"\n")
         file.writelines(contents)
         keep(path)

@@ -206,7 +206,7 @@ def built_lines(root: Path, manifest: Manifest, built: bool) -> list[str]:
             f"{split['packing_efficiency']:.2%}"
             + (f", {rejected:,} rejected" if rejected else "")
             + (f", {cut:,} cut to fit" if cut else "")
-            + (f", {pieces:,} more pieces than conversations" if pieces else "")
+            + (f", {pieces:,} of them further pieces of long ones" if pieces else "")
         )
         if not split["trainable_tokens"]:
             lines.append(f"  nothing of {name} trains in SFT: longer rows, or other data, would give it something.")

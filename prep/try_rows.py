@@ -25,7 +25,7 @@ from prep.rejected import SHOWN_CHARACTERS
 from prep.render import render
 from prep.show import segments
 from prep.task import Task
-from prep.tasks.layouts import MESSAGE_FIELDS, Layout, rows_of, show_row, with_weights
+from prep.tasks.layouts import MESSAGE_FIELDS, Layout, rows_of, show_row
 from prep.tasks.recognise import FIRST_ROWS, recognise
 from prep.tokenizer import Tokenizer
 
@@ -59,10 +59,9 @@ def look(path: Path, num_rows: int, wanted: Layout, layout: str | None, own: str
         return Look(files, kind_of(files[0]), task, [], [], rows.slice(0, num_rows))
     found, names = recognise(rows, first, wanted, layout), fields_of(rows)
     used = used_fields(found, names)
-    of_messages = fields_of_messages(rows, used)
-    found = with_weights(found, of_messages.__contains__)
     unused = [name for name in names if name not in used]
-    unused += [f"{name} of messages" for name in of_messages if found.ours(name) not in MESSAGE_FIELDS]
+    inside = fields_of_messages(rows, used)
+    unused += [f"{name} of messages" for name in inside if found.ours(name) not in MESSAGE_FIELDS]
     return Look(files, kind_of(files[0]), Task("chat", found), used, unused, rows.slice(0, num_rows))
 
 
@@ -135,6 +134,5 @@ def about(found: Look) -> str:
     options = {"train_on": "all", "consecutive": "reject", "tools": "parts"}
     words += [f"{name} {says[name]}" for name, usual in options.items() if says.get(name, usual) != usual]
     words += [f"reads {', '.join(found.used)}"] if found.used else []
-    words += ["weight read as train"] if says.get("columns", {}).get("weight") == "train" else []
     words += [f"leaves aside {', '.join(found.unused)}"] if found.unused else []
     return f"{says['file']}: {', '.join(words)}"

@@ -243,7 +243,10 @@ def rebuild(
         options = Options(
             max_seq_len=manifest["max_seq_len"],
             packing=manifest["packing_strategy"],
-            excess_length_strategy=manifest["excess_length_strategy"],
+            # of an older build, which had one that says nothing: it is told as a difference
+            excess_length_strategy=manifest["excess_length_strategy"]
+            if manifest["packing_strategy"] == "bfd"
+            else "truncate",
             max_tokens=manifest["max_tokens"],
             cache_dir=Path(folder) / "cache",
             workers=workers,

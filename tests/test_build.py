@@ -154,7 +154,7 @@ def test_every_packing_and_excess_strategy_gives_a_sound_build(
     assert (first["extra_pieces"] > 0) == (excess == "split")
     assert ("too long" in first["rejected"]) == (excess == "drop")
     said = built_lines(root, manifest, built=True)[1]
-    assert (" cut to fit" in said, " more pieces" in said, " rejected" in said) == (
+    assert (" cut to fit" in said, " further pieces" in said, " rejected" in said) == (
         first["truncated"] > 0, first["extra_pieces"] > 0, bool(first["rejected"])
     )  # fmt: skip
 

@@ -62,6 +62,16 @@ def test_what_train_and_val_both_read_has_one_name() -> None:
     a, b, c = ({"task": "chat", "path": f"{name}.jsonl"} for name in "abc")
     mixture = parse({"train": [a, b], "val": [b, c, a]})
     assert [entry.label for entry in mixture.splits["val"]] == ["chat-2", "chat-3", "chat"]
+    named = {"task": "chat", "path": "x.jsonl", "name": "chat-2"}
+    mixture = parse({"train": [a, b], "val": [b, named, c]})
+    assert [entry.label for entry in mixture.splits["val"]] == ["chat-2-2", "chat-2", "chat-3"]
+    mixture = parse({"train": [a], "val": [b]})
+    assert mixture.splits["val"][0].label == "chat"
+    parts = [{"task": "chat", "hub": "o/x", "subset": name} for name in "AB"]
+    mixture = parse({"train": parts, "val": parts})
+    assert [entry.label for entry in mixture.splits["val"]] == ["chat", "chat-2"]
+    mixture = parse({"train": [a, {**a, "start": 5}], "val": [a]})
+    assert mixture.splits["val"][0].label == "chat"
     mixture = parse({"train": [{"task": "q.py:quiz"}, {"task": "q.py:sums"}], "val": [{"task": "q.py:sums"}]})
     assert [[entry.label for entry in mixture.splits[split]] for split in ("train", "val")] == [
         ["quiz", "sums"],

@@ -16,7 +16,7 @@ from prep.encode import Encoder
 from prep.render import Rendered, render
 from prep.shard import open_shards
 from prep.tasks import chat
-from prep.tasks.layouts import Layout, with_weights
+from prep.tasks.layouts import Layout
 from prep.tasks.recognise import FIRST_ROWS, recognise
 from prep.verify import problems
 from tests.conftest import build_mixture, toy_tokenizer, write_lines
@@ -175,7 +175,7 @@ def test_train_on_says_which_turns_train() -> None:
         assert shown(rows, Layout(train_on="last")) == [not_b, not_b]
         assert shown(rows, Layout(train_on="none")) == ["<u>a</u><a>b</a><u>c</u><a>d</a>"] * 2
     assert shown(lines({"messages": [*messages("a"), {"role": "assistant", "content": "b", "train": "no"}]})) == [
-        "train is not true or false"
+        "train or weight is not true or false"
     ]
 
 
@@ -186,26 +186,47 @@ def test_openais_weights_are_flags() -> None:
         assert found == ["<u>a</u><a>[[b</a>]]<u>c</u><a>d</a>"]
 
 
+def weights(*values: object) -> list[dict[str, object]]:
+    """A conversation of four messages; the two of the assistant have these weights, none where it is None"""
+    said = [("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d")]
+    talk: list[dict[str, object]] = [{"role": role, "content": text} for role, text in said]
+    for message, value in zip(talk[1::2], values, strict=True):
+        message |= {} if value is None else {"weight": value}
+    return talk
+
+
 @pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
-@pytest.mark.parametrize("late", [False, True])
-def test_a_weight_of_0_does_not_train_without_being_named(tmp_path: Path, suffix: str, late: bool) -> None:
-    talk = [{**message, "weight": 1 - i // 3} for i, message in enumerate(messages("a", "b", "c", "d"))]
-    plain = {"messages": messages("e", "f", "g", "h")}
-    rows = [*[plain] * (FIRST_ROWS + 1) * late, {"messages": talk}]
-    path = tmp_path / f"a.{suffix}"
-    if suffix == "jsonl":
-        write_lines(path, rows)
-    else:
-        pq.write_table(pa.Table.from_pylist(rows[::-1]), path)
-    _, manifest, _ = build_mixture(tmp_path, {"train": [{"task": "chat", "path": path.name}]}, TOY, max_seq_len=64)
+@pytest.mark.parametrize(("off", "on"), [(0, 1), (0.0, 1.0), (False, True), (0, None)])
+def test_a_weight_of_0_does_not_train_wherever_it_first_stands(tmp_path: Path, suffix: str, off: Any, on: Any) -> None:
+    plain = {"split": "train", "weight": 0.3, "messages": messages("e", "f", "g", "h")}
+    files = [[plain] * (FIRST_ROWS + 1), [plain, {"split": "train", "messages": weights(off, on)}]]
+    (tmp_path / "data").mkdir()
+    for number, rows in enumerate(files):
+        path = tmp_path / "data" / f"{number}.{suffix}"
+        if suffix == "jsonl":
+            write_lines(path, rows)
+        else:
+            pq.write_table(pa.Table.from_pylist([{"messages": row["messages"]} for row in rows[::-1]]), path)
+    root, manifest, _ = build_mixture(tmp_path, {"train": [{"task": "chat", "path": "data"}]}, TOY, max_seq_len=64)
     (source,) = manifest["splits"]["train"]["sources"]
-    assert source["columns"] == {"weight": "train"}
-    assert source["trainable_tokens"] == 4 * (len(rows) - 1) + 2
+    assert (source["rows"], source["train_flags"]) == (FIRST_ROWS + 3, True)
+    assert source["trainable_tokens"] == 4 * (FIRST_ROWS + 2) + 2
+    assert list(problems(root)) == []
 
 
-def test_weight_is_left_alone_where_train_says_it_or_the_entry_names_it() -> None:
-    for layout, fields in ((Layout(), {"train", "weight"}), (Layout(columns=(("weight", "content"),)), {"weight"})):
-        assert with_weights(layout, fields.__contains__) == layout
+def test_train_goes_before_weight_message_by_message() -> None:
+    talk = weights(0, 0)
+    talk[1]["train"], talk[3]["train"] = True, None
+    for rows in (lines({"messages": talk}), pa.Table.from_pylist([{"messages": talk}])):
+        assert shown(rows) == ["<u>a</u><a>[[b</a>]]<u>c</u><a>d</a>"]
+
+
+def test_a_weight_that_is_no_flag_is_a_rejected_row_unless_it_is_left_aside() -> None:
+    for value in (0.5, 2, -1, "0"):
+        row = {"messages": weights(value, None)}
+        for rows in (lines(row), pa.Table.from_pylist([row])):
+            assert shown(rows) == ["train or weight is not true or false"], value
+            assert shown(rows, Layout(columns=(("weight", "unused"),))) == ["<u>a</u><a>[[b</a>]]<u>c</u><a>[[d</a>]]"]
 
 
 def test_a_turn_whose_call_has_weight_0_and_its_answer_1_is_rejected() -> None:

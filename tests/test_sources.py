@@ -13,11 +13,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from prep import sources
+from prep.build import make_job
 from prep.hub import hub_files
 from prep.mixture import parse_mixture
-from prep.resolve import resolve
+from prep.options import Options
 from prep.sources import local_files, open_files, read_rows
-from tests.conftest import SHARED, midprep_command, needs_shared, write_lines
+from tests.conftest import SHARED, midprep_command, needs_shared, toy_tokenizer, write_lines
 
 
 @pytest.fixture(autouse=True)
@@ -116,7 +117,7 @@ def test_identity_conversations_for_a_mixture_without_the_task_are_refused(tmp_p
     with pytest.raises(
         ValueError, match=r"--identity .*me\.jsonl: the mixture 'test' has no identity task: leave it out"
     ):
-        resolve(mixture, None, tmp_path / "me.jsonl")
+        make_job(mixture, toy_tokenizer(), Options(cache_dir=tmp_path), None, tmp_path / "me.jsonl")
 
 
 def test_files_that_are_not_what_they_should_be_are_errors_in_one_line(tmp_path: Path) -> None:

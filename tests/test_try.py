@@ -90,7 +90,7 @@ def test_fields_of_messages_that_are_not_read_are_named(tmp_path: Path, capsys: 
     talk = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "weight": 0, "thoughts": "c"}]
     path = write_lines(tmp_path / "a.jsonl", [{"messages": talk, "tools": [{"type": "function"}]}])
     first = tried(capsys, path, "--plain").splitlines()[0]
-    assert first.endswith("reads messages, weight read as train, leaves aside tools, thoughts of messages")
+    assert first.endswith("reads messages, leaves aside tools, thoughts of messages")
 
 
 def test_what_cannot_be_tried_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -84,7 +84,7 @@ def read_meta(root: Path, step: int) -> Meta:
     path = root / f"meta_{step:06d}.json"
     try:
         meta: Meta = json.loads(path.read_text(encoding="utf-8"))
-        meta["model_config"].items()
+        int(meta["model_config"]["n_layer"])
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise ValueError(f"{path} is no meta with a model_config ({error}): remove it, or give another --out") from None
     return meta
@@ -165,8 +165,7 @@ def load_optimizers(root: Path, step: int, optimizers: tuple[Optimizer, ...]) ->
         raise ValueError(f"{path} does not hold [AdamW, Muon], as 2025-12 writes them: its state can't be used")
     for optimizer, theirs in zip(optimizers, saved, strict=True):
         kind, params = type(optimizer).__name__, [p for group in optimizer.param_groups for p in group["params"]]
-        num_theirs = sum(len(group["params"]) for group in theirs["param_groups"])
-        if num_theirs != len(params):
+        if (num_theirs := len(dict(theirs).get("state", ()))) != len(params):
             raise ValueError(f"{path}: {kind} has state for {num_theirs} weights, the model has {len(params)}")
         for number, state in theirs["state"].items():  # torch numbers weights in the order of the groups
             for name, value in state.items():

@@ -77,8 +77,10 @@ def start_ranks(device_name: str) -> Iterator[Ranks]:
         device, rank, world_size = torch.device("cpu"), 0, int(os.environ.get("WORLD_SIZE", "1"))
         if device_name != "cpu" and torch.cuda.is_available():
             device, num_gpus = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))), torch.cuda.device_count()
-            if device.index >= num_gpus:
-                raise ValueError(f"rank {device.index} of this machine has no GPU: give --nproc-per-node {num_gpus}")
+            if (num_ranks := int(os.environ.get("LOCAL_WORLD_SIZE", "1"))) > num_gpus:  # every rank finds it
+                raise ValueError(
+                    f"{num_ranks} ranks and {num_gpus} GPUs on a machine: give --nproc-per-node {num_gpus}"
+                )
             torch.cuda.set_device(device)
             torch.set_float32_matmul_precision("high")  # TF32, as nanochat
         elif device_name == "cuda":
@@ -92,9 +94,11 @@ def start_ranks(device_name: str) -> Iterator[Ranks]:
         yield Ranks(rank, world_size, device)
         if world_size > 1:
             leave(0)
+    except KeyboardInterrupt:  # before the loop, which ends with a checkpoint
+        leave(130)
     except Exception as error:
         if shows_first(store):
-            lost = world_size > 1 and re.search("closed by peer|reset by peer|NCCL", str(error))
+            lost = world_size > 1 and re.search("closed by peer|reset by peer|remote process exited", str(error))
             if lost or isinstance(error, (ValueError, OSError)):
                 print(f"error: {f'another rank is gone ({lost[0]})' if lost else error}", file=sys.stderr, flush=True)
             else:

@@ -54,9 +54,8 @@ def make_batch(split: Split, row_ids: Array, mode: str, isolated: bool, pin: boo
     by_target = np.repeat(sources, lengths).reshape(-1, width)[:, 1:].reshape(-1)
     if not (len(positions) == len(by_target) == positions[-1] + 1):
         by_target = by_target[positions]
-    inputs = np.ascontiguousarray(inputs)  # one layout for compiled code, fillers or not
-    tensors = [torch.from_numpy(array) for array in (inputs, positions, labels, by_target, *extra)]
-    return Batch(*[tensor.pin_memory() if pin else tensor for tensor in tensors])
+    in_one = np.ascontiguousarray(inputs), positions, labels, by_target, *extra  # one layout, fillers or not
+    return Batch(*[tensor.pin_memory() if pin else tensor for tensor in map(torch.from_numpy, in_one)])
 
 
 def prefetch(split: Split, rows: Iterator[Array], mode: str, isolated: bool, device: torch.device) -> Iterator[Batch]:

@@ -19,14 +19,14 @@ from prep.shard.metrics import Record, first_and_last, from_to, keep_steps
 # dense bfloat16 FLOP/s of a device, by a part of its name; the first that occurs counts
 PEAK_FLOPS = {
     "GB200": 2.5e15, "B200": 2.25e15, "B100": 1.8e15, "H200": 989e12, "H100 PCIe": 756e12, "H100 NVL": 835e12,
-    "H100": 989e12, "H20": 148e12, "A100": 312e12, "A800": 312e12, "L40S": 362e12, "L4": 121e12, "A10": 125e12,
-    "RTX 5090": 209.5e12, "RTX 4090": 165.2e12, "RTX 3090": 71e12, "MI355": 2.5e15, "MI325": 1.3e15, "MI300X": 1.3e15,
+    "H100": 989e12, "H20": 148e12, "A100": 312e12, "A800": 312e12, "L40S": 362e12, "L40": 181e12, "L4": 121e12, "A10": 125e12,
+    "RTX 5090": 209.5e12, "RTX 4090": 165.2e12, "RTX 3090": 71e12, "MI355X": 2.5e15, "MI325X": 1.3e15, "MI300X": 1.3e15,
 }  # fmt: skip
 
 
 def peak_flops(name: str) -> float:
     """Of a device by its name; 0 where it is not known: then mfu is 0 as well."""
-    return next((flops for part, flops in PEAK_FLOPS.items() if part in name), 0.0)
+    return next((flops for part, flops in PEAK_FLOPS.items() if f" {part} " in f" {name.replace('-', ' ')} "), 0.0)
 
 
 class Metrics:

@@ -134,11 +134,10 @@ def say_how_it_ended(run: Run, metrics: Metrics) -> None:
         words = ["torchrun", sys.argv[0], "--shards", config.shards, "--mode", "sft", "--base", str(run.root)]
         print("\nnext:", shlex.join(words + (["--out", config.out] if config.out else [])))
     else:
-        home = run.root.resolve().parents[1]
-        if not (home / "tokenizer" / "tokenizer.pkl").is_file():
-            words = ["midprep", "tokenizer", "export", str(home / "tokenizer"), "--tokenizer", config.shards]
-            print("\nnext, as nanochat needs it:", shlex.join(words))
-        print(f"\nnext, in nanochat: NANOCHAT_BASE_DIR={shlex.quote(str(home))} python -m scripts.chat_cli -i sft")
+        home = shlex.quote(str(run.root.resolve().parents[1]))
+        if not (run.root.resolve().parents[1] / "tokenizer" / "tokenizer.pkl").is_file():
+            print(f"\nnext: midprep tokenizer export {home}/tokenizer --tokenizer {shlex.quote(config.shards)}")
+        print(f"\nnext, in nanochat: NANOCHAT_BASE_DIR={home} python -m scripts.chat_cli -i sft")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

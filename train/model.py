@@ -56,7 +56,7 @@ class ModelConfig:
         """How far back this layer sees, itself not counted: position i sees j with 0 <= i - j <= window."""
         pattern = self.window_pattern or "L"
         if pattern[layer % len(pattern)] == "L" or layer == self.n_layer - 1:
-            return self.sequence_len
+            return self.sequence_len if self.is_2026 else 1 << 30  # 2025-12 has no windows
         return -(-(self.sequence_len // 4) // 128) * 128
 
     def has_value_embed(self, layer: int) -> bool:
@@ -209,8 +209,7 @@ class GPT(nn.Module):
         return angles.cos().to(dtype), angles.sin().to(dtype)
 
     def hidden(self, idx: Tensor, docs: Tensor | None = None, cache: Cache | None = None, rotary: Any = None) -> Tensor:
-        """idx (B, T) -> (B, T, d), what lm_head reads. With `docs` (B, T), the number of the document of each position,
-        documents do not see each other and their positions start at 0."""
+        """idx (B, T) -> (B, T, d) for lm_head. Documents, if `docs` (B, T) numbers them, are apart, each from position 0."""
         config, num_before = self.config, cache[0][0].size(2) if cache else 0
         T = idx.size(1)
         x = norm(self.transformer.wte(idx))

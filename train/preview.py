@@ -46,8 +46,8 @@ def preview(run: Run, ranks: Ranks) -> str:
 def first_rows(run: Run) -> list[str]:
     """The first micro-batch as text, the first tokens of each row, what trains in brackets"""
     pieces, marks, out = run.shards.vocabulary(), {1: b"[[", -1: b"]]", 0: b""}, []
-    rows = run.plan.rows_of_step(0)[: run.device_batch]
-    batch = make_batch(run.split, rows, run.config.mode, run.config.isolated)
+    rows = [row for row in run.plan.rows_of_step(0)[: run.device_batch].tolist() if row != FILLER]
+    batch = make_batch(run.split, np.array(rows), run.config.mode, run.config.isolated)
     trains = np.zeros(batch.inputs.shape, dtype=np.int64)
     np.put(trains, batch.positions[batch.labels >= 0], 1)
     for row, ids, targets in zip(rows, batch.inputs, trains, strict=True):

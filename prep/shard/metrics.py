@@ -25,7 +25,7 @@ def keep_steps(path: Path, num_steps: int) -> list[Record]:
     if not path.is_file():
         return records
     for number, text in enumerate(path.read_bytes().splitlines(keepends=True), 1):
-        if not text.endswith(b"\n"):
+        if not text.endswith(b"\n") or not num_steps:
             break
         try:
             record = json.loads(text)

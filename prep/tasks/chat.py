@@ -24,7 +24,7 @@ EXAMPLE = {
     ]
 }
 
-VERSION = 2
+VERSION = 1
 PLAIN = Layout()
 
 

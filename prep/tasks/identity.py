@@ -13,7 +13,7 @@ EXAMPLE = [
     {"role": "assistant", "content": "Hello! I am a small language model trained with midprep."},
 ]
 
-VERSION = 2
+VERSION = 1
 FILE = "identity_conversations.jsonl"  # its name in nanochat's cache and beside a data root
 
 

@@ -11,8 +11,7 @@ Columns of strings, and lists of structs of them, stay columns; lines of JSON, a
 """
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -37,7 +36,8 @@ OPTIONAL = {
     "alpaca": ("input", "system"),
     "completion": ("system",),
 }
-MESSAGE_FIELDS = {"role", "content", "from", "value", "train", "tool_calls", "tool_call_id"}
+MESSAGE_FIELDS = {"role", "content", "from", "value", *messages.FLAGS, "tool_calls", "tool_call_id"}
+UNUSED = "unused"  # our name for a field that is to be left aside
 SHAREGPT_ROLES = {"human": "user", "gpt": "assistant"}
 
 Row = dict[str, Any]
@@ -61,6 +61,11 @@ class Layout:
     def ours(self, theirs: str) -> str:
         """Our name of a field of the data"""
         return dict(self.columns).get(theirs, theirs)
+
+    @property
+    def flags(self) -> list[str]:
+        """The data's names of the fields of a message that say whether it trains"""
+        return [theirs for name in messages.FLAGS if self.ours(theirs := self.theirs(name)) == name]
 
     def describe(self) -> dict[str, Any]:
         """What the manifest says of it"""
@@ -101,7 +106,7 @@ def _of_columns(rows: pa.Table, layout: Layout) -> Conversations | None:
     if layout.name in ("messages", "sharegpt"):
         names = ("from", "value") if layout.name == "sharegpt" else ("role", "content")
         fields = (layout.theirs(names[0]), layout.theirs(names[1]))
-        batch = messages.of_arrow(rows[needed[0]], fields, layout.role_map, layout.theirs("train"))
+        batch = messages.of_arrow(rows[needed[0]], fields, layout.role_map, layout.flags)
     else:
         if not all(_is_text(rows[name].type) for name in needed):
             return None
@@ -141,14 +146,6 @@ def rows_of(rows: pa.Table) -> list[Any]:
     except UnicodeDecodeError:  # columns of strings may hold any bytes: find the rows that do
         halves = [rows.slice(0, len(rows) // 2), rows.slice(len(rows) // 2)]
         return ["not valid Unicode"] if len(rows) == 1 else [row for half in halves for row in rows_of(half)]
-
-
-def with_weights(layout: Layout, is_there: Callable[[str], bool]) -> Layout:
-    """OpenAI's `weight` of a message, 0 or 1, is read as `train`, unless messages have that or the entry names either"""
-    named = {name for pair in layout.columns for name in pair}
-    if {"train", "weight"} & named or is_there("train") or not is_there("weight"):
-        return layout
-    return replace(layout, columns=tuple(sorted((*layout.columns, ("weight", "train")))))
 
 
 def show_row(row: pa.Table, longest: int) -> str:

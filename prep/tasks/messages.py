@@ -9,7 +9,7 @@ caller takes flags, `"train": false` on a message of the assistant's keeps it as
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,17 +23,19 @@ UNKNOWN = 255  # a role or kind that is none of ours, until the conversation is 
 
 
 OURS = {role: role for role in ROLES}
+FLAGS = ("train", "weight")
 
 
 def of_arrow(
     column: pa.ChunkedArray,
     fields: tuple[str, str] = ("role", "content"),
     roles: Mapping[str, str] = OURS,
-    train: str | None = None,
+    flags: Sequence[str] = (),
 ) -> Conversations:
     """
     (C,) list<struct<role: string, content: string or list<struct<type, text>>>> -> C conversations. `fields` are their
-    names for role and content, `roles` has ours for each of theirs, `train` is the field with a flag a message.
+    names for role and content, `roles` has ours for each of theirs; the first of `flags` that a message has says whether it
+    trains.
     """
     rows = column.combine_chunks()
     if not (pa.types.is_list(rows.type) or pa.types.is_large_list(rows.type)) or not pa.types.is_struct(
@@ -46,6 +48,7 @@ def of_arrow(
     messages = rows.flatten()
     role, content = (_decoded(pc.struct_field(messages, field)) for field in fields)
     parts, kinds, texts = _parts_of_arrow(content)
+    trained, no_flag = _flags([pc.struct_field(messages, name) for name in flags if name in names], len(messages))
     batch = Conversations(
         texts=pc.fill_null(texts, "") if texts.null_count else texts,
         kinds=kinds,
@@ -53,8 +56,9 @@ def of_arrow(
         roles=_role_codes(role, roles),
         messages=offsets(pc.fill_null(pc.list_value_length(rows), 0).to_numpy(zero_copy_only=False)),
         reasons=np.zeros(len(rows), dtype=np.uint8),
-        trained=_flags(pc.struct_field(messages, train)) if train in names else None,
+        trained=None if trained.all() else trained,
     )
+    batch = reject(batch, _rows_with(batch, no_flag), "train or weight is not true or false")
     batch = reject(batch, rows.is_null().to_numpy(zero_copy_only=False), "missing field")
     batch = reject(batch, _rows_with(batch, role.is_null().to_numpy(zero_copy_only=False)), "missing field")
     batch = reject(batch, _rows_with(batch, batch.roles == UNKNOWN), "unknown role")
@@ -80,16 +84,19 @@ def _role_codes(names: pa.Array, roles: Mapping[str, str]) -> Array:
     return found
 
 
-def _flags(column: pa.Array) -> Array:
-    """(M,) flags, true where there is none; 1 and 0 are as good"""
-    kind = column.type
-    is_number = pa.types.is_integer(kind) or pa.types.is_floating(kind)
-    if pa.types.is_null(kind) or (is_number and pc.all(pc.is_in(column, pa.array([0, 1, None]).cast(kind))).as_py()):
-        column = column.cast(pa.bool_())
-    if not pa.types.is_boolean(column.type):
-        raise ValueError(f"train is {kind}, wanted true or false")
-    flags: Array = pc.fill_null(column, True).to_numpy(zero_copy_only=False)
-    return flags
+def _flags(columns: list[pa.Array], num_messages: int) -> tuple[Array, Array]:
+    """Flags of messages (M,), of which the first that is there counts -> (M,) bool, true without one; (M,) what is no flag"""
+    trained, found, wrong = (np.full(num_messages, value) for value in (True, False, False))
+    for column in columns:
+        kind, there = column.type, column.is_valid().to_numpy(zero_copy_only=False) & ~found
+        found |= there
+        if pa.types.is_boolean(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind):
+            values = pc.fill_null(column.cast(pa.float64()), 1.0).to_numpy(zero_copy_only=False)
+            trained[there] = values[there] != 0
+            wrong |= there & (values != 0) & (values != 1)
+        else:
+            wrong |= there
+    return trained, wrong
 
 
 def _parts_of_arrow(content: pa.Array) -> tuple[Array, Array, pa.LargeStringArray]:
@@ -141,10 +148,15 @@ def of_objects(objects: list[Any], flags: bool = False) -> Conversations:
 
 
 def _trained(messages: list[Any]) -> list[bool]:
-    flags = [True if message.get("train") is None else message["train"] for message in messages]
+    flags = [True if (flag := flag_of(message)) is None else flag for message in messages]
     if not all(isinstance(flag, int | float) and flag in (0, 1) for flag in flags):
-        raise ValueError("train is not true or false")
+        raise ValueError("train or weight is not true or false")
     return [bool(flag) for flag in flags]
+
+
+def flag_of(message: dict[str, Any]) -> Any:
+    """What a message says of whether it trains: its `train`, else OpenAI's `weight`; None where it has neither"""
+    return next((message[name] for name in FLAGS if message.get(name) is not None), None)
 
 
 def parse(line: bytes) -> Any:

@@ -15,6 +15,8 @@ interpreter (`code` alone, or arguments that are no JSON object) is the call as 
 import json
 from typing import Any
 
+from prep.tasks.messages import flag_of
+
 TOOLS = ("parts", "text")
 INTERPRETERS = ("python", "code_interpreter", "ipython")
 
@@ -34,9 +36,9 @@ def as_parts(messages: list[Any]) -> list[Message]:
             _answer(out[-1]["content"], open_calls, message)
         elif role == "assistant":
             if not goes_on:
-                out.append({"role": "assistant", "content": [], "train": message.get("train")})
+                out.append({"role": "assistant", "content": [], "train": flag_of(message)})
                 open_calls = {}
-            elif (message.get("train") == 0) != (out[-1]["train"] == 0):  # false, or 0; not none
+            elif (flag_of(message) == 0) != (out[-1]["train"] == 0):  # false, or 0; not none
                 raise ValueError("trained in part of a turn")
             goes_on = _say(out[-1]["content"], open_calls, message)
         else:
@@ -83,7 +85,7 @@ def as_text(messages: list[Any]) -> list[Message]:
             lines = [_text(message)] if message.get("content") else []
             for name, arguments in map(_function, calls):
                 lines.append(json.dumps({"name": name, "arguments": arguments}, ensure_ascii=False))
-            out.append({"role": "assistant", "content": "\n".join(lines), "train": message.get("train")})
+            out.append({"role": "assistant", "content": "\n".join(lines), "train": flag_of(message)})
         else:
             out.append(message)
         answers = role == "tool"

@@ -10,7 +10,7 @@ import pytest
 import torch
 from conftest import ROOT
 from hypothesis import given
-from hypothesis.strategies import floats, integers, lists, sampled_from
+from hypothesis.strategies import integers, lists, sampled_from
 from shards_factory import Doc, write_build
 
 from prep.shard import Array, open_shards
@@ -21,18 +21,19 @@ from train.loader import make_batch, prefetch
 counts = lists(integers(0, 9), min_size=1, max_size=40).filter(any)
 
 
-@given(counts=counts, rows=integers(1, 12), epochs=floats(0.1, 3.5), seed=integers(0, 9))
+@given(counts=counts, rows=integers(1, 12), hundredths=integers(10, 350), seed=integers(0, 9))
 def test_every_epoch_trains_every_row_that_has_targets_once(
-    counts: list[int], rows: int, epochs: float, seed: int
+    counts: list[int], rows: int, hundredths: int, seed: int
 ) -> None:
-    plan = make_plan(np.array(counts), rows, None, epochs, seed)
+    plan = make_plan(np.array(counts), rows, None, hundredths / 100, seed)
     with_targets = np.flatnonzero(counts)
-    assert plan.num_steps == math.ceil(epochs * len(with_targets) / rows)
+    num_rows = -(-hundredths * len(with_targets) // 100)
+    assert plan.num_steps == -(-num_rows // rows)
     order = np.concatenate([plan.rows_of_step(step) for step in range(plan.num_steps)])
     filled = order[order != FILLER]
-    assert len(filled) == math.ceil(epochs * len(with_targets))
+    assert len(filled) == num_rows
     assert (order[len(filled) :] == FILLER).all()  # only the last step is filled up
-    for epoch in range(math.ceil(epochs)):
+    for epoch in range(math.ceil(hundredths / 100)):
         here = filled[epoch * len(with_targets) : (epoch + 1) * len(with_targets)]
         whole = np.random.default_rng([seed, epoch]).permutation(len(with_targets)) if epoch else slice(None)
         assert (here == with_targets[whole][: len(here)]).all()
