@@ -73,6 +73,11 @@ def test_the_largest_depth_and_its_largest_step_are_taken(tmp_path: Path, monkey
     assert find_checkpoint("d12", 5, BASES["sft"]) == (base / "d12", 5)
     assert find_checkpoint(str(base / "other"), None, BASES["mid"]) == (base / "other", 99)
     assert find_checkpoint(str(tmp_path), None, BASES["mid"]) == (base / "d12", 20)
+    (base / "d12" / "model_000020.pt").unlink()
+    assert find_checkpoint("d12", None, BASES["mid"]) == (base / "d12", 5)  # a meta without its model does not count
+    write(tmp_path / "mid_checkpoints" / "d12", state, config, 3)
+    assert find_checkpoint("d12", None, BASES["sft"]) == (tmp_path / "mid_checkpoints" / "d12", 3)
+    write(base / "d12", state, config, 20)
     with pytest.raises(FileNotFoundError, match=r"d12 has no step 7, it has: 5, 20$"):
         find_checkpoint("d12", 7, BASES["mid"])
     with pytest.raises(FileNotFoundError, match=r"d77 is no directory"):
@@ -208,11 +213,13 @@ def test_optimizer_state_comes_back_to_the_bit(tmp_path: Path, pattern: str | No
     model = random_model(window_pattern=pattern)
     optimizers = trained(model, 2)
     save_checkpoint(tmp_path, 2, model, optimizers, {})
-    fresh = build_optimizers(model, Config(embedding_lr=0.1, unembedding_lr=0.002, matrix_lr=0.01))
+    rates = Config(embedding_lr=0.1, unembedding_lr=0.002, matrix_lr=0.01)
+    fresh = build_optimizers(model, rates)
     load_optimizers(tmp_path, 2, fresh)
+    wanted = [group["lr"] for optimizer in build_optimizers(model, rates) for group in optimizer.param_groups]
+    assert [group["lr"] for optimizer in fresh for group in optimizer.param_groups] == wanted  # not the file's
     for ours, theirs in zip(fresh, optimizers, strict=True):
-        for group, other in zip(ours.param_groups, theirs.param_groups, strict=True):
-            assert group["lr"] <= other["lr"]  # rates are the flags', not the file's
+        for group in ours.param_groups:
             for p in group["params"]:
                 assert ours.state[p].keys() == theirs.state[p].keys()
                 assert all(torch.equal(ours.state[p][key], theirs.state[p][key]) for key in ours.state[p])
@@ -231,6 +238,10 @@ def test_optimizer_state_comes_back_to_the_bit(tmp_path: Path, pattern: str | No
         (
             lambda root: save_checkpoint(root, 2, deep := random_model(n_layer=4), trained(deep, 1), {}),
             "Muon has state for 24 weights, the model has 18",
+        ),
+        (
+            lambda root: torch.save([{"state": {}, "param_groups": []}] * 2, root / "optim_000002_rank0.pt"),
+            "AdamW has state for 0 weights",
         ),
     ],
 )

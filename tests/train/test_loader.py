@@ -126,6 +126,11 @@ def test_a_batch_names_position_label_and_source_of_each_target(split: object) -
     assert batch.sources[used].tolist() == [2, 2, 1]
 
 
+def test_a_targets_source_is_that_of_the_document_it_is_in(split: object) -> None:
+    batch = make_batch(split, np.array([0]), "mid", isolated=False)
+    assert batch.sources[batch.labels >= 0].tolist() == [2, 2, 2, 1, 1, 1]  # bos of the second is its own
+
+
 def test_a_batch_without_targets_has_a_chunk_of_none(split: object) -> None:
     batch = make_batch(split, np.array([1]), "sft", isolated=False)
     assert len(batch.labels) > 0

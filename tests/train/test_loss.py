@@ -53,6 +53,37 @@ def test_losses_and_gradients_are_the_plain_ones(dtype: torch.dtype, tolerance: 
         assert ((grad - wanted).norm() / wanted.norm()).item() < tolerance
 
 
+def test_bfloat16_gradients_of_all_chunks_are_summed_up_in_float32() -> None:
+    x, weight, labels = example(torch.bfloat16, spread=1.0)
+    master = weight.detach().float().requires_grad_()
+    total, _ = Loss.apply(x, master, labels)
+    total.backward()
+    exact = weight.detach().double().requires_grad_()
+    plain_losses(x.detach().double(), exact, labels).sum().backward()
+    assert master.grad is not None
+    assert exact.grad is not None
+    assert master.grad.dtype == torch.float32
+    assert ((master.grad - exact.grad).norm() / exact.grad.norm()).item() < 1e-2
+
+
+def test_a_padded_vocabulary_has_the_loss_of_the_real_one() -> None:
+    model = random_model(window_pattern="L", vocab_size=70)
+    idx, labels = torch.randint(70, (2, 16)), torch.randint(70, (32,))
+    total, _ = BatchLoss(model, compiled=False)(idx, torch.arange(32), labels, None)
+    wanted = F.cross_entropy(model(idx).flatten(0, 1), labels, reduction="sum")
+    torch.testing.assert_close(total, wanted, atol=1e-3, rtol=1e-5)
+
+
+def test_an_evaluation_multiplies_once_a_chunk_and_keeps_no_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, weight, labels = example(torch.float32)
+    products, mm = list[int](), torch.mm
+    monkeypatch.setattr(torch, "mm", lambda *args, **kwargs: products.append(1) or mm(*args, **kwargs))
+    with torch.no_grad():
+        _, losses = Loss.apply(x.detach(), weight, labels)
+    assert len(products) == -(-len(labels) // 224)
+    assert not losses.requires_grad
+
+
 def test_gradients_pass_gradcheck() -> None:
     x, weight, labels = example(torch.float64, num=6)
     assert torch.autograd.gradcheck(lambda x, w: Loss.apply(x, w, labels)[0], (x, weight))

@@ -70,6 +70,13 @@ def test_windows_of_a_pattern() -> None:
     assert ModelConfig(1000, 60, 2, 4, 4, 64, "S").window(1) == 1000  # the last layer sees all
 
 
+def test_2025_12_sees_all_however_long_the_rows_are() -> None:
+    short, idx = random_model(sequence_len=16), torch.randint(60, (1, 40))
+    long = random_model(sequence_len=64)
+    long.load_state_dict(short.state_dict())
+    torch.testing.assert_close(short(idx), long(idx))
+
+
 def test_a_window_sees_itself_and_that_many_before() -> None:
     seen = visible(4, 4, 2, None, torch.device("cpu"))
     assert seen is not None

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,7 +18,10 @@ from conftest import TINY, command, environment, losses, records, run, run_here
 from shards_factory import random_rows, write_build
 
 from prep.shard.files import Lock
-from train.config import parse_args
+from train.config import Config, parse_args
+from train.distributed import Ranks, start_ranks
+from train.metrics import Metrics, peak_flops
+from train.setup import set_up
 
 
 def test_a_run_says_its_plan_and_writes_a_line_and_an_object_a_step(
@@ -466,3 +469,97 @@ def test_tokens_of_the_summary_are_those_of_rows_that_there_are(
 ) -> None:
     run_here("--shards", build, "--out", tmp_path, *TINY)  # 43 rows, 8 a step: the last step has 3
     assert f"{'tokens':<12}{43 * 16:,}" in capsys.readouterr().out
+
+
+def test_a_run_is_replaced_though_its_metrics_are_broken(build: Path, tmp_path: Path) -> None:
+    flags = ["--shards", build, "--out", tmp_path, *TINY, "--num-iterations", 2]
+    run_here(*flags)
+    path = tmp_path / "mid_checkpoints/d1/metrics.jsonl"
+    path.write_bytes(b"x" + path.read_bytes())
+    (path.parent / ".model.pt.tmp").touch()
+    run_here(*flags, "--resume", "never")
+    assert [record["step"] for record in records(tmp_path)] == [0, 1]
+    assert not (path.parent / ".model.pt.tmp").exists()
+
+
+@pytest.mark.parametrize(
+    "flags",
+    ["--attention isolated", "--seed 7", "--mode sft", "--depth 2", "--num-iterations 3", "--total-batch-size 64"],
+)
+def test_another_run_does_not_go_on_with_the_checkpoints_of_one(build: Path, tmp_path: Path, flags: str) -> None:
+    ranks = Ranks(0, 1, torch.device("cpu"))
+    base = "--total-batch-size 128 --depth 1 --num-iterations 2"
+
+    def identity(words: str) -> dict[str, Any]:
+        config = parse_args(["--shards", str(build), "--out", str(tmp_path), "--device", "cpu", *words.split()])
+        return set_up(config, ranks).identity
+
+    ours, theirs = identity(base), identity(f"{base} {flags}")
+    assert ours == identity(base)
+    assert ours != theirs
+    assert {"shards", "depth", "rows_per_step", "num_steps", "base"} <= set(ours)
+
+
+def test_a_dry_run_shows_no_filler_rows(build: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run_here("--shards", build, *TINY, "--num-epochs", 0.1, "--dry-run")
+    said = capsys.readouterr().out
+    assert "steps      1 of 128 tokens: 8 rows, the last 5" in said
+    assert "row 4," in said
+    assert "row -1" not in said
+
+
+def test_the_state_of_the_bases_optimizer_is_taken_where_it_is_asked_for(build: Path, tmp_path: Path) -> None:
+    run_here("--shards", build, "--out", tmp_path, *TINY, "--num-iterations", 2)
+    sft = ["--shards", build, *TINY, "--num-iterations", 2, "--mode", "sft", "--base", tmp_path, "--init-lr-frac", 1]
+    for name, more in (("with", ["--base-optimizer"]), ("without", [])):
+        run_here(*sft, "--out", tmp_path / name, *more)
+    found, plain = (losses(tmp_path / name, "chatsft_checkpoints") for name in ("with", "without"))
+    assert found[0] == plain[0]
+    assert found[1] != plain[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        ("NVIDIA H100 80GB HBM3", 989e12), ("NVIDIA H100 PCIe", 756e12), ("NVIDIA A100-SXM4-80GB", 312e12),
+        ("NVIDIA L40", 181e12), ("NVIDIA L4", 121e12), ("NVIDIA RTX A1000", 0.0), ("AMD Instinct MI300X", 1.3e15), ("cpu", 0.0),
+    ],
+)  # fmt: skip
+def test_a_device_is_known_by_its_whole_name(name: str, wanted: float) -> None:
+    assert peak_flops(name) == wanted
+
+
+def test_a_progress_line_fits_the_terminal_and_a_resumed_run_counts_its_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = {"step": 0, "num_steps": 2, "loss": 1.0, "lrm": 1.0, "dt": 30.0, "tokens_per_second": 1e6, "mfu": 0.0}
+    Metrics(tmp_path / "metrics.jsonl", True).write(record)
+    again = Metrics(tmp_path / "metrics.jsonl", True)
+    again.keep(1)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setattr("shutil.get_terminal_size", lambda: SimpleNamespace(columns=60))
+    capsys.readouterr()
+    again.write(record | {"step": 1})
+    assert again.total_seconds == 60.0
+    assert 40 < len(capsys.readouterr().out.rstrip("\n")) <= 60
+
+
+def test_flags_of_nanochat_and_zero_mean_what_they_say() -> None:
+    assert parse_args(["--shards", "s", "--num-iterations", "-1"]).num_iterations is None
+    assert Config(mode="sft", init_lr_frac=0.0).lr_frac == 0.0
+    assert (Config().save_every, Config().eval_every, Config().warmdown_ratio, Config().seed) == (500, 150, 0.2, 42)
+
+
+@pytest.mark.parametrize(("local_ranks", "shown"), [("0", 1), ("1", 0)])
+def test_more_ranks_than_gpus_are_told_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], local_ranks: str, shown: int
+) -> None:
+    monkeypatch.setenv("LOCAL_RANK", local_ranks)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    with pytest.raises(SystemExit), start_ranks("cuda"):
+        pass
+    wanted = "error: 2 ranks and 1 GPUs on a machine: give --nproc-per-node 1\n"
+    assert capsys.readouterr().err == wanted * shown
