@@ -3,9 +3,7 @@ How rows become batches: arrays of `prep.shard.batches` to tensors, made in a th
 
     inputs (B, T), targets (B, T), -1 where not trained  ->  positions, labels, sources (K,) of those that train
 
-Which rows a step trains is `prep.shard.steps`.
-
-Legend: B rows of a batch, T positions, K positions that train.
+Which rows a step trains is `prep.shard.steps`. Legend: B rows of a batch, T positions, K positions that train.
 """
 
 from collections import deque

@@ -70,6 +70,8 @@ class ModelConfig:
 def config_of_depth(depth: int, sequence_len: int, vocab_size: int) -> ModelConfig:
     """Depth 12 is width 768 with 6 heads."""
     num_heads = math.ceil(64 * depth / 128)
+    if 64 * depth % num_heads:
+        raise ValueError(f"--depth {depth} is width {64 * depth}, no multiple of {num_heads} heads: give an even depth")
     return ModelConfig(sequence_len, vocab_size, depth, num_heads, num_heads, 64 * depth)
 
 

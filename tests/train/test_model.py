@@ -103,6 +103,11 @@ def test_sizes_of_a_depth() -> None:
     }  # fmt: skip
 
 
+def test_a_depth_whose_width_does_not_divide_among_its_heads_is_refused() -> None:
+    with pytest.raises(ValueError, match="--depth 5 is width 320, no multiple of 3 heads: give an even depth"):
+        config_of_depth(5, 2048, 100)
+
+
 def test_first_weights_are_as_the_spec_says_and_the_same_for_a_seed() -> None:
     model, again = GPT(config_of_depth(2, 16, 500)), GPT(config_of_depth(2, 16, 500))
     model.init_weights(7)
