@@ -211,7 +211,14 @@ def test_origin_is_the_source_row_as_it_came(root: Path, train: Split, tmp_path:
     mixture.write_text("\n".join(lines))
     shown = json.loads(run(root, "--conversation", of_line(train, 1), "--origin", "--mixture", mixture, "--json"))
     assert json.loads(shown["conversations"][0]["origin"]) == {"messages": LINES[1]}
-    spelled = json.loads(run(root, "--source", "simple_spelling", "--origin", "--mixture", mixture, "--json"))
+    of_a_build = [
+        "--origin",
+        "--mixture",
+        mixture,
+        "--identity",
+        root.parent / "mine.jsonl",
+    ]  # whatever it was built with
+    spelled = json.loads(run(root, "--source", "simple_spelling", *of_a_build, "--json"))
     [one] = spelled["conversations"]
     question = json.loads(one["origin"])["messages"][0]["content"]
     assert question in [segment["text"] for segment in one["segments"]]
