@@ -12,10 +12,11 @@ import os
 import re
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,7 +34,6 @@ class Ranks:
     device: torch.device
 
     def say(self, text: str) -> None:
-        """Print once."""
         if self.rank == 0:
             print(text, flush=True)
 
@@ -91,6 +91,7 @@ def start_ranks(device_name: str) -> Iterator[Ranks]:
             store = PrefixStore(f"midprep/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
             backend = "nccl" if device.type == "cuda" else "gloo"
             dist.init_process_group(backend, store=store, rank=rank, world_size=world_size)
+            threading.Thread(target=end_with_others, args=(store,), daemon=True).start()
         yield Ranks(rank, world_size, device)
         if world_size > 1:
             leave(0)
@@ -104,6 +105,15 @@ def start_ranks(device_name: str) -> Iterator[Ranks]:
             else:
                 traceback.print_exc()
         leave(1) if store is not None else sys.exit(1)
+
+
+def end_with_others(store: Any) -> None:
+    """A rank that waits for others on a GPU hears no signal: this thread sees in the store that one has failed."""
+    with suppress(Exception):  # the store goes away at the end
+        while not store.check(["midprep/error"]):
+            time.sleep(1)
+        time.sleep(1)  # whoever failed says why first
+        leave(1)
 
 
 def leave(code: int) -> None:

@@ -1,20 +1,19 @@
 """
-What a run says: a line a step, metrics.jsonl, and a table at the end.
+What a run says: a line a step, and metrics.jsonl.
 
     step 00100/02000 (5.00%) | loss: 2.345678 | lrm: 1.00 | dt: 245.32ms | tok/sec: 2,137,856 | mfu: 45.67 | ...
 
-What stands in metrics.jsonl, and how a resumed run goes on with it, is `prep.shard.metrics`.
+What stands in metrics.jsonl, how a resumed run goes on with it, and the table at the end are `prep.shard.metrics`.
 """
 
 import importlib
 import json
 import shutil
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from prep.shard.metrics import Record, first_and_last, from_to, keep_steps
+from prep.shard.metrics import Record, keep_steps
 
 # dense bfloat16 FLOP/s of a device, by a part of its name; the first that occurs counts
 PEAK_FLOPS = {
@@ -75,12 +74,3 @@ class Metrics:
     def close(self) -> None:
         if self.remote is not None:
             self.remote.finish()
-
-
-def closing_table(records: list[Record]) -> Iterator[str]:
-    """Lines: train loss and bits per byte on val of each source, first and last"""
-    yield f"  {'source':<24}{'train loss':>20}{'val bpb':>20}"
-    loss, bpb = (first_and_last(records, key) for key in ("loss_by_source", "val_bpb_by_source"))
-    for name in sorted(loss.keys() | bpb.keys()):
-        cells = [from_to(found[name]) if name in found else "-" for found in (loss, bpb)]
-        yield f"  {name:<24}{cells[0]:>20}{cells[1]:>20}"

@@ -25,7 +25,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from prep.shard import Array
 from prep.shard.files import Lock
-from prep.shard.metrics import from_to, measured_bpb
+from prep.shard.metrics import closing_table, from_to, measured_bpb
 from prep.shard.steps import FILLER, micro_batches
 from train.checkpoint import remove_run, save_checkpoint, steps_in
 from train.config import parse_args
@@ -33,7 +33,7 @@ from train.distributed import Ranks, start_ranks, stop_signals
 from train.evaluate import evaluate, ratios
 from train.loader import prefetch
 from train.loss import BatchLoss
-from train.metrics import Metrics, closing_table, peak_flops
+from train.metrics import Metrics, peak_flops
 from train.optimizer import set_step
 from train.preview import preview
 from train.schedule import lr_multiplier

@@ -9,7 +9,7 @@ metrics.jsonl: what a training run says of itself, one JSON object a step, writt
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,3 +61,12 @@ def from_to(values: Sequence[float]) -> str:
     ('4.2600 -> 3.0100', '4.2600')
     """
     return " -> ".join(f"{value:.4f}" for value in dict.fromkeys((values[0], values[-1])))
+
+
+def closing_table(records: list[Record]) -> Iterator[str]:
+    """Lines: train loss and bits per byte on val of each source, first and last"""
+    yield f"  {'source':<24}{'train loss':>20}{'val bpb':>20}"
+    loss, bpb = (first_and_last(records, key) for key in ("loss_by_source", "val_bpb_by_source"))
+    for name in sorted(loss.keys() | bpb.keys()):
+        cells = [from_to(found[name]) if name in found else "-" for found in (loss, bpb)]
+        yield f"  {name:<24}{cells[0]:>20}{cells[1]:>20}"

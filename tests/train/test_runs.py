@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -304,6 +305,24 @@ def run_two_ranks(script: str, flags: list[Any]) -> subprocess.CompletedProcess[
 
 
 @pytest.mark.slow
+def test_a_rank_that_fails_ends_one_that_waits_and_hears_no_signal(tmp_path: Path) -> None:
+    script = tmp_path / "waits.py"
+    script.write_text(
+        "import time\n"
+        "from train.distributed import start_ranks, stop_signals\n"
+        'with start_ranks("cpu") as ranks:\n'
+        "    stop_signals()\n"
+        '    if ranks.rank == 1: raise ValueError("row 7 is bad")\n'
+        "    time.sleep(500)\n"
+    )
+    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
+    started = time.monotonic()
+    done = subprocess.run(words, env=environment(), capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode != 0
+    assert done.stderr.count("error: row 7 is bad") == 1
+    assert time.monotonic() - started < 25  # torchrun kills after 30
+
+
 def test_ranks_with_other_flags_are_refused_before_the_first_step(build: Path, tmp_path: Path) -> None:
     script = f'exec "$@" --shards {build} --eval-tokens 3$RANK'
     failed = run_two_ranks(script, [*TINY, "--out", tmp_path / "out"])
