@@ -10,6 +10,7 @@ from conftest import FIXTURES
 from test_model import random_model
 
 from train.checkpoint import load_model
+from train.config import Config
 from train.model import GPT
 from train.optimizer import Muon, build_optimizers, orthogonal, set_step
 from train.schedule import lr_multiplier
@@ -34,6 +35,12 @@ def test_groups_of_2025() -> None:
     assert found.pop("transformer.wte.weight") == (0.2 * scale, (0.8, 0.95))
     assert set(found.values()) == {(0.02, None)}
     assert all(name.startswith("transformer.h.") for name in found)
+
+
+def test_weight_decay_is_adamws_alone() -> None:
+    adamw, muon = build_optimizers(random_model(), Config(weight_decay=0.1))
+    assert {group["weight_decay"] for group in adamw.param_groups} == {0.1}
+    assert {group["weight_decay"] for group in muon.param_groups} == {0.0}
 
 
 def test_groups_of_2026() -> None:

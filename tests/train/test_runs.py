@@ -36,7 +36,9 @@ def test_a_run_says_its_plan_and_writes_a_line_and_an_object_a_step(
     found = records(tmp_path)
     assert [record["step"] for record in found] == list(range(6))
     assert found[0].keys() >= {"num_steps", "loss", "lrm", "dt", "tokens_per_second", "mfu", "num_targets"}
+    assert [record["tokens_per_second"] * record["dt"] for record in found] == pytest.approx([128] * 6)
     assert [record["step"] for record in found if "val_bpb" in record] == [3, 5]
+    assert [record["step"] for record in found if "val_bpb_before" in record] == [0]
     assert found[5]["val_bpb"] < found[0]["val_bpb_before"]
     assert set(found[5]["val_bpb_by_source"]) == {"alpha", "beta", "gamma"}
     assert found[5]["loss"] < found[0]["loss"]
