@@ -31,12 +31,11 @@ def new_file(folder: Path, name: str) -> Iterator[tuple[IO[bytes], Callable[[Pat
     A file to write and a function that gives it its name, all or nothing. OSError names it by `name`: a full disk does not
     say which file it is about.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f"{name}.{platform.node()}-{secrets.token_hex(8)}.tmp"
+    temporary: Path | None = None
     try:
-        with open(temporary, "wb") as file:
-            with suppress(OSError):  # a file system without locks; else the kernel drops it with the process
-                fcntl.flock(file, fcntl.LOCK_EX)
+        folder.mkdir(parents=True, exist_ok=True)
+        file, temporary = _locked_file(folder, name)
+        with file:
 
             def keep(path: Path) -> None:
                 file.flush()
@@ -46,7 +45,20 @@ def new_file(folder: Path, name: str) -> Iterator[tuple[IO[bytes], Callable[[Pat
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(folder / name)) from None
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def _locked_file(folder: Path, name: str) -> tuple[IO[bytes], Path]:
+    """An empty file of this process, and its path; another one where it was taken for abandoned before it was locked"""
+    while True:
+        path = folder / f"{name}.{platform.node()}-{secrets.token_hex(8)}.tmp"
+        file = open(path, "wb")  # noqa: SIM115 (who asks closes it)
+        with suppress(OSError):  # a file system without locks; else the kernel drops it with the process
+            fcntl.flock(file, fcntl.LOCK_EX)
+        if path.exists():
+            return file, path
+        file.close()
 
 
 def remove_abandoned(cache_dir: Path) -> None:
@@ -55,8 +67,7 @@ def remove_abandoned(cache_dir: Path) -> None:
     for path in (*(cache_dir / "runs").glob(f"*/{ours}"), *(cache_dir / "plain").glob(ours)):
         with suppress(OSError), open(path, "r+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.fstat(file.fileno()).st_size:  # an empty one may be about to be locked
-                path.unlink()
+            path.unlink()
 
 
 def list_runs(cache_dir: Path) -> Iterator[Path]:

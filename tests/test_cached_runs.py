@@ -1,11 +1,14 @@
 """Runs: what a build takes from its cache is what was written there, or it is called damaged."""
 
+import platform
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from prep.cache import new_file, remove_abandoned
 from prep.render import Rendered
 from prep.runs import HEADER_BYTES, read_run, write_run
 
@@ -47,3 +50,34 @@ def test_a_run_that_was_cut_or_has_other_things_in_its_header_is_damaged(tmp_pat
         path.write_bytes(content)
         with pytest.raises(ValueError, match="is damaged: "):
             read_run(path, verify=True)
+
+
+def test_what_a_killed_writer_left_goes_and_what_is_being_written_stays(tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "ab"
+    with new_file(folder, "x.run") as (file, keep):
+        for name in (f"empty.run.{platform.node()}-0.tmp", "empty.run.another-machine-0.tmp"):
+            (folder / name).touch()
+        remove_abandoned(tmp_path)
+        assert len(list(folder.glob("x.run.*.tmp"))) == 1
+        assert [path.name for path in folder.glob("empty*")] == ["empty.run.another-machine-0.tmp"]
+        file.write(b"whole")
+        keep(folder / "x.run")
+    assert (folder / "x.run").read_bytes() == b"whole"
+    assert list(folder.glob("x.run.*")) == []
+
+
+def test_a_file_that_is_taken_for_abandoned_before_it_is_locked_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    locked = list[int]()
+
+    def lock(file: Any, how: int) -> None:
+        locked.append(how)
+        if len(locked) == 1:
+            Path(file.name).unlink()
+
+    monkeypatch.setattr("prep.cache.fcntl.flock", lock)
+    with new_file(tmp_path, "x.run") as (file, keep):
+        file.write(b"whole")
+        keep(tmp_path / "x.run")
+    assert (len(locked), [path.name for path in tmp_path.iterdir()]) == (2, ["x.run"])
