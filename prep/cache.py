@@ -1,9 +1,9 @@
 """
 The cache's directory: where it is, files that are written to it whole or not at all, and what killed writers left.
 
-    <cache>/runs/3f/3f9c...e1.run       rendered blocks (prep.runs)
+    <cache>/runs/3f/3f9c...e1.run           rendered blocks (prep.runs)
     <cache>/plain/<sha256>-<sha256>.jsonl   what compressed files hold (prep.lines)
-    <cache>/hub/...                     which commit a name on the Hub was (prep.hub)
+    <cache>/hub/...                         which commit a name on the Hub was (prep.hub)
 
 A file is written under a temporary name that says which machine writes it, locked while it is, and renamed. So builds can
 share a cache, at once and over machines, and it can be deleted at any time.
@@ -64,7 +64,7 @@ def _locked_file(folder: Path, name: str) -> tuple[IO[bytes], Path]:
 def remove_abandoned(cache_dir: Path) -> None:
     """Remove what processes of this machine were killed while they wrote; what is being written is locked."""
     ours = f"*.{glob.escape(platform.node())}-*.tmp"
-    for path in (*(cache_dir / "runs").glob(f"*/{ours}"), *(cache_dir / "plain").glob(ours)):
+    for path in (path for folder in ("runs/*", "plain", "hub") for path in cache_dir.glob(f"{folder}/{ours}")):
         with suppress(OSError), open(path, "r+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             path.unlink()

@@ -44,8 +44,9 @@ def kind_of(path: Path) -> str:
     """parquet, arrow, arrow stream, gzip, zstd or lines. ValueError for what cannot be read."""
     with open(path, "rb") as file:
         start = file.read(8)
-    kind = next((kind for magic, kind in (MAGIC | REFUSED).items() if start.startswith(magic)), "lines")
-    refused = NO_LINES.get(path.suffix.lower()) if kind == "lines" else kind if kind in REFUSED.values() else None
+    kind = next((kind for magic, kind in MAGIC.items() if start.startswith(magic)), "lines")
+    refused = next((kind for magic, kind in REFUSED.items() if start.startswith(magic)), None)
+    refused = NO_LINES.get(path.suffix.lower(), refused) if kind == "lines" else None
     if refused:
         raise ValueError(
             f"{path} is {refused}, wanted JSON lines (plain, .gz or .zst), parquet or Arrow: convert it first."

@@ -15,7 +15,6 @@ import hashlib
 import json
 import logging
 import os
-import secrets
 import time
 import warnings
 from collections.abc import Iterator
@@ -23,7 +22,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from prep.cache import default_cache_dir
+from prep.cache import default_cache_dir, new_file
 from prep.lines import one_line
 
 TIMEOUT = 10.0  # seconds for an answer
@@ -163,7 +162,6 @@ def _recall(notes: Path, repo: str, subset: str, split: str, revision: str | Non
 
 def _note(notes: Path, repo: str, subset: str, split: str, revision: str | None, found: Found) -> None:
     path = _note_path(notes, repo, subset, split, revision)
-    temporary = path.with_suffix(f".{secrets.token_hex(8)}.tmp")
     about = {
         "repo": repo,
         "subset": subset,
@@ -171,10 +169,10 @@ def _note(notes: Path, repo: str, subset: str, split: str, revision: str | None,
         "commit": found[1],
         "files": [str(file) for file in found[0]],
     }
-    with suppress(OSError):  # a cache that cannot be written is found out, and said, where runs go
-        notes.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(about), encoding="utf-8")
-        os.replace(temporary, path)
+    # a cache that cannot be written is found out, and said, where runs go
+    with suppress(OSError), new_file(notes, path.name) as (file, keep):
+        file.write(json.dumps(about).encode())
+        keep(path)
 
 
 @contextmanager

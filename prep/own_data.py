@@ -48,8 +48,7 @@ def open_own(
         return OwnData(source, Task(entry.task, own=own), subset, source_split, train_flags=True)
     first, rows = first_rows(files, FIRST_ROWS)
     layout = recognise(rows, entry.hub or first, wanted_layout(entry), entry.layout)
-    source = open_files(files, columns_of(layout, rows), revision, cache_dir)
-
+    source = open_files(files, columns_of(layout, rows.column_names), revision, cache_dir)
     if source.kind == "lines":
         flags = any(mentions(source.files, name) for name in layout.flags)
     else:
@@ -70,10 +69,10 @@ def wanted_layout(entry: Entry) -> Layout:
     )
 
 
-def columns_of(layout: Layout, rows: pa.Table) -> list[str]:
-    """Columns that a layout reads, by the data's names; [] of lines"""
+def columns_of(layout: Layout, names: list[str]) -> list[str]:
+    """Which of the names of columns, or of fields of lines, a layout reads"""
     wanted = [layout.theirs(name) for name in (*REQUIRED[layout.name], *OPTIONAL[layout.name])]
-    return [name for name in wanted if name in rows.column_names]
+    return [name for name in wanted if name in names]
 
 
 def has_field(kind: pa.DataType, name: str) -> bool:

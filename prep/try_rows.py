@@ -58,7 +58,7 @@ def look(path: Path, num_rows: int, wanted: Layout, layout: str | None, own: str
             raise ValueError(f"task {own!r} makes its rows, wanted one that reads them: drop {path}.")
         return Look(files, kind_of(files[0]), task, [], [], rows.slice(0, num_rows))
     found, names = recognise(rows, first, wanted, layout), fields_of(rows)
-    used = used_fields(found, names)
+    used = columns_of(found, names)
     unused = [name for name in names if name not in used]
     inside = fields_of_messages(rows, used)
     unused += [f"{name} of messages" for name in inside if found.ours(name) not in MESSAGE_FIELDS]
@@ -81,11 +81,6 @@ def fields_of_messages(rows: pa.Table, names: list[str]) -> list[str]:
             for message in talk if isinstance(talk, list) else ():
                 found |= dict.fromkeys(message) if isinstance(message, dict) else {}
     return list(found)
-
-
-def used_fields(layout: Layout, names: list[str]) -> list[str]:
-    table = pa.table({name: pa.nulls(0) for name in names})
-    return columns_of(layout, table)
 
 
 def rendered(found: Look, tokenizer: Tokenizer) -> Iterator[dict[str, Any]]:

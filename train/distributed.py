@@ -96,7 +96,7 @@ def start_ranks(device_name: str) -> Iterator[Ranks]:
         if world_size > 1:
             leave(0)
     except KeyboardInterrupt:  # before the loop, which ends with a checkpoint
-        leave(130)
+        leave(130) if store is not None else sys.exit(130)
     except Exception as error:
         if shows_first(store):
             lost = world_size > 1 and re.search("closed by peer|reset by peer|remote process exited", str(error))
