@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT)]
 
 from prep.build import build, make_job  # noqa: E402
-from prep.mixture import load_mixture, parse_mixture  # noqa: E402
+from prep.mixture import load_mixture  # noqa: E402
 from prep.options import Options  # noqa: E402
 from prep.tokenizer import load_tokenizer  # noqa: E402
 
@@ -34,11 +34,12 @@ def walk(data_root: Path | None) -> list[tuple[str, str]]:
         if event == "call" and code.co_filename.startswith(PREP) and "<" not in code.co_name:
             entered.setdefault((code.co_filename.removeprefix(PREP), code.co_qualname))
 
-    one_entry = {"train": [{"task": "smoltalk"}]}
-    mixture = parse_mixture(one_entry, "trail", Path(), "trail") if data_root else load_mixture("sample")
     with tempfile.TemporaryDirectory() as folder:
+        one_entry = Path(folder) / "smoltalk.toml"
+        one_entry.write_text('[[train]]\ntask = "smoltalk"\n', encoding="utf-8")
         sys.setprofile(note)
         options = Options(cache_dir=Path(folder) / "cache", quiet=True)
+        mixture = load_mixture(str(one_entry) if data_root else "sample")
         build(make_job(mixture, load_tokenizer(), options, data_root), Path(folder) / "out")
         sys.setprofile(None)
     return list(entered)
