@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from prep.lines import BATCH_BYTES, READ_ROWS, one_line
+from prep.lines import BATCH_BYTES, READ_ROWS
+from prep.text import one_line
 
 END = b"\xff\xff\xff\xff\0\0\0\0"  # of a stream
 

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from prep import plan, render
-from prep.cache import remove_abandoned
 from prep.encode import choose_engine
+from prep.files import remove_abandoned
 from prep.mixture import Mixture
 from prep.options import Options
 from prep.output import Output, fingerprint, state

@@ -84,8 +84,8 @@ def build(
 ) -> None:
     """Build shards from a mixture: render, plan, write."""
     from prep import build as building
-    from prep.cache import default_cache_dir
     from prep.engines import keep_for_midprep
+    from prep.files import default_cache_dir
     from prep.mixture import load_mixture
     from prep.options import Options
     from prep.stats import built_lines, dry_run_lines

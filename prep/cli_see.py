@@ -186,9 +186,9 @@ def report(
     as_json: Annotated[bool, typer.Option("--json", help="Say what was written as JSON.")] = False,
 ) -> None:
     """One HTML page about a build, which opens from disk and needs nothing else."""
+    from prep.files import write_atomically
     from prep.report import make_page, open_report
-    from prep.shard.files import write_atomically
-    from prep.units import size
+    from prep.text import size
 
     if output.is_dir():
         raise ValueError(f"-o {output} is a directory: give the file to write, as report.html.")

@@ -22,11 +22,11 @@ from itertools import pairwise
 from typing import Self
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from prep.shard import Array
+from prep.arrays import Array, offsets
+from prep.columns import index_array, text_array
 
 SYSTEM, USER, ASSISTANT = 0, 1, 2
 ROLES = ["system", "user", "assistant"]
@@ -101,31 +101,6 @@ class Conversations:
             messages=np.arange(num_rows + 1, dtype=np.int64) * len(num_parts),
             reasons=np.zeros(num_rows, dtype=np.uint8),
         )
-
-
-# from numpy without a copy and without pa.array(), whose first call costs 0.12 s: it imports pandas to look at them
-
-
-def text_array(texts: list[str]) -> pa.LargeStringArray:
-    """(n,) strings as an Arrow array. UnicodeEncodeError for lone surrogates."""
-    encoded = [text.encode() for text in texts]
-    bounds = offsets(np.fromiter(map(len, encoded), dtype=np.int64, count=len(encoded)))
-    return pa.LargeStringArray.from_buffers(len(texts), pa.py_buffer(bounds), pa.py_buffer(b"".join(encoded)))
-
-
-def index_array(numbers: Array) -> pa.Int64Array:
-    """(n,) integers as an Arrow array"""
-    return pa.Int64Array.from_buffers(
-        pa.int64(), len(numbers), [None, pa.py_buffer(np.ascontiguousarray(numbers, dtype=np.int64))]
-    )
-
-
-def offsets(lengths: npt.ArrayLike) -> Array:
-    """(n,) lengths -> (n + 1,) int64 offsets"""
-    lengths = np.asarray(lengths)
-    out = np.zeros(len(lengths) + 1, dtype=np.int64)
-    np.cumsum(lengths, out=out[1:])
-    return out
 
 
 def check(batch: Conversations) -> Conversations:

@@ -14,11 +14,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from prep import __version__
-from prep.cache import default_cache_dir, list_runs
 from prep.encode import choose_engine
+from prep.files import default_cache_dir
 from prep.hub import is_offline
+from prep.runs import list_runs
+from prep.text import size
 from prep.tokenizer import load_tokenizer, notice_of_nanochat
-from prep.units import size
 
 PACKAGES = ("numpy", "pyarrow", "polars", "datasets", "tiktoken", "fastokens", "gigatoken", "rustbpe", "torch", "ray")
 

@@ -20,8 +20,8 @@ import numpy as np
 import pyarrow as pa
 
 from prep import encode_gigatoken
-from prep.conversation import index_array, offsets, text_array
-from prep.shard import Array
+from prep.arrays import Array, offsets
+from prep.columns import index_array, text_array
 from prep.tokenizer import Tokenizer
 
 ENGINES: Final = ("gigatoken", "fastokens", "tiktoken")  # the fastest first: what `auto` prefers

@@ -23,8 +23,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from prep.conversation import text_array
-from prep.shard import Array, token_dtype
+from prep.arrays import Array
+from prep.columns import text_array
+from prep.shard import token_dtype
 from prep.tokenizer import PATTERN, Tokenizer
 
 SEPARATOR: Final = "\0"  # a text that holds it goes through tiktoken

@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from prep.conversation import REASON, offsets
+from prep.arrays import Array, offsets
+from prep.conversation import REASON
 from prep.options import Options
 from prep.plan import split_pieces, split_points
 from prep.rejected import RejectedRows
 from prep.resolve import Input
 from prep.runs import RunFiles, read_run, trained_in
-from prep.shard import Array
 from prep.tokenizer import Tokenizer
 
 

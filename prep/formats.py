@@ -16,7 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from prep.arrow_files import arrow_batches, read_arrow
-from prep.lines import chunks, one_line
+from prep.lines import chunks
+from prep.text import one_line
 
 MAGIC = {
     b"PAR1": "parquet",

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from prep.arrays import Array
 from prep.normal import hash_texts, words
-from prep.shard import Array
 
 if TYPE_CHECKING:
     import polars as pl

@@ -22,8 +22,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from prep.cache import default_cache_dir, new_file
-from prep.lines import one_line
+from prep.files import default_cache_dir, new_file
+from prep.text import one_line
 
 TIMEOUT = 10.0  # seconds for an answer
 WAITS = (1.0, 2.0, 4.0)  # seconds between tries, unless the Hub asks for more

@@ -13,10 +13,10 @@ ids: that any two of 10 million that differ have the same has a chance of one in
 import numpy as np
 from xxhash import xxh3_128_digest
 
-from prep.conversation import REASON, offsets
+from prep.arrays import Array, offsets
+from prep.conversation import REASON
 from prep.mixture import Entry
 from prep.runs import RunFiles, read_run
-from prep.shard import Array
 from prep.table import Table
 
 

@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from prep.cache import new_file
+from prep.files import new_file, sha256_of
+from prep.text import one_line
 
 CHUNK_BYTES = 1 << 20
 READ_ROWS = 1024  # read at once where files store a text that recurs once: what they hold is more than they seem to
@@ -96,11 +97,6 @@ def chunks(path: Path, kind: str) -> Iterator[bytes]:
         raise ValueError(f"{path} cannot be {what}: {one_line(error)} Is the file whole?") from None
 
 
-def sha256_of(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def mentions(paths: Iterable[Path], word: str) -> bool:
     """Whether a name stands, as a string of JSON, anywhere in files of lines"""
     for path in paths:
@@ -110,8 +106,3 @@ def mentions(paths: Iterable[Path], word: str) -> bool:
                     if data.find(f'"{word}"'.encode()) >= 0:
                         return True
     return False
-
-
-def one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if text.endswith(".") else text + "."

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from prep.shard import Array
+from prep.arrays import Array
 
 UNKNOWN = 2
 

@@ -10,7 +10,6 @@ Mixtures: which tasks, how much of each, in which split; TOML files, shipped in 
 A mixture is data, so a key or name that is not known is an error that names the nearest right one.
 """
 
-import difflib
 import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
@@ -20,6 +19,7 @@ from typing import Any
 
 from prep.mix import FILTERS, SHARES, Mix, check_proportions, check_share, parse_mix
 from prep.own_entry import CHAT, OWN, check_own
+from prep.text import nearest
 
 MIXTURES = Path(__file__).parent / "mixtures"
 SPLITS = ("train", "val")
@@ -227,9 +227,3 @@ def _check_keys(data: dict[str, Any], known: dict[str, type], where: str) -> Non
                 dict: "a table, as [mix]" if key == "mix" else 'a table, as { theirs = "ours" }',
             }
             raise ValueError(f"{where}: {key} = {value!r} found, wanted {kinds[known[key]]}.")
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """' Did you mean ...?' for a name that is close to a known one, else ''"""
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f" Did you mean {close[0]!r}?" if close else ""

@@ -21,8 +21,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from xxhash import xxh3_64_digest
 
-from prep.conversation import USER, Conversations, index_array, offsets
-from prep.shard import Array
+from prep.arrays import Array, offsets
+from prep.columns import index_array
+from prep.conversation import USER, Conversations
 
 VERSION = 2  # bumped when a text gives something else; part of the key of every run
 

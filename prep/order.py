@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from prep.shard import Array
+from prep.arrays import Array
 
 HUB_SEED = 42  # every Hub source is permuted by this seed, whatever the mixture's
 

@@ -16,8 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from prep.files import Lock, sync_folder
 from prep.shard import Manifest, listed_files, read_manifest
-from prep.shard.files import Lock, sync_folder
 from prep.signals import signals_later
 
 FINGERPRINTED = (

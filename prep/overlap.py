@@ -17,11 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from prep.conversation import offsets
+from prep.arrays import Array, offsets
 from prep.grams import HeldOut
 from prep.leave_out import mark
 from prep.runs import RunFiles, read_run
-from prep.shard import Array
 from prep.table import Table
 from prep.tokenizer import Tokenizer
 from prep.user_text import Decoder

@@ -37,10 +37,10 @@ def check_own(entry: "Entry", data: dict[str, Any], where: str) -> None:
 
 def check_reading(layout: str | None, train_on: str, consecutive: str, tools: str, where: str) -> None:
     """ValueError for a word that is none of those there are"""
-    from prep.mixture import nearest
     from prep.tasks.layouts import REQUIRED
     from prep.tasks.tools import TOOLS
     from prep.tasks.turns import CONSECUTIVE, TRAIN_ON
+    from prep.text import nearest
 
     for name, value, known in (
         ("layout", layout, tuple(REQUIRED)),
@@ -56,8 +56,8 @@ def check_names(
     columns: dict[str, str] | None, roles: dict[str, str] | None, where: str, layout: str | None = None
 ) -> None:
     """ValueError for a field or role of ours that there is not"""
-    from prep.mixture import nearest
     from prep.tasks.layouts import MESSAGE_FIELDS, OPTIONAL, REQUIRED, UNUSED
+    from prep.text import nearest
 
     fields = {name for some in (*REQUIRED.values(), *OPTIONAL.values()) for name in some}
     fields |= {*MESSAGE_FIELDS, UNUSED}

@@ -18,7 +18,7 @@ from collections import deque
 
 import numpy as np
 
-from prep.shard import Array
+from prep.arrays import Array
 
 FEWER = 12  # so many conversations of a length less than fit are tried, to complete a row with shorter ones
 MORE_PARTS = 8  # so many numbers of shorter ones are tried

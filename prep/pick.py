@@ -15,9 +15,10 @@ from collections.abc import Iterator
 import numpy as np
 import pyarrow as pa
 
-from prep.conversation import index_array, offsets
-from prep.mixture import nearest
-from prep.shard import Array, Split
+from prep.arrays import Array, offsets
+from prep.columns import index_array
+from prep.shard import Split
+from prep.text import nearest
 from prep.tokenizer import Tokenizer
 
 FIND_TOKENS = 4 << 20  # decoded at once

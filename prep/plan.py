@@ -16,9 +16,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from prep.conversation import offsets
+from prep.arrays import Array, offsets
 from prep.packing import longest_first, pack
-from prep.shard import Array
 
 VERSION = 1  # bumped when the same lengths give other rows
 

@@ -5,7 +5,7 @@ The launch table as text: two columns of facts for mid and sft, a line for each 
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from prep.units import duration, short, size
+from prep.text import duration, short, size
 
 Mode = dict[str, Any]
 FACTS: dict[str, Callable[[Mode], str]] = {

@@ -14,14 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prep.arrays import Array
 from prep.conversation import REASONS
 from prep.resolve import Input
-from prep.shard import Array, write_bytes
+from prep.shard import write_bytes
 from prep.sources import rows_at
 from prep.tasks.layouts import show_row
+from prep.text import SHOWN_CHARACTERS
 
 SHOWN_ROWS = 100  # of a source whose content is written out
-SHOWN_CHARACTERS = 500
 
 
 def count(reasons: Array) -> dict[str, int]:

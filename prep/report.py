@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from prep import report_build, report_data, report_run, report_training
+from prep.arrays import Array
 from prep.plan_runs import read_plan
 from prep.report_charts import (
     colour,
@@ -28,10 +29,10 @@ from prep.report_charts import (
     steps_area,
     table,
 )
-from prep.shard import COUNTS, Array, Shards, Split, open_shards
+from prep.shard import COUNTS, Shards, Split, open_shards
 from prep.shard.steps import plan_steps
 from prep.stats import split_stats
-from prep.units import short
+from prep.text import short
 
 CSS = Path(__file__).parent / "data" / "report.css"
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"

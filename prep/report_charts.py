@@ -17,8 +17,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from prep.shard import Array
-from prep.show_text import visible
+from prep.arrays import Array
+from prep.text import visible
 
 NUM_COLOURS = 10
 Tick = tuple[float, str]  # 0 .. 1 along the axis, label

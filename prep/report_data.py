@@ -19,8 +19,9 @@ from typing import Any
 
 import numpy as np
 
+from prep.arrays import Array
 from prep.pick import goes_on
-from prep.shard import Array, Split
+from prep.shard import Split
 from prep.shard.steps import Plan
 
 CHUNK_DOCS = 1 << 20

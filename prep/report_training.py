@@ -9,7 +9,7 @@ import numpy as np
 from prep import report_data
 from prep.plan_text import FACTS
 from prep.report_charts import colour, esc, legend, line, log_places, log_ticks, percent, plot, strip, table
-from prep.units import size
+from prep.text import size
 
 if TYPE_CHECKING:
     from prep.report import Report

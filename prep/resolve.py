@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prep.files import nanochat_home
 from prep.lines import mentions
 from prep.mix import SHARES
 from prep.mixture import HUB, Entry, Mixture
@@ -20,7 +21,6 @@ from prep.sources import Source, generated, open_files
 from prep.task import Task
 from prep.tasks import TASKS
 from prep.tasks.messages import FLAGS
-from prep.tokenizer import nanochat_home
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,9 @@ import numpy as np
 from xxhash import xxh3_128
 
 from prep import normal
-from prep.cache import new_file
+from prep.arrays import Array
+from prep.files import new_file
 from prep.render import Rendered
-from prep.shard import Array
 
 HEADER_BYTES = 512
 DTYPES = ["<u2", "<u4"]  # of tokens
@@ -122,3 +122,8 @@ def trained_in(run: Rendered, rows: Array, first: Array, length: Array) -> Array
     for i in np.flatnonzero(length != run.lengths[rows]):  # only what is cut has to be counted
         out[i] = np.count_nonzero(run.mask[first[i] : first[i] + length[i]])
     return out
+
+
+def list_runs(cache_dir: Path) -> Iterator[Path]:
+    """Every run in a cache directory"""
+    yield from (cache_dir / "runs").glob("*/*.run")

@@ -21,9 +21,9 @@ from typing import Any
 
 import numpy as np
 
+from prep.arrays import Array
 from prep.mix import Mix, exact
 from prep.mixture import Entry
-from prep.shard import Array
 
 NONE: Array = np.zeros(0, dtype=np.int64)
 

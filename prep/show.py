@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from prep.arrays import Array
 from prep.pick import first_doc, goes_on, row_of
-from prep.shard import Array, Split
+from prep.shard import Split
 from prep.shard.steps import FILLER, Plan, device_batch, ranks_of_step, row_targets
 from prep.tokenizer import Tokenizer
 from train.config import Config

@@ -10,15 +10,14 @@ so that brackets mean what they say.
 """
 
 import re
-import unicodedata
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
+
+from prep.text import visible
 
 if TYPE_CHECKING:
     from rich.text import Text
 
-KEPT = "\n\t\u200c\u200d\u00ad"  # line ends, tabs; joiners are part of words and emoji in many scripts
-HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}  # categories of Unicode that move things or show nothing
 STYLES = {"trained": "bold green", "context": "", "special": "cyan", "special trained": "bold cyan"}
 LEGEND_COLOUR = [
     ("trained", STYLES["trained"]), ("context", ""), ("special token", "cyan"), ("padding", "dim"),
@@ -26,23 +25,6 @@ LEGEND_COLOUR = [
 # before a "[" or "]" of the data that could be taken for one of ours, and inside its "<|"
 LOOKALIKE = re.compile(r"(?<![^\[])(?=\[)|(?=\](?:\]|\Z))|(?<=<)(?=\|)")
 LEGEND_PLAIN = "[[trained]]  context  <|special token|>"
-
-
-def visible(text: str) -> str:
-    r"""
-    >>> visible("a\x1b[31mb\r\n")
-    'a\\x1b[31mb\\x0d\n'
-    """
-    if text.isascii() and text.isprintable():
-        return text
-    return "".join(map(_visible, text))
-
-
-def _visible(char: str) -> str:
-    if char in KEPT or unicodedata.category(char) not in HIDDEN:
-        return char
-    code = ord(char)
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def plain(segments: list[dict[str, Any]]) -> str:

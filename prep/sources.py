@@ -19,11 +19,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from prep.arrays import Array
 from prep.arrow_files import arrow_batches, check_names, has_dictionary, read_arrow
-from prep.cache import default_cache_dir
+from prep.files import default_cache_dir, sha256_of
 from prep.formats import kind_of
-from prep.lines import BATCH_BYTES, COMPRESSED, READ_ROWS, decompressed, index_lines, one_line, read_lines, sha256_of
-from prep.shard import Array
+from prep.lines import BATCH_BYTES, COMPRESSED, READ_ROWS, decompressed, index_lines, read_lines
+from prep.text import one_line
 
 BLOCK_ROWS = 8192  # rows rendered and cached together; parquet's row groups round it up
 UNIT_BLOCKS = 16  # most blocks read in one go, where one row group spans many

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from prep.conversation import offsets
+from prep.arrays import Array, offsets
 from prep.excess import cut_conversations, handle_excess, trained_tokens
 from prep.leave_out import drop_duplicates, filter_lengths, mark
 from prep.mix import Mix
@@ -30,7 +30,7 @@ from prep.record import Record
 from prep.rejected import RejectedRows, check_share, count
 from prep.resolve import Input
 from prep.runs import RunFiles
-from prep.shard import COUNTS, DOC, Array, Manifest, token_dtype, write_array, write_rows
+from prep.shard import COUNTS, DOC, Manifest, token_dtype, write_array, write_rows
 from prep.shares import Taken, allot, describe_share
 from prep.table import Table, read_table
 from prep.tokenizer import Tokenizer

@@ -18,7 +18,7 @@ from prep.shard import COUNTS, Manifest, Split, listed_files, open_shards, read_
 from prep.shard.steps import REFERENCE_BATCH, default_rows_per_step
 from prep.shares import share_lines
 from prep.stats_lengths import all_lengths_line, histogram, length_lines, uneven_lines
-from prep.units import short, size
+from prep.text import short, size
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from prep.record import read_record
-from prep.units import short, size
+from prep.text import short, size
 
 CLEAR = 0.001  # seconds from which on a speed means something
 

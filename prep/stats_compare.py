@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from prep.shard import COUNTS, Manifest
 from prep.stats_lengths import MEASURES, uneven_lines
-from prep.units import short
+from prep.text import short
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -13,11 +13,10 @@ from functools import cached_property
 
 import numpy as np
 
-from prep.conversation import offsets
+from prep.arrays import Array, offsets
 from prep.order import select_rows
 from prep.resolve import Input
 from prep.runs import RunFiles, read_run
-from prep.shard import Array
 
 
 @dataclass(frozen=True)

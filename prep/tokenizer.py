@@ -26,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prep import shard
+from prep.files import nanochat_home
 from prep.tokenizer_check import Parts, check_parts
 from prep.tokenizer_files import identity, read_path, read_tiktoken_name, tiktoken_bytes
 from prep.tokenizer_nanochat import read_nanochat
@@ -151,11 +152,6 @@ def make_tokenizer(parts: Parts, source: str) -> Tokenizer:
 def nanochat_pickle() -> Path:
     """Where a nanochat installation keeps its tokenizer"""
     return nanochat_home() / "tokenizer" / "tokenizer.pkl"
-
-
-def nanochat_home() -> Path:
-    """Where a nanochat installation keeps what it makes"""
-    return Path(os.environ.get("NANOCHAT_BASE_DIR") or "~/.cache/nanochat").expanduser()
 
 
 def notice_of_nanochat() -> str | None:

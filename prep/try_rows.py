@@ -16,17 +16,18 @@ from typing import Any
 
 import pyarrow as pa
 
-from prep.conversation import REASONS, offsets
+from prep.arrays import offsets
+from prep.conversation import REASONS
 from prep.encode import Encoder
 from prep.formats import find_files, first_rows, kind_of
 from prep.own_data import columns_of
 from prep.own_tasks import find, is_own
-from prep.rejected import SHOWN_CHARACTERS
 from prep.render import render
 from prep.show import segments
 from prep.task import Task
 from prep.tasks.layouts import MESSAGE_FIELDS, Layout, rows_of, show_row
 from prep.tasks.recognise import FIRST_ROWS, recognise
+from prep.text import SHOWN_CHARACTERS
 from prep.tokenizer import Tokenizer
 
 

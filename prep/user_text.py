@@ -14,9 +14,11 @@ from itertools import pairwise
 
 import numpy as np
 
-from prep.conversation import USER, Conversations, index_array
+from prep.arrays import Array
+from prep.columns import index_array
+from prep.conversation import USER, Conversations
 from prep.pick import token_words
-from prep.shard import Array, Split
+from prep.shard import Split
 from prep.tokenizer import Tokenizer
 
 BLOCK_TOKENS = 4 << 20  # decoded at once

@@ -18,9 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prep.shard.metrics import Record, first_and_last, measured_bpb
-from prep.show_text import visible
 from prep.signals import Interrupted
-from prep.units import clock, short
+from prep.text import clock, short, visible
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -18,11 +18,11 @@ from weakref import WeakValueDictionary
 import numpy as np
 import pyarrow as pa
 
-from prep.conversation import offsets
+from prep.arrays import Array, offsets
 from prep.plan import ShardPlan
 from prep.render import Rendered
 from prep.runs import RunFiles, read_run, trained_in
-from prep.shard import DOC, ROW, Array, write_rows
+from prep.shard import DOC, ROW, write_rows
 
 CHUNK_ROWS, CHUNK_TOKENS = 512, 1 << 20  # most that are joined at a time
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from prep.cache import new_file, remove_abandoned
+from prep.files import new_file, remove_abandoned
 from prep.render import Rendered
 from prep.runs import HEADER_BYTES, read_run, write_run
 
@@ -76,7 +76,7 @@ def test_a_file_that_is_taken_for_abandoned_before_it_is_locked_is_made_again(
         if len(locked) == 1:
             Path(file.name).unlink()
 
-    monkeypatch.setattr("prep.cache.fcntl.flock", lock)
+    monkeypatch.setattr("prep.files.fcntl.flock", lock)
     with new_file(tmp_path, "x.run") as (file, keep):
         file.write(b"whole")
         keep(tmp_path / "x.run")

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prep import encode_gigatoken
-from prep.conversation import text_array
+from prep.columns import text_array
 from prep.encode import ENGINES, LONG_TEXT, Encoder, choose_engine, spell_out, why_not
 from prep.encode_gigatoken import SCHEMES, Gigatoken, Scheme, risky_code_points
 from prep.tokenizer import PATTERN, SPECIAL_TOKENS, Tokenizer, load_tokenizer

@@ -9,7 +9,7 @@ from typing import IO
 
 import pytest
 
-from prep.shard.files import Lock, write_atomically
+from prep.files import Lock, write_atomically
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def test_a_full_disk_leaves_what_was_there_and_is_said_in_words(tmp_path: Path, 
 def test_a_lock_keeps_others_out_until_its_process_ends(tmp_path: Path) -> None:
     path = tmp_path / "new" / ".lock"
     script = (
-        "import sys; from prep.shard.files import Lock; from pathlib import Path\n"
+        "import sys; from prep.files import Lock; from pathlib import Path\n"
         f"with Lock(Path({str(path)!r}), 'taken', 'go'): print(1, flush=True); sys.stdin.read()"
     )
     with subprocess.Popen([sys.executable, "-c", script], stdin=-1, stdout=-1, cwd=Path(__file__).parents[1]) as other:

@@ -1,7 +1,6 @@
 """What may know of what: the build needs no torch, and a finished build needs nothing but numpy."""
 
 import ast
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -25,15 +24,6 @@ def modules_named_in(path: Path) -> set[str]:
     return named | {name.name for node in ast.walk(tree) if isinstance(node, ast.Import) for name in node.names}
 
 
-def test_the_map_of_prep_names_every_module() -> None:
-    text = str(prep.__doc__)
-    listed = set(re.findall(r"\w+", text))
-    listed |= {f"{head}_{one}" for head, some in re.findall(r"(\w+) \((.+?)\)", text) for one in some.split(", ")}
-    families = tuple(re.findall(r"(\w+)\*", text))
-    modules = {path.stem for path in PREP.glob("*.py")} - {"__init__", "__main__"}
-    assert {name for name in modules - listed if not name.startswith(families)} == set()
-
-
 def test_prep_never_imports_torch() -> None:
     paths = [
         path.relative_to(ROOT).with_suffix("")
@@ -48,9 +38,9 @@ def test_prep_never_imports_torch() -> None:
 def test_the_trainer_takes_the_format_and_nothing_else_of_prep() -> None:
     named = set().union(*(modules_named_in(path) for path in (ROOT / "train").glob("*.py")))
     of_prep = {name for name in named if name.partition(".")[0] == "prep"}
-    assert of_prep == {"prep.shard", "prep.shard.batches", "prep.shard.files", "prep.shard.metrics", "prep.shard.steps"}
+    assert of_prep == {"prep.shard", "prep.shard.batches", "prep.files", "prep.shard.metrics", "prep.shard.steps"}
 
 
 def test_the_format_needs_numpy_and_the_standard_library_only() -> None:
-    loaded = loaded_by("import prep.shard.batches, prep.shard.files, prep.shard.metrics, prep.shard.steps")
+    loaded = loaded_by("import prep.shard.batches, prep.files, prep.shard.metrics, prep.shard.steps")
     assert {name for name in loaded if name not in sys.stdlib_module_names} == {"prep", "numpy"}

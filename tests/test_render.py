@@ -8,7 +8,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis.strategies import SearchStrategy, booleans, builds, composite, lists, one_of, sampled_from, text
 
-from prep.conversation import REASONS, Conversations, offsets
+from prep.arrays import offsets
+from prep.conversation import REASONS, Conversations
 from prep.encode import Encoder
 from prep.render import Rendered, render
 from prep.tasks import messages
@@ -180,7 +181,8 @@ def test_nanochats_conversations_three_ways() -> None:
 
 
 def test_of_turns_lays_columns_out_by_conversation(toy: Tokenizer) -> None:
-    from prep.conversation import TEXT, text_array
+    from prep.columns import text_array
+    from prep.conversation import TEXT
 
     batch = Conversations.of_turns([text_array(["a", "b"]), text_array(["c", "d"])], [TEXT, TEXT], [1, 1])
     assert batch.texts.to_pylist() == ["a", "c", "b", "d"]

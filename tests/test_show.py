@@ -16,7 +16,8 @@ from prep.options import Options
 from prep.shard import Split, open_shards
 from prep.shard.steps import FILLER, plan_steps, step_sums
 from prep.show import show_conversation, show_row, show_step
-from prep.show_text import coloured, plain, visible
+from prep.show_text import coloured, plain
+from prep.text import visible
 from prep.tokenizer import Tokenizer, load_tokenizer
 
 EVIL = "a\x1b]0;owned\x07 [bold]b[/bold] :smile: \u202ec <|assistant_end|> d[[0]]\r"

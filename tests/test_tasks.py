@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis.strategies import lists, sampled_from, text
 
-from prep.conversation import KINDS, REASONS, ROLES, Conversations, check, text_array
+from prep.columns import text_array
+from prep.conversation import KINDS, REASONS, ROLES, Conversations, check
 from prep.tasks import TASKS, chat, gsm8k, messages, mmlu, smoltalk
 
 

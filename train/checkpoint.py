@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from prep.shard.files import write_atomically
+from prep.files import write_atomically
 from train.model import GPT, ModelConfig
 
 STAGES = {"mid": "mid_checkpoints", "sft": "chatsft_checkpoints"}

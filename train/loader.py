@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from prep.shard import Array, Split
+from prep.arrays import Array
+from prep.shard import Split
 from prep.shard.batches import pack_targets, read_batch, read_documents
 from train.loss import ROUND_TO
 

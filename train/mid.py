@@ -23,8 +23,8 @@ from typing import Any
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
-from prep.shard import Array
-from prep.shard.files import Lock
+from prep.arrays import Array
+from prep.files import Lock
 from prep.shard.metrics import closing_table, from_to, measured_bpb
 from prep.shard.steps import FILLER, micro_batches
 from train.checkpoint import remove_run, save_checkpoint, steps_in

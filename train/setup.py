@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from torch.optim import Optimizer
 
-from prep.shard import Array, Manifest, Shards, Split, check_files, open_shards
+from prep.arrays import Array
+from prep.shard import Manifest, Shards, Split, check_files, open_shards
 from prep.shard.steps import DEVICE_BATCH_LIMIT, REFERENCE_BATCH, Plan, choose_device_batch, plan_steps, row_targets
 from train.checkpoint import BASES, STAGES, Meta, find_checkpoint, find_run, load_model, load_optimizers, read_meta
 from train.config import DEPTHS, IDENTITY, Config

@@ -31,6 +31,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from prep.arrays import Array
+
 FORMAT, VERSION = "midprep-shards", 1
 
 # num_tokens: filled positions; num_targets: targets of mid; num_trainable: targets of SFT (mask bit 1)
@@ -38,7 +40,6 @@ ROW = np.dtype([("first_doc", "<u8"), ("num_tokens", "<u4"), ("num_targets", "<u
 # source: number in the split's `sources`; repeat: which copy of it, from 0; index: row number in the source
 DOC = np.dtype([("length", "<u4"), ("trainable", "<u4"), ("source", "<u2"), ("repeat", "<u2"), ("index", "<u8")])
 
-Array = npt.NDArray[Any]
 COUNTS = ("conversations", "total_tokens", "trainable_tokens")  # of a split, and of each of its sources
 Manifest = dict[str, Any]
 

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from prep.shard import Array, Split, open_shards
+from prep.arrays import Array
+from prep.shard import Split, open_shards
 from prep.shard.steps import FILLER, row_targets
 
 IGNORE = -100  # what Hugging Face's and PyTorch's losses leave out

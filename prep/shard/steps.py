@@ -20,7 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from prep.shard import Array, Split
+from prep.arrays import Array
+from prep.shard import Split
 
 FILLER = -1  # in place of a row number: a row of padding
 DEVICE_BATCH_LIMIT = 32  # what the trainer tries on a GPU when no device batch size is given

@@ -12,8 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from prep.conversation import ASSISTANT, OUTPUT, PYTHON, TEXT, USER, Conversations, index_array, offsets, reject
-from prep.shard import Array
+from prep.arrays import Array, offsets
+from prep.columns import index_array
+from prep.conversation import ASSISTANT, OUTPUT, PYTHON, TEXT, USER, Conversations, reject
 
 EXAMPLE = {
     "question": "Ann has 3 bags with 4 apples each. How many apples has she?",

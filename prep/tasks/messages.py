@@ -16,8 +16,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from prep.conversation import KINDS, REASON, ROLES, TEXT, Conversations, offsets, reject, text_array
-from prep.shard import Array
+from prep.arrays import Array, offsets
+from prep.columns import text_array
+from prep.conversation import KINDS, REASON, ROLES, TEXT, Conversations, reject
 
 UNKNOWN = 255  # a role or kind that is none of ours, until the conversation is rejected
 

@@ -7,7 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from prep.conversation import TEXT, Conversations, index_array, reject, text_array
+from prep.columns import index_array, text_array
+from prep.conversation import TEXT, Conversations, reject
 
 EXAMPLE = {
     "question": "Which gas do plants take in?",

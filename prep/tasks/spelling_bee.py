@@ -18,8 +18,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from prep.conversation import OUTPUT, PYTHON, TEXT, Conversations, index_array, text_array
-from prep.shard import Array
+from prep.arrays import Array
+from prep.columns import index_array, text_array
+from prep.conversation import OUTPUT, PYTHON, TEXT, Conversations
 from prep.tasks.phrasings import LANGUAGES, Language
 from prep.tasks.words import choose, join, letters_of, spelled, strings_of, words_of_rows
 

@@ -13,8 +13,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from prep.conversation import ASSISTANT, SYSTEM, TEXT, Conversations, index_array, offsets, reject
-from prep.shard import Array
+from prep.arrays import Array, offsets
+from prep.columns import index_array
+from prep.conversation import ASSISTANT, SYSTEM, TEXT, Conversations, reject
 
 TRAIN_ON = ("all", "last", "none")
 CONSECUTIVE = ("reject", "merge")

@@ -20,8 +20,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from prep.conversation import index_array, text_array
-from prep.shard import Array
+from prep.arrays import Array
+from prep.columns import index_array, text_array
 
 WORDS_PATH = Path(__file__).parent.parent / "data" / "words.txt.zst"
 TEST_SHARE = 20  # one word in so many is a test word

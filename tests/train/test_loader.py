@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis.strategies import integers, lists, sampled_from
 from shards_factory import Doc, write_build
 
-from prep.shard import Array, open_shards
+from prep.arrays import Array
+from prep.shard import open_shards
 from prep.shard.batches import read_batch, read_documents
 from prep.shard.steps import FILLER, make_plan, micro_batches, row_targets
 from train.loader import make_batch, prefetch

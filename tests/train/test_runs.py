@@ -18,7 +18,7 @@ import torch
 from conftest import TINY, command, environment, losses, records, run, run_here
 from shards_factory import random_rows, write_build
 
-from prep.shard.files import Lock
+from prep.files import Lock
 from train.config import Config, parse_args
 from train.distributed import Ranks, start_ranks
 from train.metrics import Metrics, peak_flops

@@ -1,0 +1,84 @@
+"""
+Text for people: numbers as they read them, names that are near, errors on one line, characters that drive no terminal.
+"""
+
+import difflib
+import unicodedata
+from collections.abc import Iterable
+
+SHOWN_CHARACTERS = 500  # of a source row that is shown
+KEPT = "\n\t\u200c\u200d\u00ad"  # line ends, tabs; joiners are part of words and emoji in many scripts
+HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}  # categories of Unicode that move things or show nothing
+
+
+def short(number: int) -> str:
+    """
+    A count; --json has every digit.
+
+    >>> short(7473), short(24877580)
+    ('7,473', '24.88M')
+    """
+    for divisor, unit in ((10**9, "B"), (10**6, "M")):
+        if number >= divisor:
+            return f"{number / divisor:,.2f}{unit}"
+    return f"{number:,}"
+
+
+def size(num_bytes: float) -> str:
+    """
+    >>> size(900), size(1536)
+    ('900 B', '1.5 KiB')
+    """
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if num_bytes < 1024:
+            return f"{num_bytes:,.0f} {unit}" if unit == "B" else f"{num_bytes:,.1f} {unit}"
+        num_bytes /= 1024
+    return f"{num_bytes:,.1f} TiB"
+
+
+def duration(hours: float) -> str:
+    """
+    >>> duration(0.01), duration(0.5), duration(12.34)
+    ('36 s', '30.0 min', '12.3 h')
+    """
+    if hours < 1 / 60:
+        return f"{hours * 3600:.0f} s"
+    return f"{hours * 60:.1f} min" if hours < 1 else f"{hours:,.1f} h"
+
+
+def clock(seconds: float) -> str:
+    """
+    >>> clock(7), clock(3725)
+    ('0:07', '1:02:05')
+    """
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def visible(text: str) -> str:
+    r"""
+    >>> visible("a\x1b[31mb\r\n")
+    'a\\x1b[31mb\\x0d\n'
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(map(_visible, text))
+
+
+def _visible(char: str) -> str:
+    if char in KEPT or unicodedata.category(char) not in HIDDEN:
+        return char
+    code = ord(char)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """' Did you mean ...?' for a name that is close to a known one, else ''"""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if text.endswith(".") else text + "."
