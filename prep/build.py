@@ -33,6 +33,7 @@ from prep.runs import RunFiles, run_key, run_path
 from prep.shard import FORMAT, VERSION, Manifest, read_manifest, token_dtype, write_manifest
 from prep.splits import SplitJob, build_split
 from prep.tokenizer import Tokenizer
+from prep.workers import run
 
 MANY_FILES = 1 << 16
 SMALL_BUILD = 16_384  # rows; a worker takes half a second to start, in which one process has rendered them
@@ -181,7 +182,7 @@ def render_all(job: Job, record: Record, say: Callable[[str], None]) -> None:
     missing = sum(u.bounds[-1] - u.bounds[0] for u in units if not all(path.exists() for path in u.paths))
     kind = "here" if missing <= SMALL_BUILD else "processes"
     with Progress("render", total, job.options.quiet) as progress, record.measure("render") as measured:
-        for _, blocks in job.options.run(render_unit, context, units, kind):
+        for _, blocks in run(render_unit, context, units, job.options.where, kind):
             for block in blocks:
                 progress.add(block.conversations, block.tokens)
                 measured.add(block.conversations, block.tokens, block.state, block.num_bytes)

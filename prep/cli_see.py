@@ -59,6 +59,8 @@ def show(
     from prep.shard.steps import plan_steps
     from prep.show_text import Printer
     from prep.tokenizer import load_tokenizer
+    from train.config import Config
+    from train.schedule import LR_FRAC, lr_multiplier
 
     asked = {"--row": row, "--step": step, "--conversation": conversation, "--find": find, "--random": random}
     given = [name for name, value in {**asked, "--longest": longest or None}.items() if value is not None]
@@ -78,7 +80,8 @@ def show(
     print_any_character()
     if step is not None:
         steps = plan_steps(split, mode, total_batch_size, epochs, run_seed)
-        shown = look.show_step(split, steps, step, mode, world_size, device_batch_size)
+        rate = lr_multiplier(step, steps.num_steps, Config().warmdown_ratio, LR_FRAC[mode])
+        shown = look.show_step(split, steps, step, mode, world_size, device_batch_size, rate)
         if rank is not None and rank >= world_size:
             raise ValueError(f"--rank {rank} found, {world_size} ranks are 0 to {world_size - 1}: raise --world-size.")
         if rank is not None:

@@ -25,8 +25,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from prep.options import Context, Job, Result
 from prep.signals import signals_later
+from prep.workers.engine import Context, Job, Result
 
 _context: Any = None  # of this worker process
 _ending = False  # this worker was told to end

@@ -22,8 +22,8 @@ from tempfile import NamedTemporaryFile
 from typing import Any
 
 from prep import __version__
-from prep.options import Context, Job, Result
 from prep.signals import signals_later
+from prep.workers.engine import Context, Job, Result
 
 MAX_RETRIES = 5  # of a task whose worker or node died; errors of a task are raised at once
 WINDOW = 3  # tasks in flight for each core: plans of shards are not all copied at once

@@ -2,21 +2,15 @@
 What a build is asked for, in one flat record.
 """
 
-from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
 
 from prep.plan import EXCESS, PACKINGS
+from prep.workers.engine import ENGINES, Workers
 
 LONGEST = 1 << 24  # tokens of a row: some are in memory at once
-ENGINES = ("local", "ray")
 
 NANOCHAT_MAX_TOKENS = 2048
-
-Context = TypeVar("Context")
-Job = TypeVar("Job")
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -74,17 +68,7 @@ class Options:
             return self.max_tokens
         return max(NANOCHAT_MAX_TOKENS, self.max_seq_len)
 
-    def run(
-        self, function: Callable[[Context, Job], Result], context: Context, jobs: Sequence[Job], kind: str = "processes"
-    ) -> Iterator[tuple[Job, Result]]:
-        """
-        (job, function(context, job)) of every job, as they finish, on the engine chosen; the other is not imported. `kind`
-        is for the local engine: processes, threads (for work that leaves the interpreter), or here.
-        """
-        if self.engine == "ray":
-            from prep import engines_ray
-
-            return engines_ray.run(function, context, jobs, self.workers, self.address, self.cache_dir)
-        from prep import engines
-
-        return engines.run(function, context, jobs, min(self.workers, len(jobs)), kind)
+    @property
+    def where(self) -> Workers:
+        """Where the passes run"""
+        return Workers(self.engine, self.workers, self.address, self.cache_dir)

@@ -20,6 +20,7 @@ from prep.columns import index_array
 from prep.shard import Split
 from prep.text import nearest
 from prep.tokenizer import Tokenizer
+from prep.user_text import token_words
 
 FIND_TOKENS = 4 << 20  # decoded at once
 SEPARATOR = b"\xff"  # stands for a special token: never in UTF-8, so no match goes across one
@@ -105,17 +106,6 @@ def find(split: Split, tokenizer: Tokenizer, text: str, source: str | None) -> I
             if begin > last and wanted in (None, int(split.docs["source"][doc])):
                 last = begin
                 yield begin
-
-
-def token_words(tokenizer: Tokenizer, special: dict[int, bytes], other: bytes) -> pa.LargeBinaryArray:
-    """(V,) bytes of each token as an Arrow array; some ids have what `special` says, those of no text `other`"""
-    words = [other] * tokenizer.vocab_size
-    for word, id_ in [*tokenizer.ranks.items(), *((word, id_) for id_, word in special.items())]:
-        words[id_] = word
-    bounds = offsets([len(word) for word in words])
-    return pa.LargeBinaryArray.from_buffers(
-        pa.large_binary(), len(words), [None, pa.py_buffer(bounds), pa.py_buffer(b"".join(words))]
-    )
 
 
 def _stream(split: Split, first: int, stop: int, num_after: int) -> tuple[Array, Array, int]:

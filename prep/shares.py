@@ -177,19 +177,3 @@ def describe_share(
         source["share"] = {"of": "choose", "asked": entry.choose, "got": number}
     else:
         source["share"] = {"of": "repeat", "asked": entry.repeat, "got": round(copies, 6)}
-
-
-def share_lines(split: dict[str, Any]) -> list[str]:
-    """What a split's sources asked for and got, a line each"""
-    lines = []
-    for source in split["sources"]:
-        if share := source.get("share"):
-            of, asked, got = share["of"], share["asked"], share["got"]
-            if of in ("choose", "repeat"):
-                text = f"{of} {asked:,}, got {got:,}"
-            else:
-                text = f"asked {asked:.2%} of {of.replace('_', ' ')}, got {got:.2%}"
-            copies = f" ({source['repeat']:.4g} copies" + (", its max_repeats)" if share.get("limited") else ")")
-            left = f", {source['not_chosen']:,} not chosen" if source["not_chosen"] else ""
-            lines.append(f"  {source['name']}: {text}{copies}{left}")
-    return lines

@@ -18,8 +18,6 @@ from prep.pick import first_doc, goes_on, row_of
 from prep.shard import Split
 from prep.shard.steps import FILLER, Plan, device_batch, ranks_of_step, row_targets
 from prep.tokenizer import Tokenizer
-from train.config import Config
-from train.schedule import LR_FRAC, lr_multiplier
 
 
 def segments(tokenizer: Tokenizer, tokens: Array, mask: Array) -> list[dict[str, Any]]:
@@ -99,8 +97,10 @@ def _document(split: Split, tokenizer: Tokenizer, doc: int, tokens: Array, mask:
     }
 
 
-def show_step(split: Split, steps: Plan, step: int, mode: str, world_size: int, batch: int | None) -> dict[str, Any]:
-    """What a step trains, and which rank gets which row of it"""
+def show_step(
+    split: Split, steps: Plan, step: int, mode: str, world_size: int, batch: int | None, lr_multiplier: float
+) -> dict[str, Any]:
+    """What a step trains, and which rank gets which row of it; `lr_multiplier` is the trainer's for this step"""
     if not 0 <= step < steps.num_steps:
         raise ValueError(f"step {step} asked for, this run has steps 0 to {steps.num_steps - 1}.")
     rows, counts = steps.rows_of_step(step), row_targets(split, mode)
@@ -115,7 +115,7 @@ def show_step(split: Split, steps: Plan, step: int, mode: str, world_size: int, 
         "num_steps": steps.num_steps,
         "mode": mode,
         "epoch": step * len(rows) // len(steps.row_ids),
-        "lr_multiplier": lr_multiplier(step, steps.num_steps, Config().warmdown_ratio, LR_FRAC[mode]),
+        "lr_multiplier": lr_multiplier,
         "rows_per_step": len(rows),
         "total_batch_size": len(rows) * split.max_seq_len,
         "targets": int(targets.sum()),

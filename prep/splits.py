@@ -34,6 +34,7 @@ from prep.shard import COUNTS, DOC, Manifest, token_dtype, write_array, write_ro
 from prep.shares import Taken, allot, describe_share
 from prep.table import Table, read_table
 from prep.tokenizer import Tokenizer
+from prep.workers import run
 from prep.write import ShardWriter, WrittenShard, write_shard
 
 STRETCH = 1 << 16  # conversations looked up at a time
@@ -209,7 +210,7 @@ def write_all(split: SplitJob, plans: list[ShardPlan], staging: Path, record: Re
     written: dict[int, WrittenShard] = {}
     total = sum(len(plan.pieces) for plan in plans)
     with Progress("write", total, split.options.quiet) as progress, record.measure("write") as measured:
-        for plan, shard in split.options.run(write_shard, writer, plans, "threads"):
+        for plan, shard in run(write_shard, writer, plans, split.options.where, "threads"):
             written[plan.number] = shard
             num_tokens = int(shard.rows["num_tokens"].sum(dtype=np.int64))
             progress.add(len(shard.docs), num_tokens)

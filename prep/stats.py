@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 from prep.shard import COUNTS, Manifest, Split, listed_files, open_shards, read_manifest
 from prep.shard.steps import REFERENCE_BATCH, default_rows_per_step
-from prep.shares import share_lines
 from prep.stats_lengths import all_lengths_line, histogram, length_lines, uneven_lines
 from prep.text import short, size
 
@@ -181,6 +180,22 @@ def _split_lines(split: dict[str, Any]) -> list[str]:
             reasons = ", ".join(f"{number:,} {reason}" for reason, number in source["rejected_by_reason"].items())
             lines.append(f"  {source['name']}: rejected {reasons} (rejected.jsonl)")
     return [*lines, ""]
+
+
+def share_lines(split: dict[str, Any]) -> list[str]:
+    """What a split's sources asked for and got, a line each"""
+    lines = []
+    for source in split["sources"]:
+        if share := source.get("share"):
+            of, asked, got = share["of"], share["asked"], share["got"]
+            if of in ("choose", "repeat"):
+                text = f"{of} {asked:,}, got {got:,}"
+            else:
+                text = f"asked {asked:.2%} of {of.replace('_', ' ')}, got {got:.2%}"
+            copies = f" ({source['repeat']:.4g} copies" + (", its max_repeats)" if share.get("limited") else ")")
+            left = f", {source['not_chosen']:,} not chosen" if source["not_chosen"] else ""
+            lines.append(f"  {source['name']}: {text}{copies}{left}")
+    return lines
 
 
 def overlap_lines(split: dict[str, Any]) -> list[str]:

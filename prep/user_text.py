@@ -13,11 +13,11 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 import numpy as np
+import pyarrow as pa
 
-from prep.arrays import Array
+from prep.arrays import Array, offsets
 from prep.columns import index_array
 from prep.conversation import USER, Conversations
-from prep.pick import token_words
 from prep.shard import Split
 from prep.tokenizer import Tokenizer
 
@@ -45,6 +45,17 @@ class Decoder:
         data = decoded.buffers()[2].to_pybytes() if len(mine) else b""
         bounds = places[np.searchsorted(mine, np.append(starts, len(tokens)))].tolist()
         return [data[a:b] for a, b in pairwise(bounds)]
+
+
+def token_words(tokenizer: Tokenizer, special: dict[int, bytes], other: bytes) -> pa.LargeBinaryArray:
+    """(V,) bytes of each token as an Arrow array; some ids have what `special` says, those of no text `other`"""
+    words = [other] * tokenizer.vocab_size
+    for word, id_ in [*tokenizer.ranks.items(), *((word, id_) for id_, word in special.items())]:
+        words[id_] = word
+    bounds = offsets([len(word) for word in words])
+    return pa.LargeBinaryArray.from_buffers(
+        pa.large_binary(), len(words), [None, pa.py_buffer(bounds), pa.py_buffer(b"".join(words))]
+    )
 
 
 def conversations_of(split: Split, bos: int) -> Iterator[tuple[Array, Array]]:

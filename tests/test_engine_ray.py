@@ -22,10 +22,10 @@ from tests.test_build import MIXTURE, some_chats, tree, write_sources
 
 def test_a_build_on_one_engine_does_not_import_the_other(tmp_path: Path) -> None:
     script = (
-        "import sys; from prep.options import Options; import prep.build\n"
-        "list(Options().run(max, 0, [1, 2])); print('ray' in sys.modules, 'prep.engines' in sys.modules)\n"
+        "import sys; from prep.options import Options; from prep.workers import run; import prep.build\n"
+        "list(run(max, 0, [1, 2], Options().where)); print('ray' in sys.modules, 'prep.engines' in sys.modules)\n"
         "del sys.modules['prep.engines']; sys.modules['ray'] = None\n"
-        "try: list(Options(engine='ray', workers=0).run(max, 0, [1, 2]))\n"
+        "try: list(run(max, 0, [1, 2], Options(engine='ray', workers=0).where))\n"
         "except ValueError as error: print(error, 'prep.engines' in sys.modules)"
     )
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)

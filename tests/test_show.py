@@ -244,7 +244,7 @@ def test_steps_are_those_of_the_trainer(root: Path, train: Split, mode: str) -> 
         targets = step_sums(ours, ours.num_targets).tolist()
         assert targets == [theirs.targets_of_step(step) for step in range(ours.num_steps)]
     for step in (0, ours.num_steps - 1):
-        shown = show_step(train, ours, step, mode, 2, 8)
+        shown = show_step(train, ours, step, mode, 2, 8, 0.5)
         assert shown["targets"] == targets[step]
         for rank in range(2):
             dealt = [

@@ -1,0 +1,31 @@
+"""
+Run one function over many jobs, on the engine that was chosen: this machine's cores, or a Ray cluster.
+
+    for job, result in run(render_unit, context, jobs, Workers("local", 2)): ...      as they finish, in any order
+
+Results must not depend on the order or the number of workers. The engine that is not chosen is not imported.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+
+from prep.workers.engine import Context, Job, Result, Workers
+
+
+def run(
+    function: Callable[[Context, Job], Result],
+    context: Context,
+    jobs: Sequence[Job],
+    workers: Workers,
+    kind: str = "processes",
+) -> Iterator[tuple[Job, Result]]:
+    """
+    (job, function(context, job)) of every job, as they finish. `kind` is for the local engine: processes, threads (for
+    work that leaves the interpreter), or here.
+    """
+    if workers.engine == "ray":
+        from prep import engines_ray
+
+        return engines_ray.run(function, context, jobs, workers.count, workers.address, workers.shared)
+    from prep import engines
+
+    return engines.run(function, context, jobs, min(workers.count, len(jobs)), kind)
