@@ -16,8 +16,8 @@ from pathlib import Path
 from prep import __version__
 from prep.encode import choose_engine
 from prep.files import default_cache_dir
-from prep.hub import is_offline
 from prep.runs import list_runs
+from prep.sources.hub import is_offline
 from prep.text import size
 from prep.tokenizer import load_tokenizer, notice_of_nanochat
 

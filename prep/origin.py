@@ -20,7 +20,7 @@ from prep.mixture import Mixture, load_mixture, mixture_names
 from prep.record import read_record
 from prep.resolve import Input, resolve
 from prep.shard import Split
-from prep.sources import rows_at
+from prep.sources.source import rows_at
 
 OPTIONS = {"--mixture": "mixture", "--data-root": "data_root", "--identity": "identity"}
 

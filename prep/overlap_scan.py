@@ -17,13 +17,13 @@ import numpy as np
 
 from prep.arrays import Array
 from prep.conversation import check
-from prep.formats import find_files
 from prep.grams import HeldOut
 from prep.mixture import TASKS, Entry, Mixture
 from prep.pick import conversations
 from prep.render_pass import Unit, read_conversations
 from prep.resolve import Input, resolve
 from prep.shard import Split, open_shards
+from prep.sources.detect import find_files
 from prep.tokenizer import load_tokenizer
 from prep.user_text import Decoder, conversations_of, user_texts_of
 

@@ -18,7 +18,7 @@ from prep.arrays import Array
 from prep.conversation import REASONS
 from prep.resolve import Input
 from prep.shard import write_bytes
-from prep.sources import rows_at
+from prep.sources.source import rows_at
 from prep.tasks.layouts import show_row
 from prep.text import SHOWN_CHARACTERS
 

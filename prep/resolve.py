@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from prep.files import nanochat_home
-from prep.lines import mentions
 from prep.mix import SHARES
 from prep.mixture import HUB, Entry, Mixture
 from prep.own_data import find_hub, find_own, open_own, usual_split
 from prep.own_tasks import find
-from prep.sources import Source, generated, open_files
+from prep.sources.jsonl import mentions
+from prep.sources.source import Source, generated, open_files
 from prep.task import Task
 from prep.tasks import TASKS
 from prep.tasks.messages import FLAGS

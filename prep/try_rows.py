@@ -19,11 +19,11 @@ import pyarrow as pa
 from prep.arrays import offsets
 from prep.conversation import REASONS
 from prep.encode import Encoder
-from prep.formats import find_files, first_rows, kind_of
 from prep.own_data import columns_of
 from prep.own_tasks import find, is_own
 from prep.render import render
 from prep.show import segments
+from prep.sources.detect import find_files, first_rows, kind_of
 from prep.task import Task
 from prep.tasks.layouts import MESSAGE_FIELDS, Layout, rows_of, show_row
 from prep.tasks.recognise import FIRST_ROWS, recognise

@@ -15,13 +15,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from prep import build as building
-from prep import plan, sources
+from prep import plan
 from prep.mixture import parse_mixture
 from prep.options import Options
 from prep.order import mixture_order
 from prep.output import Output
 from prep.plan import EXCESS, PACKINGS
 from prep.shard import Split, check_files, open_shards
+from prep.sources import source as sources
 from prep.stats import built_lines
 from prep.tokenizer import Tokenizer, load_tokenizer
 from tests.conftest import SHARED, build_mixture, chat, check_shards, needs_shared, toy_tokenizer, write_lines

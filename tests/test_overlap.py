@@ -13,11 +13,12 @@ from hypothesis import given
 from hypothesis.strategies import lists, sampled_from, text
 from xxhash import xxh3_64_intdigest
 
-from prep import grams, plan, sources, user_text
+from prep import grams, plan, user_text
 from prep.grams import HeldOut, runs_of_words
 from prep.normal import hash_texts, squeezed, words
 from prep.overlap_scan import find_overlap
 from prep.shard import open_shards
+from prep.sources import source as sources
 from prep.tokenizer import Tokenizer
 from prep.verify import problems
 from tests.conftest import build_mixture, chat, check_shards, midprep_command, write_lines

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from prep.lines import BATCH_BYTES, READ_ROWS
+from prep.sources.jsonl import BATCH_BYTES, READ_ROWS
 from prep.text import one_line
 
 END = b"\xff\xff\xff\xff\0\0\0\0"  # of a stream

@@ -15,8 +15,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from prep.arrow_files import arrow_batches, read_arrow
-from prep.lines import chunks
+from prep.sources.arrow import arrow_batches, read_arrow
+from prep.sources.jsonl import chunks
 from prep.text import one_line
 
 MAGIC = {

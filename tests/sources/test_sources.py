@@ -12,12 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from prep import sources
 from prep.build import make_job
-from prep.hub import hub_files
 from prep.mixture import parse_mixture
 from prep.options import Options
-from prep.sources import local_files, open_files, read_rows
+from prep.sources import source as sources
+from prep.sources.hub import hub_files
+from prep.sources.source import local_files, open_files, read_rows
 from tests.conftest import SHARED, midprep_command, needs_shared, toy_tokenizer, write_lines
 
 
@@ -211,7 +211,7 @@ def test_what_the_hub_has_not_is_an_error_that_names_it(
 
 @needs_shared
 def test_a_pinned_revision_is_what_is_read(hub: dict[str, str], tmp_path: Path) -> None:
-    script = "from prep.hub import hub_files; print(hub_files('openai/gsm8k', 'main', 'test', None)[1])"
+    script = "from prep.sources.hub import hub_files; print(hub_files('openai/gsm8k', 'main', 'test', None)[1])"
     found = subprocess.run([sys.executable, "-c", script], env=hub, capture_output=True, text=True, timeout=60)
     revision = found.stdout.strip()
     mixture = tmp_path / "hub.toml"

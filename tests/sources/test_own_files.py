@@ -10,12 +10,13 @@ import pyarrow.feather as feather
 import pyarrow.parquet as pq
 import pytest
 
-from prep import formats, sources
 from prep.mixture import parse_mixture
 from prep.shard import open_shards
+from prep.sources import detect as formats
+from prep.sources import source as sources
 from tests.conftest import SHARED, build_mixture, needs_shared, toy_tokenizer, write_lines
+from tests.sources.test_sources import hub, midprep  # noqa: F401
 from tests.test_own_data import messages
-from tests.test_sources import hub, midprep  # noqa: F401
 
 TOY = toy_tokenizer()
 ROWS = [{"messages": messages(f"{i}?", "x" * (i % 5))} for i in range(50)]

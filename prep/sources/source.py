@@ -1,5 +1,5 @@
 """
-Where rows come from, and reading them in blocks: the Hub (prep.hub), a local copy in its layout, or files of one's own.
+Where rows come from, and reading them in blocks: the Hub (prep.sources.hub), a local copy in its layout, or files of one's own.
 
     openai/gsm8k main train  ->  [main/train-00000-of-00001.parquet]  ->  rows 0 .. 7472  ->  tables of about 4 MB
 
@@ -20,10 +20,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from prep.arrays import Array
-from prep.arrow_files import arrow_batches, check_names, has_dictionary, read_arrow
 from prep.files import default_cache_dir, sha256_of
-from prep.formats import kind_of
-from prep.lines import BATCH_BYTES, COMPRESSED, READ_ROWS, decompressed, index_lines, read_lines
+from prep.sources.arrow import arrow_batches, check_names, has_dictionary, read_arrow
+from prep.sources.detect import kind_of
+from prep.sources.jsonl import BATCH_BYTES, COMPRESSED, READ_ROWS, decompressed, index_lines, read_lines
 from prep.text import one_line
 
 BLOCK_ROWS = 8192  # rows rendered and cached together; parquet's row groups round it up
