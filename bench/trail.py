@@ -20,7 +20,7 @@ sys.path[:0] = [str(ROOT)]
 from prep.build import build, make_job  # noqa: E402
 from prep.mixture import load_mixture  # noqa: E402
 from prep.options import Options  # noqa: E402
-from prep.tokenizer import load_tokenizer  # noqa: E402
+from prep.tokenizer.tokenizer import load_tokenizer  # noqa: E402
 
 PREP = str(ROOT / "prep") + "/"
 

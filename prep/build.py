@@ -32,7 +32,7 @@ from prep.resolve import Input, resolve
 from prep.runs import RunFiles, run_key, run_path
 from prep.shard import FORMAT, VERSION, Manifest, read_manifest, token_dtype, write_manifest
 from prep.splits import SplitJob, build_split
-from prep.tokenizer import Tokenizer
+from prep.tokenizer.tokenizer import Tokenizer
 from prep.workers import run
 
 MANY_FILES = 1 << 16

@@ -89,7 +89,7 @@ def build(
     from prep.mixture import load_mixture
     from prep.options import Options
     from prep.stats import built_lines, dry_run_lines
-    from prep.tokenizer import load_tokenizer, notice_of_nanochat
+    from prep.tokenizer.tokenizer import load_tokenizer, notice_of_nanochat
 
     options = Options(
         max_seq_len=max_seq_len,

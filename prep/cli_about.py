@@ -74,8 +74,8 @@ def selftest() -> None:
 
 def tasks(as_json: Json = False) -> None:
     """List the tasks, each with what it is made of; those of installed packages last."""
-    from prep.own_tasks import entry_points
     from prep.tasks import TASKS
+    from prep.tasks.custom import entry_points
 
     found = [
         {

@@ -21,7 +21,7 @@ def info(
     """Show a tokenizer: size, special tokens, pattern, identity."""
     import json
 
-    from prep.tokenizer import info, load_tokenizer
+    from prep.tokenizer.tokenizer import info, load_tokenizer
 
     about = info(load_tokenizer(name, pattern))
     if as_json:
@@ -41,8 +41,8 @@ def train(
     pattern: Pattern = None,
 ) -> None:
     """Train a byte-level BPE tokenizer with rustbpe; `--tokenizer DIR` uses it."""
-    from prep.tokenizer import PATTERN
-    from prep.tokenizer_train import train_tokenizer
+    from prep.tokenizer.tokenizer import PATTERN
+    from prep.tokenizer.train import train_tokenizer
 
     if output.exists() and any(output.iterdir()):
         raise ValueError(f"{output} is there and not empty: give another directory with -o.")
@@ -77,9 +77,9 @@ def export(
     ] = "nanochat",
 ) -> None:
     """Write a tokenizer as other programs read it: nanochat's files, or Hugging Face's."""
-    from prep.tokenizer import load_tokenizer
-    from prep.tokenizer_hf import export_hf
-    from prep.tokenizer_nanochat import export_nanochat
+    from prep.tokenizer.huggingface import export_hf
+    from prep.tokenizer.nanochat import export_nanochat
+    from prep.tokenizer.tokenizer import load_tokenizer
 
     writers = {"nanochat": export_nanochat, "hf": export_hf}
     if to not in writers:

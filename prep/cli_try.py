@@ -38,10 +38,10 @@ def try_rows(
     import json
 
     from prep import try_rows as trying
+    from prep.conversations.layouts import Layout
     from prep.own_entry import check_names, check_reading
     from prep.show_text import Printer
-    from prep.tasks.layouts import Layout
-    from prep.tokenizer import load_tokenizer
+    from prep.tokenizer.tokenizer import load_tokenizer
 
     if task is not None:
         refuse(context, "layout columns roles train_on consecutive tools", "with --task")

@@ -22,7 +22,7 @@ import pyarrow as pa
 from prep import encode_gigatoken
 from prep.arrays import Array, offsets
 from prep.columns import index_array, text_array
-from prep.tokenizer import Tokenizer
+from prep.tokenizer.tokenizer import Tokenizer
 
 ENGINES: Final = ("gigatoken", "fastokens", "tiktoken")  # the fastest first: what `auto` prefers
 SAMPLE: Final = 1024  # one text in so many is encoded by tiktoken too

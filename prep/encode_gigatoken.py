@@ -26,7 +26,7 @@ import pyarrow.compute as pc
 from prep.arrays import Array
 from prep.columns import text_array
 from prep.shard import token_dtype
-from prep.tokenizer import PATTERN, Tokenizer
+from prep.tokenizer.tokenizer import PATTERN, Tokenizer
 
 SEPARATOR: Final = "\0"  # a text that holds it goes through tiktoken
 GROWTH: Final = 256 << 20

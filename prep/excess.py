@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 
 from prep.arrays import Array, offsets
-from prep.conversation import REASON
+from prep.conversations.conversation import REASON
 from prep.options import Options
 from prep.plan import split_pieces, split_points
 from prep.rejected import RejectedRows
 from prep.resolve import Input
 from prep.runs import RunFiles, read_run, trained_in
-from prep.tokenizer import Tokenizer
+from prep.tokenizer.tokenizer import Tokenizer
 
 
 def handle_excess(

@@ -14,7 +14,7 @@ import numpy as np
 from xxhash import xxh3_128_digest
 
 from prep.arrays import Array, offsets
-from prep.conversation import REASON
+from prep.conversations.conversation import REASON
 from prep.mixture import Entry
 from prep.runs import RunFiles, read_run
 from prep.table import Table

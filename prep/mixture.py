@@ -158,7 +158,7 @@ def _parse_entry(data: Any, where: str) -> Entry:
     _check_keys(data, known, where)
     found, own = data.get("task"), False
     if found not in TASKS:
-        from prep.own_tasks import is_own
+        from prep.tasks.custom import is_own
 
         own = isinstance(found, str) and is_own(found)
     if found not in TASKS and not own:

@@ -23,7 +23,7 @@ from xxhash import xxh3_64_digest
 
 from prep.arrays import Array, offsets
 from prep.columns import index_array
-from prep.conversation import USER, Conversations
+from prep.conversations.conversation import USER, Conversations
 
 VERSION = 2  # bumped when a text gives something else; part of the key of every run
 

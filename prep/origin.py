@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from prep.conversation import KINDS, ROLES, Conversations
+from prep.conversations.conversation import KINDS, ROLES, Conversations
 from prep.mixture import Mixture, load_mixture, mixture_names
 from prep.record import read_record
 from prep.resolve import Input, resolve

@@ -22,7 +22,7 @@ from prep.grams import HeldOut
 from prep.leave_out import mark
 from prep.runs import RunFiles, read_run
 from prep.table import Table
-from prep.tokenizer import Tokenizer
+from prep.tokenizer.tokenizer import Tokenizer
 from prep.user_text import Decoder
 
 REASON = "asked in val"

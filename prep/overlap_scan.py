@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from prep.arrays import Array
-from prep.conversation import check
+from prep.conversations.conversation import check
 from prep.grams import HeldOut
 from prep.mixture import TASKS, Entry, Mixture
 from prep.pick import conversations
@@ -24,7 +24,7 @@ from prep.render_pass import Unit, read_conversations
 from prep.resolve import Input, resolve
 from prep.shard import Split, open_shards
 from prep.sources.detect import find_files
-from prep.tokenizer import load_tokenizer
+from prep.tokenizer.tokenizer import load_tokenizer
 from prep.user_text import Decoder, conversations_of, user_texts_of
 
 EXAMPLES = 3  # of a source

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from prep.conversations.layouts import OPTIONAL, REQUIRED, Layout
+from prep.conversations.recognise import FIRST_ROWS, recognise
 from prep.mixture import Entry, Mixture
-from prep.own_tasks import OwnTask
 from prep.sources.detect import find_files, first_rows, first_rows_of
 from prep.sources.hub import hub_files
 from prep.sources.jsonl import mentions
 from prep.sources.source import Source, local_files, open_files
-from prep.task import Task
-from prep.tasks.layouts import OPTIONAL, REQUIRED, Layout
-from prep.tasks.recognise import FIRST_ROWS, recognise
+from prep.tasks.custom import OwnTask
+from prep.tasks.task import Task
 
 
 @dataclass(frozen=True)

@@ -37,9 +37,9 @@ def check_own(entry: "Entry", data: dict[str, Any], where: str) -> None:
 
 def check_reading(layout: str | None, train_on: str, consecutive: str, tools: str, where: str) -> None:
     """ValueError for a word that is none of those there are"""
-    from prep.tasks.layouts import REQUIRED
-    from prep.tasks.tools import TOOLS
-    from prep.tasks.turns import CONSECUTIVE, TRAIN_ON
+    from prep.conversations.layouts import REQUIRED
+    from prep.conversations.tool_calls import TOOLS
+    from prep.conversations.turns import CONSECUTIVE, TRAIN_ON
     from prep.text import nearest
 
     for name, value, known in (
@@ -56,7 +56,7 @@ def check_names(
     columns: dict[str, str] | None, roles: dict[str, str] | None, where: str, layout: str | None = None
 ) -> None:
     """ValueError for a field or role of ours that there is not"""
-    from prep.tasks.layouts import MESSAGE_FIELDS, OPTIONAL, REQUIRED, UNUSED
+    from prep.conversations.layouts import MESSAGE_FIELDS, OPTIONAL, REQUIRED, UNUSED
     from prep.text import nearest
 
     fields = {name for some in (*REQUIRED.values(), *OPTIONAL.values()) for name in some}

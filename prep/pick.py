@@ -19,7 +19,7 @@ from prep.arrays import Array, offsets
 from prep.columns import index_array
 from prep.shard import Split
 from prep.text import nearest
-from prep.tokenizer import Tokenizer
+from prep.tokenizer.tokenizer import Tokenizer
 from prep.user_text import token_words
 
 FIND_TOKENS = 4 << 20  # decoded at once

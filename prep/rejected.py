@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from prep.arrays import Array
-from prep.conversation import REASONS
+from prep.conversations.conversation import REASONS
+from prep.conversations.layouts import show_row
 from prep.resolve import Input
 from prep.shard import write_bytes
 from prep.sources.source import rows_at
-from prep.tasks.layouts import show_row
 from prep.text import SHOWN_CHARACTERS
 
 SHOWN_ROWS = 100  # of a source whose content is written out

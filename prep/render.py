@@ -16,11 +16,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from prep.arrays import Array, offsets
-from prep.conversation import ASSISTANT, OUTPUT, PYTHON, TEXT, USER, Conversations, check, reject
+from prep.conversations.conversation import ASSISTANT, OUTPUT, PYTHON, TEXT, USER, Conversations, check, reject
 from prep.encode import Encoder
 from prep.normal import asked
 from prep.shard import to_tokens
-from prep.tokenizer import Tokenizer
+from prep.tokenizer.tokenizer import Tokenizer
 
 VERSION = 2  # bumped when the same messages give other tokens or another mask, whatever task they are of
 

@@ -14,15 +14,15 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from prep.conversation import Conversations, part_of, slices
+from prep.conversations.conversation import Conversations, part_of, slices
 from prep.encode import Encoder
 from prep.render import Rendered, render
 from prep.runs import read_run, write_run
 from prep.sources.jsonl import BATCH_BYTES
 from prep.sources.source import Source, read_rows
-from prep.task import Task
+from prep.tasks.task import Task
 from prep.text import one_line
-from prep.tokenizer import Tokenizer
+from prep.tokenizer.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)

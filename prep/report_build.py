@@ -9,7 +9,7 @@ from prep import report_data
 from prep.record import read_record
 from prep.report_charts import bars, colour, esc, percent, table
 from prep.show import show_conversation
-from prep.tokenizer import load_tokenizer
+from prep.tokenizer.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
     from prep.report import Report

@@ -11,16 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prep.conversations.messages import FLAGS
 from prep.files import nanochat_home
 from prep.mix import SHARES
 from prep.mixture import HUB, Entry, Mixture
 from prep.own_data import find_hub, find_own, open_own, usual_split
-from prep.own_tasks import find
 from prep.sources.jsonl import mentions
 from prep.sources.source import Source, generated, open_files
-from prep.task import Task
 from prep.tasks import TASKS
-from prep.tasks.messages import FLAGS
+from prep.tasks.custom import find
+from prep.tasks.task import Task
 
 
 @dataclass(frozen=True)

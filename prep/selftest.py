@@ -17,13 +17,13 @@ from pathlib import Path
 import numpy as np
 
 from prep.build import build, make_job
+from prep.conversations import messages
 from prep.encode import ENGINES, Encoder, why_not
 from prep.mixture import parse_mixture
 from prep.options import Options
 from prep.plan import PACKINGS
 from prep.render import render
-from prep.tasks import messages
-from prep.tokenizer import load_tokenizer
+from prep.tokenizer.tokenizer import load_tokenizer
 from prep.verify import problems
 
 NUM_STRINGS = 4000

@@ -17,7 +17,7 @@ from prep.arrays import Array
 from prep.pick import first_doc, goes_on, row_of
 from prep.shard import Split
 from prep.shard.steps import FILLER, Plan, device_batch, ranks_of_step, row_targets
-from prep.tokenizer import Tokenizer
+from prep.tokenizer.tokenizer import Tokenizer
 
 
 def segments(tokenizer: Tokenizer, tokens: Array, mask: Array) -> list[dict[str, Any]]:

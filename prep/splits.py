@@ -33,7 +33,7 @@ from prep.runs import RunFiles
 from prep.shard import COUNTS, DOC, Manifest, token_dtype, write_array, write_rows
 from prep.shares import Taken, allot, describe_share
 from prep.table import Table, read_table
-from prep.tokenizer import Tokenizer
+from prep.tokenizer.tokenizer import Tokenizer
 from prep.workers import run
 from prep.write import ShardWriter, WrittenShard, write_shard
 

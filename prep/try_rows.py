@@ -17,18 +17,18 @@ from typing import Any
 import pyarrow as pa
 
 from prep.arrays import offsets
-from prep.conversation import REASONS
+from prep.conversations.conversation import REASONS
+from prep.conversations.layouts import MESSAGE_FIELDS, Layout, rows_of, show_row
+from prep.conversations.recognise import FIRST_ROWS, recognise
 from prep.encode import Encoder
 from prep.own_data import columns_of
-from prep.own_tasks import find, is_own
 from prep.render import render
 from prep.show import segments
 from prep.sources.detect import find_files, first_rows, kind_of
-from prep.task import Task
-from prep.tasks.layouts import MESSAGE_FIELDS, Layout, rows_of, show_row
-from prep.tasks.recognise import FIRST_ROWS, recognise
+from prep.tasks.custom import find, is_own
+from prep.tasks.task import Task
 from prep.text import SHOWN_CHARACTERS
-from prep.tokenizer import Tokenizer
+from prep.tokenizer.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)

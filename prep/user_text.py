@@ -17,9 +17,9 @@ import pyarrow as pa
 
 from prep.arrays import Array, offsets
 from prep.columns import index_array
-from prep.conversation import USER, Conversations
+from prep.conversations.conversation import USER, Conversations
 from prep.shard import Split
-from prep.tokenizer import Tokenizer
+from prep.tokenizer.tokenizer import Tokenizer
 
 BLOCK_TOKENS = 4 << 20  # decoded at once
 

@@ -14,7 +14,7 @@ from prep.build import build, make_job
 from prep.mixture import parse_mixture
 from prep.options import Options
 from prep.shard import Manifest
-from prep.tokenizer import PATTERN, SPECIAL_TOKENS, Tokenizer
+from prep.tokenizer.tokenizer import PATTERN, SPECIAL_TOKENS, Tokenizer
 
 SHARED = Path(__file__).parent.parent.parent / "shared"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="../shared is not there")

@@ -20,7 +20,7 @@ sys.path[:0] = [str(Path(__file__).parents[1])]
 
 from prep.encode import ENGINES, Encoder, why_not  # noqa: E402
 from prep.encode_gigatoken import SCHEMES  # noqa: E402
-from prep.tokenizer import Tokenizer, load_tokenizer  # noqa: E402
+from prep.tokenizer.tokenizer import Tokenizer, load_tokenizer  # noqa: E402
 
 BATCH = 2000
 WORDS = (  # noqa: SIM905

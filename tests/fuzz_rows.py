@@ -25,7 +25,7 @@ from prep.build import build, make_job
 from prep.mixture import parse_mixture
 from prep.options import Options
 from prep.shard import open_shards
-from prep.tokenizer import PATTERN, SPECIAL_TOKENS, Tokenizer, load_tokenizer
+from prep.tokenizer.tokenizer import PATTERN, SPECIAL_TOKENS, Tokenizer, load_tokenizer
 from prep.verify import problems
 
 POISON = "POISON" * 2

@@ -24,7 +24,7 @@ from prep.plan import EXCESS, PACKINGS
 from prep.shard import Split, check_files, open_shards
 from prep.sources import source as sources
 from prep.stats import built_lines
-from prep.tokenizer import Tokenizer, load_tokenizer
+from prep.tokenizer.tokenizer import Tokenizer, load_tokenizer
 from tests.conftest import SHARED, build_mixture, chat, check_shards, needs_shared, toy_tokenizer, write_lines
 from tests.reference import render_plainly
 

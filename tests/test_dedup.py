@@ -11,7 +11,7 @@ from hypothesis.strategies import integers, lists, tuples
 from prep.leave_out import is_repeated
 from prep.shard import open_shards
 from prep.sources import source as sources
-from prep.tokenizer import Tokenizer
+from prep.tokenizer.tokenizer import Tokenizer
 from prep.verify import problems
 from tests.conftest import build_mixture, chat, check_shards, write_lines
 

@@ -13,7 +13,7 @@ from prep import encode_gigatoken
 from prep.columns import text_array
 from prep.encode import ENGINES, LONG_TEXT, Encoder, choose_engine, spell_out, why_not
 from prep.encode_gigatoken import SCHEMES, Gigatoken, Scheme, risky_code_points
-from prep.tokenizer import PATTERN, SPECIAL_TOKENS, Tokenizer, load_tokenizer
+from prep.tokenizer.tokenizer import PATTERN, SPECIAL_TOKENS, Tokenizer, load_tokenizer
 
 NANO = load_tokenizer()
 INSTALLED = [name for name in ENGINES if importlib.util.find_spec(name)]

@@ -16,7 +16,7 @@ from prep import engines_ray, plan
 from prep.engines_ray import cluster as cluster_of
 from prep.options import Options
 from prep.sources import source as sources
-from prep.tokenizer import Tokenizer
+from prep.tokenizer.tokenizer import Tokenizer
 from tests.conftest import build_mixture, chat, midprep_command, toy_tokenizer, write_lines
 from tests.test_build import MIXTURE, some_chats, tree, write_sources
 

@@ -194,7 +194,7 @@ from pathlib import Path
 import prep.build
 from prep.mixture import load_mixture
 from prep.options import Options
-from prep.tokenizer import load_tokenizer
+from prep.tokenizer.tokenizer import load_tokenizer
 
 prep.build.SMALL_BUILD = 0  # as if it were worth starting workers
 options = Options(cache_dir=Path("cache"), quiet=True, workers=2)

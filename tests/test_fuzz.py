@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from prep.tokenizer import Tokenizer
+from prep.tokenizer.tokenizer import Tokenizer
 from tests.conftest import build_mixture, chat, write_lines
 from tests.fuzz_rows import check_file, write_columns, write_rows
 

@@ -19,7 +19,7 @@ from prep.normal import hash_texts, squeezed, words
 from prep.overlap_scan import find_overlap
 from prep.shard import open_shards
 from prep.sources import source as sources
-from prep.tokenizer import Tokenizer
+from prep.tokenizer.tokenizer import Tokenizer
 from prep.verify import problems
 from tests.conftest import build_mixture, chat, check_shards, midprep_command, write_lines
 

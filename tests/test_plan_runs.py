@@ -16,7 +16,7 @@ from prep.mixture import parse_mixture
 from prep.options import Options
 from prep.plan_runs import Model, warmdown_start
 from prep.shard import open_shards
-from prep.tokenizer import load_tokenizer
+from prep.tokenizer.tokenizer import load_tokenizer
 from train.schedule import lr_multiplier
 
 T = 64

@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis.strategies import SearchStrategy, booleans, builds, composite, lists, one_of, sampled_from, text
 
 from prep.arrays import offsets
-from prep.conversation import REASONS, Conversations
+from prep.conversations import messages
+from prep.conversations.conversation import REASONS, Conversations
 from prep.encode import Encoder
 from prep.render import Rendered, render
-from prep.tasks import messages
-from prep.tokenizer import Tokenizer, load_tokenizer
+from prep.tokenizer.tokenizer import Tokenizer, load_tokenizer
 from tests.conftest import SHARED, chat, needs_shared, toy_tokenizer
 from tests.reference import render_plainly
 
@@ -182,7 +182,7 @@ def test_nanochats_conversations_three_ways() -> None:
 
 def test_of_turns_lays_columns_out_by_conversation(toy: Tokenizer) -> None:
     from prep.columns import text_array
-    from prep.conversation import TEXT
+    from prep.conversations.conversation import TEXT
 
     batch = Conversations.of_turns([text_array(["a", "b"]), text_array(["c", "d"])], [TEXT, TEXT], [1, 1])
     assert batch.texts.to_pylist() == ["a", "c", "b", "d"]

@@ -21,7 +21,7 @@ from prep.report_charts import percent
 from prep.shard import Split, open_shards
 from prep.shard.steps import plan_steps
 from prep.show import show_conversation
-from prep.tokenizer import load_tokenizer
+from prep.tokenizer.tokenizer import load_tokenizer
 
 EVIL = "<script>document.title='hacked'</script><img src=x onerror=\"document.title='hacked'\">\x1b[31m\u202e"
 LINES = [{"messages": [{"role": "user", "content": EVIL}, {"role": "assistant", "content": f"no: {EVIL}"}]}] * 40

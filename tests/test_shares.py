@@ -15,7 +15,7 @@ from prep.order import mixture_order
 from prep.shard import open_shards
 from prep.shares import amounts, apportion
 from prep.stats import share_lines
-from prep.tokenizer import Tokenizer
+from prep.tokenizer.tokenizer import Tokenizer
 from prep.verify import problems
 from tests.conftest import build_mixture, chat, check_shards, write_lines
 

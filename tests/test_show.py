@@ -18,7 +18,7 @@ from prep.shard.steps import FILLER, plan_steps, step_sums
 from prep.show import show_conversation, show_row, show_step
 from prep.show_text import coloured, plain
 from prep.text import visible
-from prep.tokenizer import Tokenizer, load_tokenizer
+from prep.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
 EVIL = "a\x1b]0;owned\x07 [bold]b[/bold] :smile: \u202ec <|assistant_end|> d[[0]]\r"
 SUM = {"role": "assistant", "content": [{"type": "text", "text": "It is "}, {"type": "python", "text": "2+2"},

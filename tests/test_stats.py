@@ -14,7 +14,7 @@ from prep.shard import open_shards, read_manifest
 from prep.stats import print_stats, read_stats
 from prep.stats_compare import changes, side_by_side
 from prep.stats_lengths import histogram, length_lines, marks, uneven_lines
-from prep.tokenizer import Tokenizer
+from prep.tokenizer.tokenizer import Tokenizer
 from tests.conftest import build_mixture, chat, midprep_command, write_lines
 
 

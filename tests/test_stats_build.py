@@ -8,7 +8,7 @@ import pytest
 
 from prep.origin import command_options
 from prep.stats_build import print_build, read_build
-from prep.tokenizer import Tokenizer
+from prep.tokenizer.tokenizer import Tokenizer
 from tests.conftest import build_mixture, chat, midprep_command, write_lines
 
 

@@ -16,7 +16,7 @@ from prep.build import build, make_job
 from prep.mixture import load_mixture
 from prep.options import Options
 from prep.runs import list_runs
-from prep.tokenizer import load_tokenizer
+from prep.tokenizer.tokenizer import load_tokenizer
 from prep.verify import problems
 from tests.conftest import midprep_command, toy_tokenizer, write_lines
 from tests.test_build import some_chats, tree

@@ -16,7 +16,7 @@ from hypothesis.strategies import integers
 from prep import plan
 from prep.mask_rules import UNKNOWN, broken_rules, expected_mask
 from prep.shard import manifest_sha256, write_array, write_bytes, write_manifest
-from prep.tokenizer import SPECIAL_TOKENS, Tokenizer
+from prep.tokenizer.tokenizer import SPECIAL_TOKENS, Tokenizer
 from prep.verify import problems, rebuild
 from tests.conftest import build_mixture, toy_tokenizer, write_lines
 from tests.test_build import MIXTURE, some_chats, write_sources

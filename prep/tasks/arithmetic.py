@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from prep.arrays import Array, offsets
 from prep.columns import index_array, text_array
-from prep.conversation import ASSISTANT, OUTPUT, PYTHON, TEXT, USER, Conversations
+from prep.conversations.conversation import ASSISTANT, OUTPUT, PYTHON, TEXT, USER, Conversations
 from prep.tasks.problems import PLAIN, Draw, Problem
 from prep.tasks.word_problems import NAMES, THINGS, WORD_PROBLEMS
 from prep.tasks.words import choose, join, random_bits

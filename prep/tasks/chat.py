@@ -1,13 +1,13 @@
 """
-Chat: conversations of one's own, as JSON lines, parquet or Arrow, in any of the layouts of prep.tasks.layouts. Contents are
-strings or, for the assistant, lists of parts: text and Python calls are trained, what Python answered is not.
+Chat: conversations of one's own, as JSON lines, parquet or Arrow, in any of the layouts of
+prep.conversations.layouts. Contents are strings or, for the assistant, lists of parts: text and Python calls are trained, what Python answered is not.
 """
 
 import pyarrow as pa
 
-from prep.conversation import Conversations
-from prep.tasks import layouts, turns
-from prep.tasks.layouts import Layout
+from prep.conversations import layouts, turns
+from prep.conversations.conversation import Conversations
+from prep.conversations.layouts import Layout
 
 EXAMPLE = {
     "messages": [

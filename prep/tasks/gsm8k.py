@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from prep.arrays import Array, offsets
 from prep.columns import index_array
-from prep.conversation import ASSISTANT, OUTPUT, PYTHON, TEXT, USER, Conversations, reject
+from prep.conversations.conversation import ASSISTANT, OUTPUT, PYTHON, TEXT, USER, Conversations, reject
 
 EXAMPLE = {
     "question": "Ann has 3 bags with 4 apples each. How many apples has she?",

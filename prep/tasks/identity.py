@@ -5,7 +5,7 @@ repeated; what the model says of itself comes from here and from nowhere else.
 
 import pyarrow as pa
 
-from prep.conversation import Conversations
+from prep.conversations.conversation import Conversations
 from prep.tasks import chat
 
 EXAMPLE = [

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from prep.columns import index_array, text_array
-from prep.conversation import TEXT, Conversations, reject
+from prep.conversations.conversation import TEXT, Conversations, reject
 
 EXAMPLE = {
     "question": "Which gas do plants take in?",

@@ -6,7 +6,7 @@ The form is nanochat's. Row i is a pure function of (seed, split, i), and no wor
 
 import numpy as np
 
-from prep.conversation import TEXT, Conversations
+from prep.conversations.conversation import TEXT, Conversations
 from prep.tasks.words import join, spelled, words_of_rows
 
 EXAMPLE = {

@@ -5,8 +5,8 @@ leading system message is merged into the first user message by the renderer.
 
 import pyarrow as pa
 
-from prep.conversation import Conversations
-from prep.tasks import messages
+from prep.conversations import messages
+from prep.conversations.conversation import Conversations
 
 EXAMPLE = {
     "messages": [

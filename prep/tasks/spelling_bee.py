@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 
 from prep.arrays import Array
 from prep.columns import index_array, text_array
-from prep.conversation import OUTPUT, PYTHON, TEXT, Conversations
+from prep.conversations.conversation import OUTPUT, PYTHON, TEXT, Conversations
 from prep.tasks.phrasings import LANGUAGES, Language
 from prep.tasks.words import choose, join, letters_of, spelled, strings_of, words_of_rows
 

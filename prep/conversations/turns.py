@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from prep.arrays import Array, offsets
 from prep.columns import index_array
-from prep.conversation import ASSISTANT, SYSTEM, TEXT, Conversations, reject
+from prep.conversations.conversation import ASSISTANT, SYSTEM, TEXT, Conversations, reject
 
 TRAIN_ON = ("all", "last", "none")
 CONSECUTIVE = ("reject", "merge")

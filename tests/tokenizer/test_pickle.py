@@ -17,10 +17,10 @@ import tiktoken
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from prep.safe_pickle import read_encoding, run
-from prep.tokenizer import PATTERN, SPECIAL_TOKENS, load_tokenizer
+from prep.tokenizer.safe_pickle import read_encoding, run
+from prep.tokenizer.tokenizer import PATTERN, SPECIAL_TOKENS, load_tokenizer
 
-SHARED = Path(__file__).parents[2] / "shared"
+SHARED = Path(__file__).parents[3] / "shared"
 RANKS = {bytes([byte]): byte for byte in range(256)} | {b"ab": 256}
 SPECIAL = {text: 257 + i for i, text in enumerate(SPECIAL_TOKENS)}
 STATE: dict[str, Any] = {"name": "rustbpe", "pat_str": PATTERN, "mergeable_ranks": RANKS, "special_tokens": SPECIAL}

@@ -7,7 +7,7 @@ Split patterns between tiktoken's regex engine and that of Hugging Face's tokeni
     [^\r\n\p{L}]?+\p{L}++      the same
 
 A pattern made of what is listed here, and nothing else, splits any text alike in both: each class and escape was
-compared over all 1,112,064 code points (tests/test_tokenizer_hf.py). The rest (\w, look-behind, back references, set
+compared over all 1,112,064 code points (tests/tokenizer/test_huggingface.py). The rest (\w, look-behind, back references, set
 operations) is refused by name, and so is a fold such as (?i:ss), which in Oniguruma matches the ß of "groß".
 """
 

@@ -17,13 +17,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from prep.tokenizer_check import Parts
-from prep.tokenizer_files import read_json
-from prep.tokenizer_nanochat import write_files
-from prep.tokenizer_regex import from_oniguruma, to_oniguruma
+from prep.tokenizer.load import read_json
+from prep.tokenizer.nanochat import write_files
+from prep.tokenizer.regex import from_oniguruma, to_oniguruma
+from prep.tokenizer.spec import Parts
 
 if TYPE_CHECKING:
-    from prep.tokenizer import Tokenizer
+    from prep.tokenizer.tokenizer import Tokenizer
 
 MAX_TOKEN: Final = 1024  # bytes; merging one alone is quadratic
 GPT2_PATTERN: Final = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"

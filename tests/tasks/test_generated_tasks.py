@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis.strategies import integers, lists, text
 
-from prep.conversation import KINDS, OUTPUT, PYTHON, ROLES, TEXT, Conversations
+from prep.conversations.conversation import KINDS, OUTPUT, PYTHON, ROLES, TEXT, Conversations
 from prep.tasks import arithmetic, simple_spelling, spelling_bee, words
 from prep.tasks.phrasings import LANGUAGES
 

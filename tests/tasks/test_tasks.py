@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis.strategies import lists, sampled_from, text
 
 from prep.columns import text_array
-from prep.conversation import KINDS, REASONS, ROLES, Conversations, check
-from prep.tasks import TASKS, chat, gsm8k, messages, mmlu, smoltalk
+from prep.conversations import messages
+from prep.conversations.conversation import KINDS, REASONS, ROLES, Conversations, check
+from prep.tasks import TASKS, chat, gsm8k, mmlu, smoltalk
 
 
 def plain(batch: Conversations) -> list[Any]:

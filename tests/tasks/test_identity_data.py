@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-PATH = Path(__file__).parent.parent / "prep" / "data" / "identity.jsonl"
+PATH = Path(__file__).parents[2] / "prep" / "data" / "identity.jsonl"
 
 
 @pytest.fixture(scope="module")

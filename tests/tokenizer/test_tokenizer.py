@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prep import shard
-from prep.tokenizer import (
+from prep.tokenizer.spec import Parts
+from prep.tokenizer.tokenizer import (
     PATTERN,
     SPECIAL_TOKENS,
     Tokenizer,
@@ -22,9 +23,8 @@ from prep.tokenizer import (
     make_tokenizer,
     notice_of_nanochat,
 )
-from prep.tokenizer_check import Parts
 
-SHARED = Path(__file__).parents[2] / "shared"
+SHARED = Path(__file__).parents[3] / "shared"
 NANO = load_tokenizer()
 BYTES = {bytes([byte]): byte for byte in range(256)}
 NANO32K = "d55e15011a9aed77a3f0338bfac36df328847a632f264dd9e998618e7b4f0274"
@@ -113,7 +113,7 @@ def test_info_says_what_it_is_and_where_it_came_from(tmp_path: Path) -> None:
 
 def test_importing_it_loads_neither_torch_nor_tiktoken_nor_pyarrow() -> None:
     heavy = "{'torch', 'tiktoken', 'rustbpe', 'pyarrow', 'tokenizers'}"
-    code = f"import prep.tokenizer, sys; print(sorted({heavy} & set(sys.modules)))"
+    code = f"import prep.tokenizer.tokenizer, sys; print(sorted({heavy} & set(sys.modules)))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout == "[]\n"
 

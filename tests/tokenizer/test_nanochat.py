@@ -12,11 +12,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prep.tokenizer import PATTERN, Tokenizer, load_tokenizer, make_tokenizer
-from prep.tokenizer_check import Parts
-from prep.tokenizer_nanochat import export_nanochat, read_token_bytes, torch_bytes
+from prep.tokenizer.nanochat import export_nanochat, read_token_bytes, torch_bytes
+from prep.tokenizer.spec import Parts
+from prep.tokenizer.tokenizer import PATTERN, Tokenizer, load_tokenizer, make_tokenizer
 
-SHARED = Path(__file__).parents[2] / "shared"
+SHARED = Path(__file__).parents[3] / "shared"
 NANO = load_tokenizer()
 BYTES = {bytes([byte]): byte for byte in range(256)}
 

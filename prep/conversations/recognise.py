@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from prep.tasks.layouts import REQUIRED, Layout, renamed, rows_of, show_row
+from prep.conversations.layouts import REQUIRED, Layout, renamed, rows_of, show_row
 
 FIRST_ROWS = 100  # that a layout is recognised from
 SHOWN_CHARACTERS = 200

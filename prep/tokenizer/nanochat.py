@@ -20,11 +20,11 @@ import numpy as np
 import numpy.typing as npt
 
 from prep import shard
-from prep.safe_pickle import read_encoding
-from prep.tokenizer_check import Parts, check_parts
+from prep.tokenizer.safe_pickle import read_encoding
+from prep.tokenizer.spec import Parts, check_parts
 
 if TYPE_CHECKING:
-    from prep.tokenizer import Tokenizer
+    from prep.tokenizer.tokenizer import Tokenizer
 
 ALIGNMENT: Final = 64  # of the data in the archive, so that torch can map it
 MAX_PICKLE: Final = 1024  # bytes of the pickle in the archive

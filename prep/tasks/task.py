@@ -9,10 +9,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from prep.conversation import Conversations
-from prep.own_tasks import OwnTask
+from prep.conversations.conversation import Conversations
+from prep.conversations.layouts import Layout
 from prep.tasks import TASKS, chat
-from prep.tasks.layouts import Layout
+from prep.tasks.custom import OwnTask
 
 
 @dataclass(frozen=True)

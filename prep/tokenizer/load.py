@@ -2,12 +2,12 @@
 The files that hold a tokenizer, each read into the same four parts.
 
     nano32k.tiktoken    "IQ== 0\\nIg== 1\\n..."             base64 of the bytes, rank; one token a line
-    tokenizer.pkl       a pickled tiktoken.Encoding       nanochat's: `prep.tokenizer_nanochat`, nothing in it runs
+    tokenizer.pkl       a pickled tiktoken.Encoding       nanochat's: `prep.tokenizer.nanochat`, nothing in it runs
     tokenizer.tiktoken + tokenizer.json                   ours, in every finished build
-    tokenizer.json      a tokenizer of Hugging Face       `prep.tokenizer_hf`
+    tokenizer.json      a tokenizer of Hugging Face       `prep.tokenizer.huggingface`
     gpt2, o200k_base    tiktoken's own                    downloaded by tiktoken, and cached
 
-A file that holds ranks alone takes the caller's pattern. The readers check the form; `prep.tokenizer_check` checks that
+A file that holds ranks alone takes the caller's pattern. The readers check the form; `prep.tokenizer.spec` checks that
 what they found is a tokenizer.
 """
 
@@ -18,8 +18,8 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from prep.tokenizer_check import Parts, check_parts
-from prep.tokenizer_nanochat import read_nanochat
+from prep.tokenizer.nanochat import read_nanochat
+from prep.tokenizer.spec import Parts, check_parts
 
 
 def read_tiktoken(path: Path) -> dict[bytes, int]:
@@ -139,6 +139,6 @@ def read_directory(root: Path) -> Parts:
 
 
 def read_hugging_face(path: Path) -> Parts:
-    from prep.tokenizer_hf import read_hf  # it alone needs the merges
+    from prep.tokenizer.huggingface import read_hf
 
     return read_hf(path)

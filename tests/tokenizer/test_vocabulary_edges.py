@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from prep.tokenizer import Tokenizer
+from prep.tokenizer.tokenizer import Tokenizer
 from tests.conftest import build_mixture, toy_tokenizer
 from tests.test_build import MIXTURE, write_sources
 
@@ -31,7 +31,7 @@ def test_every_edge_is_trained_on(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         timeout=300,
-        cwd=Path(__file__).parent.parent,
+        cwd=Path(__file__).parents[2],
     )
     assert done.returncode == 0, done.stderr
     for root in roots:

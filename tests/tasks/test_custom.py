@@ -7,15 +7,15 @@ from typing import Any
 import pytest
 
 from prep.mixture import parse_mixture
-from prep.own_tasks import find
 from prep.shard import open_shards
 from prep.show import show_conversation
 from prep.show_text import plain
+from prep.tasks.custom import find
 from prep.verify import problems
 from tests.conftest import build_mixture, toy_tokenizer, write_lines
 
 TOY = toy_tokenizer()
-PAGE = (Path(__file__).parent.parent / "docs" / "tasks.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "tasks.md").read_text(encoding="utf-8")
 LINE = """
 def pair(row):
     return [{"role": "user", "content": row["a"]}, {"role": "assistant", "content": row["b"]}] if row["a"] else None
@@ -56,7 +56,7 @@ def test_rows_are_a_table_a_dict_or_made(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(
         LINE
         + """
-from prep.tasks.layouts import rows_of
+from prep.conversations.layouts import rows_of
 def table(rows):
     return [pair(row) for row in rows_of(rows)]
 def made(start, stop, seed, split):

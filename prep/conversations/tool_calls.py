@@ -15,7 +15,7 @@ interpreter (`code` alone, or arguments that are no JSON object) is the call as 
 import json
 from typing import Any
 
-from prep.tasks.messages import flag_of
+from prep.conversations.messages import flag_of
 
 TOOLS = ("parts", "text")
 INTERPRETERS = ("python", "code_interpreter", "ipython")
@@ -24,7 +24,7 @@ Message = dict[str, Any]
 
 
 def as_parts(messages: list[Any]) -> list[Message]:
-    """Messages with calls and tools' answers in the assistant's turn. ValueError with a reason of prep.conversation."""
+    """Messages with calls and tools' answers in the assistant's turn. ValueError with a reason of REASONS."""
     out: list[Message] = []
     open_calls: dict[str, int] = {}  # id of each call without an answer -> its place in the turn's parts
     goes_on = False  # the last turn made a call, so what the assistant says next belongs to it

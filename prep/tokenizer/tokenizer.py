@@ -27,9 +27,9 @@ import numpy.typing as npt
 
 from prep import shard
 from prep.files import nanochat_home
-from prep.tokenizer_check import Parts, check_parts
-from prep.tokenizer_files import identity, read_path, read_tiktoken_name, tiktoken_bytes
-from prep.tokenizer_nanochat import read_nanochat
+from prep.tokenizer.load import identity, read_path, read_tiktoken_name, tiktoken_bytes
+from prep.tokenizer.nanochat import read_nanochat
+from prep.tokenizer.spec import Parts, check_parts
 
 if TYPE_CHECKING:
     import tiktoken
@@ -171,7 +171,7 @@ def load_tokenizer(name: str | Path | None = None, pattern: str | None = None) -
     name = DEFAULT if name is None else str(name)
     path, source = Path(name).expanduser(), name
     if name == DEFAULT:
-        path, source = Path(__file__).parent / "data" / "nano32k.tiktoken", "shipped with midprep"
+        path, source = Path(__file__).parents[1] / "data" / "nano32k.tiktoken", "shipped with midprep"
         parts = read_path(path, PATTERN)
     elif name == "nanochat":
         path = nanochat_pickle()

@@ -1,8 +1,8 @@
 """
-Layouts of conversations of one's own, and what each means. prep.tasks.recognise tells them by their fields.
+Layouts of conversations of one's own, and what each means. prep.conversations.recognise tells them by their fields.
 
     messages     messages: [{role, content}]                   or the array alone, or `conversations` with such in it
-    tools        the same with tool_calls and messages of the role tool (prep.tasks.tools)
+    tools        the same with tool_calls and messages of the role tool (prep.conversations.tool_calls)
     sharegpt     conversations: [{from, value}], system        from human and gpt
     alpaca       instruction, input, output, system            the user says instruction and input
     completion   prompt, completion, system                    strings, or lists of messages
@@ -19,8 +19,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from prep.conversation import ROLES, TEXT, Conversations, reject
-from prep.tasks import messages, tools, turns
+from prep.conversations import messages, turns
+from prep.conversations import tool_calls as tools
+from prep.conversations.conversation import ROLES, TEXT, Conversations, reject
 
 REQUIRED = {
     "messages": ("messages",),

@@ -10,14 +10,14 @@ import tiktoken
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prep.tokenizer import PATTERN, Tokenizer, load_tokenizer, make_tokenizer
-from prep.tokenizer_check import Parts
-from prep.tokenizer_hf import export_hf, hf_content, last_parts, to_bytes, to_chars
-from prep.tokenizer_regex import from_oniguruma, to_oniguruma
+from prep.tokenizer.huggingface import export_hf, hf_content, last_parts, to_bytes, to_chars
+from prep.tokenizer.regex import from_oniguruma, to_oniguruma
+from prep.tokenizer.spec import Parts
+from prep.tokenizer.tokenizer import PATTERN, Tokenizer, load_tokenizer, make_tokenizer
 
 tokenizers = pytest.importorskip("tokenizers")
 
-SHARED = Path(__file__).parents[2] / "shared"
+SHARED = Path(__file__).parents[3] / "shared"
 NANO = load_tokenizer()
 BYTES = {bytes([byte]): byte for byte in range(256)}
 

@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from prep.tokenizer import PATTERN, SPECIAL_TOKENS, Tokenizer, make_tokenizer
-from prep.tokenizer_check import Parts, check_pattern
+from prep.tokenizer.spec import Parts, check_pattern
+from prep.tokenizer.tokenizer import PATTERN, SPECIAL_TOKENS, Tokenizer, make_tokenizer
 
 MAX_PIECE: Final = 16_384  # characters; the regex engine of rustbpe panics on runs of about a million spaces
 BUFFER: Final = 1024  # pieces that rustbpe takes at a time

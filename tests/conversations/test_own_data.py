@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prep.conversation import REASONS
+from prep.conversations.conversation import REASONS
+from prep.conversations.layouts import Layout
+from prep.conversations.recognise import FIRST_ROWS, recognise
 from prep.encode import Encoder
 from prep.render import Rendered, render
 from prep.shard import open_shards
 from prep.tasks import chat
-from prep.tasks.layouts import Layout
-from prep.tasks.recognise import FIRST_ROWS, recognise
 from prep.verify import problems
 from tests.conftest import build_mixture, toy_tokenizer, write_lines
 from tests.reference import render_plainly

@@ -25,9 +25,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from prep.conversation import Conversations
-from prep.tasks import messages
-from prep.tasks.layouts import rows_of
+from prep.conversations import messages
+from prep.conversations.conversation import Conversations
+from prep.conversations.layouts import rows_of
 
 GROUP = "midprep.tasks"
 SIGNATURES = {("row",): "row", ("rows",): "rows", ("start", "stop", "seed", "split"): "generate"}

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from prep.arrays import Array, offsets
 from prep.columns import text_array
-from prep.conversation import KINDS, REASON, ROLES, TEXT, Conversations, reject
+from prep.conversations.conversation import KINDS, REASON, ROLES, TEXT, Conversations, reject
 
 UNKNOWN = 255  # a role or kind that is none of ours, until the conversation is rejected
 
@@ -170,7 +170,7 @@ def parse(line: bytes) -> Any:
 
 
 def _messages(value: Any) -> list[Any]:
-    """The list of messages in a parsed row. ValueError with a reason of prep.conversation.REASONS."""
+    """The list of messages in a parsed row. ValueError with a reason of prep.conversations.conversation.REASONS."""
     if isinstance(value, str):
         raise ValueError(value if value in REASON and value else "not an object")
     messages = value.get("messages") if isinstance(value, dict) else value

@@ -1,0 +1,3 @@
+"""
+The record of a conversation, as columns, and what turns rows of other programs into it.
+"""

@@ -1,0 +1,3 @@
+"""
+Tokenizers: one record, whatever file it came from, and the files of other programs.
+"""
