@@ -42,7 +42,7 @@ check: $(READY)
 	$(BIN)/mypy
 
 fuzz: $(READY)
-	$(BIN)/python tests/fuzz_encode.py 1000000
+	$(BIN)/python tests/encode/fuzz_encode.py 1000000
 	$(BIN)/python tests/fuzz_rows.py 10000
 
 slow: $(READY) # every page of docs/ and examples/, the wheel, all code points, a Ray cluster

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT)]
 
 from prep.build import build, make_job  # noqa: E402
-from prep.mixture import load_mixture  # noqa: E402
+from prep.mixture.mixture import load_mixture  # noqa: E402
 from prep.options import Options  # noqa: E402
 from prep.tokenizer.tokenizer import load_tokenizer  # noqa: E402
 

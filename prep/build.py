@@ -17,19 +17,20 @@ from typing import Any
 
 import numpy as np
 
-from prep import plan, render
-from prep.encode import choose_engine
+from prep import plan
+from prep.encode.encode import choose_engine
 from prep.files import remove_abandoned
-from prep.mixture import Mixture
+from prep.mixture.mixture import Mixture
+from prep.mixture.resolve import Input, resolve
 from prep.options import Options
 from prep.output import Output, fingerprint, state
 from prep.overlap import exact_overlap
 from prep.progress import Progress
 from prep.record import Record
 from prep.rejected import RejectedRows, write_rejected
-from prep.render_pass import RenderContext, Unit, render_unit
-from prep.resolve import Input, resolve
-from prep.runs import RunFiles, run_key, run_path
+from prep.render import render
+from prep.render.block_cache import RunFiles, run_key, run_path
+from prep.render.blocks import RenderContext, Unit, render_unit
 from prep.shard import FORMAT, VERSION, Manifest, read_manifest, token_dtype, write_manifest
 from prep.splits import SplitJob, build_split
 from prep.tokenizer.tokenizer import Tokenizer

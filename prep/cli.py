@@ -86,7 +86,7 @@ def build(
     from prep import build as building
     from prep.engines import keep_for_midprep
     from prep.files import default_cache_dir
-    from prep.mixture import load_mixture
+    from prep.mixture.mixture import load_mixture
     from prep.options import Options
     from prep.stats import built_lines, dry_run_lines
     from prep.tokenizer.tokenizer import load_tokenizer, notice_of_nanochat

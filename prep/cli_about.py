@@ -96,7 +96,7 @@ def tasks(as_json: Json = False) -> None:
 
 def mixtures(as_json: Json = False) -> None:
     """List the mixtures that ship with midprep."""
-    from prep.mixture import load_mixture, mixture_names
+    from prep.mixture.mixture import load_mixture, mixture_names
 
     found = {name: load_mixture(name) for name in mixture_names()}
     if as_json:

@@ -39,7 +39,7 @@ def try_rows(
 
     from prep import try_rows as trying
     from prep.conversations.layouts import Layout
-    from prep.own_entry import check_names, check_reading
+    from prep.mixture.own_entry import check_names, check_reading
     from prep.show_text import Printer
     from prep.tokenizer.tokenizer import load_tokenizer
 

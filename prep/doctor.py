@@ -14,9 +14,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from prep import __version__
-from prep.encode import choose_engine
+from prep.encode.encode import choose_engine
 from prep.files import default_cache_dir
-from prep.runs import list_runs
+from prep.render.block_cache import list_runs
 from prep.sources.hub import is_offline
 from prep.text import size
 from prep.tokenizer.tokenizer import load_tokenizer, notice_of_nanochat

@@ -15,11 +15,11 @@ import numpy as np
 
 from prep.arrays import Array, offsets
 from prep.conversations.conversation import REASON
+from prep.mixture.resolve import Input
 from prep.options import Options
 from prep.plan import split_pieces, split_points
 from prep.rejected import RejectedRows
-from prep.resolve import Input
-from prep.runs import RunFiles, read_run, trained_in
+from prep.render.block_cache import RunFiles, read_run, trained_in
 from prep.tokenizer.tokenizer import Tokenizer
 
 

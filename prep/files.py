@@ -1,7 +1,7 @@
 """
 Files that are whole or not there, the cache's directory, and directories that one process at a time writes.
 
-    <cache>/runs/3f/3f9c...e1.run           rendered blocks (prep.runs)
+    <cache>/runs/3f/3f9c...e1.run           rendered blocks (prep.render.block_cache)
     <cache>/plain/<sha256>-<sha256>.jsonl   what compressed files hold (prep.sources.jsonl)
     <cache>/hub/...                         which commit a name on the Hub was (prep.sources.hub)
     model_000050.pt     written as .model_000050.pt.tmp, synced, renamed: a reader sees the whole file or none

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from prep.arrays import Array
-from prep.normal import hash_texts, words
+from prep.render.text_hash import hash_texts, words
 
 if TYPE_CHECKING:
     import polars as pl

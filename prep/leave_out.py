@@ -15,8 +15,8 @@ from xxhash import xxh3_128_digest
 
 from prep.arrays import Array, offsets
 from prep.conversations.conversation import REASON
-from prep.mixture import Entry
-from prep.runs import RunFiles, read_run
+from prep.mixture.mixture import Entry
+from prep.render.block_cache import RunFiles, read_run
 from prep.table import Table
 
 

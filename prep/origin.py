@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from prep.conversations.conversation import KINDS, ROLES, Conversations
-from prep.mixture import Mixture, load_mixture, mixture_names
+from prep.mixture.mixture import Mixture, load_mixture, mixture_names
+from prep.mixture.resolve import Input, resolve
 from prep.record import read_record
-from prep.resolve import Input, resolve
 from prep.shard import Split
 from prep.sources.source import rows_at
 

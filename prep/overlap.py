@@ -1,7 +1,7 @@
 """
 Does the training split ask what val, or a benchmark, asks? At every build the cheap answer, on request the full one.
 
-    at build     counts the val conversations whose hash of what the user says (prep.normal), kept in the runs, is that of a
+    at build     counts val conversations whose hash of what the user says (render.text_hash), kept in the runs, is that of a
                  training conversation too; costs a look-up
     full         prep.grams over the decoded shards: runs of 13 words as well, for val and for files and tasks given
     drop         [mix] drop_overlap = "exact" or "13-gram": training conversations that hold so much of a val one are
@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 
 from prep.arrays import Array, offsets
+from prep.encode.decode import Decoder
 from prep.grams import HeldOut
 from prep.leave_out import mark
-from prep.runs import RunFiles, read_run
+from prep.render.block_cache import RunFiles, read_run
 from prep.table import Table
 from prep.tokenizer.tokenizer import Tokenizer
-from prep.user_text import Decoder
 
 REASON = "asked in val"
 THRESHOLD = 0.5  # of the runs of 13 words of a held-out text: what holds so much of it is a copy

@@ -17,15 +17,15 @@ import numpy as np
 
 from prep.arrays import Array
 from prep.conversations.conversation import check
+from prep.encode.decode import Decoder, conversations_of, user_texts_of
 from prep.grams import HeldOut
-from prep.mixture import TASKS, Entry, Mixture
+from prep.mixture.mixture import TASKS, Entry, Mixture
+from prep.mixture.resolve import Input, resolve
 from prep.pick import conversations
-from prep.render_pass import Unit, read_conversations
-from prep.resolve import Input, resolve
+from prep.render.blocks import Unit, read_conversations
 from prep.shard import Split, open_shards
 from prep.sources.detect import find_files
 from prep.tokenizer.tokenizer import load_tokenizer
-from prep.user_text import Decoder, conversations_of, user_texts_of
 
 EXAMPLES = 3  # of a source
 SHOWN_CHARACTERS = 100

@@ -17,10 +17,10 @@ import pyarrow as pa
 
 from prep.arrays import Array, offsets
 from prep.columns import index_array
+from prep.encode.decode import token_words
 from prep.shard import Split
 from prep.text import nearest
 from prep.tokenizer.tokenizer import Tokenizer
-from prep.user_text import token_words
 
 FIND_TOKENS = 4 << 20  # decoded at once
 SEPARATOR = b"\xff"  # stands for a special token: never in UTF-8, so no match goes across one

@@ -17,7 +17,7 @@ from typing import Any
 from prep.arrays import Array
 from prep.conversations.conversation import REASONS
 from prep.conversations.layouts import show_row
-from prep.resolve import Input
+from prep.mixture.resolve import Input
 from prep.shard import write_bytes
 from prep.sources.source import rows_at
 from prep.text import SHOWN_CHARACTERS

@@ -18,11 +18,11 @@ import numpy as np
 
 from prep.build import build, make_job
 from prep.conversations import messages
-from prep.encode import ENGINES, Encoder, why_not
-from prep.mixture import parse_mixture
+from prep.encode.encode import ENGINES, Encoder, why_not
+from prep.mixture.mixture import parse_mixture
 from prep.options import Options
 from prep.plan import PACKINGS
-from prep.render import render
+from prep.render.render import render
 from prep.tokenizer.tokenizer import load_tokenizer
 from prep.verify import problems
 

@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 
 from prep.arrays import Array
-from prep.mix import Mix, exact
-from prep.mixture import Entry
+from prep.mixture.mix import Mix, exact
+from prep.mixture.mixture import Entry
 
 NONE: Array = np.zeros(0, dtype=np.int64)
 

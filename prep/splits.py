@@ -20,7 +20,8 @@ import numpy as np
 from prep.arrays import Array, offsets
 from prep.excess import cut_conversations, handle_excess, trained_tokens
 from prep.leave_out import drop_duplicates, filter_lengths, mark
-from prep.mix import Mix
+from prep.mixture.mix import Mix
+from prep.mixture.resolve import Input
 from prep.options import Options
 from prep.order import mixture_order
 from prep.overlap import drop_overlap
@@ -28,8 +29,7 @@ from prep.plan import PIECE, ShardPlan, plan_bfd, plan_wrapped
 from prep.progress import Progress
 from prep.record import Record
 from prep.rejected import RejectedRows, check_share, count
-from prep.resolve import Input
-from prep.runs import RunFiles
+from prep.render.block_cache import RunFiles
 from prep.shard import COUNTS, DOC, Manifest, token_dtype, write_array, write_rows
 from prep.shares import Taken, allot, describe_share
 from prep.table import Table, read_table

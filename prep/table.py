@@ -14,9 +14,9 @@ from functools import cached_property
 import numpy as np
 
 from prep.arrays import Array, offsets
+from prep.mixture.resolve import Input
 from prep.order import select_rows
-from prep.resolve import Input
-from prep.runs import RunFiles, read_run
+from prep.render.block_cache import RunFiles, read_run
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,9 @@ from prep.arrays import offsets
 from prep.conversations.conversation import REASONS
 from prep.conversations.layouts import MESSAGE_FIELDS, Layout, rows_of, show_row
 from prep.conversations.recognise import FIRST_ROWS, recognise
-from prep.encode import Encoder
-from prep.own_data import columns_of
-from prep.render import render
+from prep.encode.encode import Encoder
+from prep.mixture.own_data import columns_of
+from prep.render.render import render
 from prep.show import segments
 from prep.sources.detect import find_files, first_rows, kind_of
 from prep.tasks.custom import find, is_own

@@ -226,7 +226,7 @@ def rebuild(
 ) -> Iterator[str]:
     """Build again from the sources, in a temporary place and with an empty cache, and compare every byte."""
     from prep.build import build, make_job
-    from prep.mixture import load_mixture
+    from prep.mixture.mixture import load_mixture
     from prep.options import Options
 
     manifest = read_manifest(root)

@@ -20,8 +20,8 @@ import pyarrow as pa
 
 from prep.arrays import Array, offsets
 from prep.plan import ShardPlan
-from prep.render import Rendered
-from prep.runs import RunFiles, read_run, trained_in
+from prep.render.block_cache import RunFiles, read_run, trained_in
+from prep.render.render import Rendered
 from prep.shard import DOC, ROW, write_rows
 
 CHUNK_ROWS, CHUNK_TOKENS = 512, 1 << 20  # most that are joined at a time

@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from prep.build import build, make_job
-from prep.mixture import parse_mixture
+from prep.mixture.mixture import parse_mixture
 from prep.options import Options
 from prep.shard import open_shards
 from prep.tokenizer.tokenizer import PATTERN, SPECIAL_TOKENS, Tokenizer, load_tokenizer

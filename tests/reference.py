@@ -1,5 +1,5 @@
 """
-The renderer of spec/nanochat.md in plain words: one conversation, tiktoken, lists. What prep.render has to equal.
+The renderer of spec/nanochat.md in plain words: one conversation, tiktoken, lists. What prep.render.render has to equal.
 """
 
 from typing import Any

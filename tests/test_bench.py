@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from bench.plain_build import MAX_SEQ_LEN, batches_of, plain_loop, to_messages
-from prep.encode import Encoder
-from prep.render import render
+from prep.encode.encode import Encoder
+from prep.render.render import render
 from prep.tokenizer.tokenizer import load_tokenizer
 
 ROOT = Path(__file__).parents[1]

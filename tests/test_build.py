@@ -16,7 +16,7 @@ import pytest
 
 from prep import build as building
 from prep import plan
-from prep.mixture import parse_mixture
+from prep.mixture.mixture import parse_mixture
 from prep.options import Options
 from prep.order import mixture_order
 from prep.output import Output

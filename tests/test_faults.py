@@ -192,7 +192,7 @@ UNGUARDED = """
 from pathlib import Path
 
 import prep.build
-from prep.mixture import load_mixture
+from prep.mixture.mixture import load_mixture
 from prep.options import Options
 from prep.tokenizer.tokenizer import load_tokenizer
 

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from prep.build import build, make_job
 from prep.cli import app
-from prep.mixture import parse_mixture
+from prep.mixture.mixture import parse_mixture
 from prep.options import Options
 from prep.plan_runs import Model, warmdown_start
 from prep.shard import open_shards

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from prep import report_data
 from prep.build import build, make_job
 from prep.cli import app
-from prep.mixture import parse_mixture
+from prep.mixture.mixture import parse_mixture
 from prep.options import Options
 from prep.report import CSS, differing, make_page, open_report
 from prep.report_charts import percent

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis.strategies import integers, lists, tuples
 
-from prep.mixture import parse_mixture
+from prep.mixture.mixture import parse_mixture
 from prep.order import mixture_order
 from prep.shard import open_shards
 from prep.shares import amounts, apportion

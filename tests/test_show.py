@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from prep import pick
 from prep.build import build, make_job
 from prep.cli import app
-from prep.mixture import parse_mixture
+from prep.mixture.mixture import parse_mixture
 from prep.options import Options
 from prep.shard import Split, open_shards
 from prep.shard.steps import FILLER, plan_steps, step_sums

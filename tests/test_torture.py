@@ -13,9 +13,9 @@ import pytest
 
 from prep import splits
 from prep.build import build, make_job
-from prep.mixture import load_mixture
+from prep.mixture.mixture import load_mixture
 from prep.options import Options
-from prep.runs import list_runs
+from prep.render.block_cache import list_runs
 from prep.tokenizer.tokenizer import load_tokenizer
 from prep.verify import problems
 from tests.conftest import midprep_command, toy_tokenizer, write_lines

@@ -1,6 +1,6 @@
 """
-Chat: conversations of one's own, as JSON lines, parquet or Arrow, in any of the layouts of
-prep.conversations.layouts. Contents are strings or, for the assistant, lists of parts: text and Python calls are trained, what Python answered is not.
+Chat: conversations of one's own, as JSON lines, parquet or Arrow, in any of the layouts of prep.conversations.layouts.
+Contents are strings or, for the assistant, lists of parts: text and Python calls are trained, what Python answered is not.
 """
 
 import pyarrow as pa

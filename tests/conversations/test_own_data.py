@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from prep.conversations.conversation import REASONS
 from prep.conversations.layouts import Layout
 from prep.conversations.recognise import FIRST_ROWS, recognise
-from prep.encode import Encoder
-from prep.render import Rendered, render
+from prep.encode.encode import Encoder
+from prep.render.render import Rendered, render
 from prep.shard import open_shards
 from prep.tasks import chat
 from prep.verify import problems

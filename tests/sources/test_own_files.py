@@ -10,7 +10,7 @@ import pyarrow.feather as feather
 import pyarrow.parquet as pq
 import pytest
 
-from prep.mixture import parse_mixture
+from prep.mixture.mixture import parse_mixture
 from prep.shard import open_shards
 from prep.sources import detect as formats
 from prep.sources import source as sources

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from prep.build import make_job
-from prep.mixture import parse_mixture
+from prep.mixture.mixture import parse_mixture
 from prep.options import Options
 from prep.sources import source as sources
 from prep.sources.hub import hub_files

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from prep.mixture import parse_mixture
+from prep.mixture.mixture import parse_mixture
 from prep.shard import open_shards
 from prep.show import show_conversation
 from prep.show_text import plain

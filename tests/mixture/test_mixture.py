@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from prep.mixture import load_mixture, mixture_names, parse_mixture
+from prep.mixture.mixture import load_mixture, mixture_names, parse_mixture
 
 
 def parse(data: dict[str, Any]) -> Any:

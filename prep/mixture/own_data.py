@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from prep.conversations.layouts import OPTIONAL, REQUIRED, Layout
 from prep.conversations.recognise import FIRST_ROWS, recognise
-from prep.mixture import Entry, Mixture
+from prep.mixture.mixture import Entry, Mixture
 from prep.sources.detect import find_files, first_rows, first_rows_of
 from prep.sources.hub import hub_files
 from prep.sources.jsonl import mentions

@@ -4,7 +4,7 @@ gigatoken as an engine that is exact: the fastest there is, made to agree with t
     "in 1234"  ->  qwen2's scheme: in, " ", 1, 2, 3, 4  ->  digits paired: in, " ", 12, 34        \p{N}{1,2} of nanochat
 
 It knows no patterns, only fixed schemes, of which SCHEMES names those that were measured over all code points and a
-million strings (tests/fuzz_encode.py). What it gets wrong is known by character: its Unicode tables are newer than
+million strings (tests/encode/fuzz_encode.py). What it gets wrong is known by character: its Unicode tables are newer than
 tiktoken's, and digits that are not ASCII are not paired; texts with one of these go through tiktoken (0.1 to 0.3 % of
 the bytes of GSM8K, MMLU and chats).
 

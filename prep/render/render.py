@@ -17,8 +17,8 @@ import numpy as np
 
 from prep.arrays import Array, offsets
 from prep.conversations.conversation import ASSISTANT, OUTPUT, PYTHON, TEXT, USER, Conversations, check, reject
-from prep.encode import Encoder
-from prep.normal import asked
+from prep.encode.encode import Encoder
+from prep.render.text_hash import asked
 from prep.shard import to_tokens
 from prep.tokenizer.tokenizer import Tokenizer
 
@@ -33,7 +33,7 @@ class Rendered:
     mask: Array  # (N,) uint8
     lengths: Array  # (C,) uint32
     trainable: Array  # (C,) uint32: tokens with mask 1
-    asked: Array  # (C,) uint64: hash of what the user says, see prep.normal
+    asked: Array  # (C,) uint64: hash of what the user says, see prep.render.text_hash
     reasons: Array  # (C,) uint8: place in conversation.REASONS
 
 

@@ -19,9 +19,9 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
-from prep import encode_gigatoken
 from prep.arrays import Array, offsets
 from prep.columns import index_array, text_array
+from prep.encode import gigatoken as encode_gigatoken
 from prep.tokenizer.tokenizer import Tokenizer
 
 ENGINES: Final = ("gigatoken", "fastokens", "tiktoken")  # the fastest first: what `auto` prefers

@@ -9,10 +9,10 @@ from fuzz_encode import make_encoders, with_pattern
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prep import encode_gigatoken
 from prep.columns import text_array
-from prep.encode import ENGINES, LONG_TEXT, Encoder, choose_engine, spell_out, why_not
-from prep.encode_gigatoken import SCHEMES, Gigatoken, Scheme, risky_code_points
+from prep.encode import gigatoken as encode_gigatoken
+from prep.encode.encode import ENGINES, LONG_TEXT, Encoder, choose_engine, spell_out, why_not
+from prep.encode.gigatoken import SCHEMES, Gigatoken, Scheme, risky_code_points
 from prep.tokenizer.tokenizer import PATTERN, SPECIAL_TOKENS, Tokenizer, load_tokenizer
 
 NANO = load_tokenizer()

@@ -15,9 +15,9 @@ from pathlib import Path
 import pyarrow as pa
 
 from prep.conversations.conversation import Conversations, part_of, slices
-from prep.encode import Encoder
-from prep.render import Rendered, render
-from prep.runs import read_run, write_run
+from prep.encode.encode import Encoder
+from prep.render.block_cache import read_run, write_run
+from prep.render.render import Rendered, render
 from prep.sources.jsonl import BATCH_BYTES
 from prep.sources.source import Source, read_rows
 from prep.tasks.task import Task

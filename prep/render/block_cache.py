@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 from xxhash import xxh3_128
 
-from prep import normal
 from prep.arrays import Array
 from prep.files import new_file
-from prep.render import Rendered
+from prep.render import text_hash as normal
+from prep.render.render import Rendered
 
 HEADER_BYTES = 512
 DTYPES = ["<u2", "<u4"]  # of tokens

@@ -11,8 +11,8 @@ from hypothesis.strategies import SearchStrategy, booleans, builds, composite, l
 from prep.arrays import offsets
 from prep.conversations import messages
 from prep.conversations.conversation import REASONS, Conversations
-from prep.encode import Encoder
-from prep.render import Rendered, render
+from prep.encode.encode import Encoder
+from prep.render.render import Rendered, render
 from prep.tokenizer.tokenizer import Tokenizer, load_tokenizer
 from tests.conftest import SHARED, chat, needs_shared, toy_tokenizer
 from tests.reference import render_plainly

@@ -1,5 +1,5 @@
 """
-Compare the engines with tiktoken on generated strings: `python tests/fuzz_encode.py 1000000` (make fuzz).
+Compare the engines with tiktoken on generated strings: `python tests/encode/fuzz_encode.py 1000000` (make fuzz).
 
     all code points, long runs, combining marks, digits, controls, typed special tokens, mixed scripts, code, emoji
     sequences, line ends, contractions in all cases  ->  joined at random  ->  ids of both, text by text
@@ -16,10 +16,10 @@ from random import Random
 
 import numpy as np
 
-sys.path[:0] = [str(Path(__file__).parents[1])]
+sys.path[:0] = [str(Path(__file__).parents[2])]
 
-from prep.encode import ENGINES, Encoder, why_not  # noqa: E402
-from prep.encode_gigatoken import SCHEMES  # noqa: E402
+from prep.encode.encode import ENGINES, Encoder, why_not  # noqa: E402
+from prep.encode.gigatoken import SCHEMES  # noqa: E402
 from prep.tokenizer.tokenizer import Tokenizer, load_tokenizer  # noqa: E402
 
 BATCH = 2000

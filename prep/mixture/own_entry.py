@@ -10,7 +10,7 @@ What an entry of one's own data, or of one's own task, may say; checked before a
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from prep.mixture import Entry
+    from prep.mixture.mixture import Entry
 
 PLACES = {"path", "hub", "subset", "split", "revision"}
 CHAT = PLACES | {"layout", "columns", "roles", "train_on", "consecutive", "tools"}

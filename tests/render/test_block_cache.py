@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from prep.files import new_file, remove_abandoned
-from prep.render import Rendered
-from prep.runs import HEADER_BYTES, read_run, write_run
+from prep.render.block_cache import HEADER_BYTES, read_run, write_run
+from prep.render.render import Rendered
 
 
 def a_run(path: Path) -> Rendered:

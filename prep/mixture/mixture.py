@@ -17,11 +17,11 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from prep.mix import FILTERS, SHARES, Mix, check_proportions, check_share, parse_mix
-from prep.own_entry import CHAT, OWN, check_own
+from prep.mixture.mix import FILTERS, SHARES, Mix, check_proportions, check_share, parse_mix
+from prep.mixture.own_entry import CHAT, OWN, check_own
 from prep.text import nearest
 
-MIXTURES = Path(__file__).parent / "mixtures"
+MIXTURES = Path(__file__).parents[1] / "mixtures"
 SPLITS = ("train", "val")
 TASKS = ("smoltalk", "mmlu", "gsm8k", "identity", "simple_spelling", "spelling_bee", "arithmetic", "chat")
 GENERATED = ("simple_spelling", "spelling_bee", "arithmetic")
@@ -51,7 +51,7 @@ class Entry:
     size: int | None = None  # number of rows of a generated task
     seed: int = 42  # of a generated task
     repeat: float = 1  # whole copies, and a part of one
-    proportion: float | None = None  # of the split; see prep.mix for this and what follows
+    proportion: float | None = None  # of the split; see prep.mixture.mix for this and what follows
     choose: int | None = None  # conversations
     max_repeats: int | None = None
     min_tokens: int | None = None

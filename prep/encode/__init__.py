@@ -1,0 +1,3 @@
+"""
+Text to token ids, exactly as tiktoken has them, and back.
+"""

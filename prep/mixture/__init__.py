@@ -1,0 +1,3 @@
+"""
+What a mixture file asks for, and the sources that it means.
+"""
