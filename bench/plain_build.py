@@ -25,11 +25,11 @@ import numpy.typing as npt
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT)]
 
-from prep.build import make_job  # noqa: E402
+from prep.build.build import make_job  # noqa: E402
+from prep.build.options import Options  # noqa: E402
 from prep.conversations.conversation import ASSISTANT, KINDS, USER, Conversations, check  # noqa: E402
 from prep.encode.encode import Encoder  # noqa: E402
 from prep.mixture.mixture import load_mixture  # noqa: E402
-from prep.options import Options  # noqa: E402
 from prep.render.blocks import read_conversations  # noqa: E402
 from prep.tokenizer.tokenizer import Tokenizer, load_tokenizer  # noqa: E402
 

@@ -17,9 +17,9 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT)]
 
-from prep.build import build, make_job  # noqa: E402
+from prep.build.build import build, make_job  # noqa: E402
+from prep.build.options import Options  # noqa: E402
 from prep.mixture.mixture import load_mixture  # noqa: E402
-from prep.options import Options  # noqa: E402
 from prep.tokenizer.tokenizer import load_tokenizer  # noqa: E402
 
 PREP = str(ROOT / "prep") + "/"

@@ -83,13 +83,13 @@ def build(
     ] = False,
 ) -> None:
     """Build shards from a mixture: render, plan, write."""
-    from prep import build as building
-    from prep.engines import keep_for_midprep
+    from prep.build import build as building
+    from prep.build.options import Options
     from prep.files import default_cache_dir
     from prep.mixture.mixture import load_mixture
-    from prep.options import Options
     from prep.stats import built_lines, dry_run_lines
     from prep.tokenizer.tokenizer import load_tokenizer, notice_of_nanochat
+    from prep.workers.local import keep_for_midprep
 
     options = Options(
         max_seq_len=max_seq_len,

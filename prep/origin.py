@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from prep.build.timings import read_record
 from prep.conversations.conversation import KINDS, ROLES, Conversations
 from prep.mixture.mixture import Mixture, load_mixture, mixture_names
 from prep.mixture.resolve import Input, resolve
-from prep.record import read_record
 from prep.shard import Split
 from prep.sources.source import rows_at
 

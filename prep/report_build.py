@@ -6,7 +6,7 @@ import shlex
 from typing import TYPE_CHECKING, Any
 
 from prep import report_data
-from prep.record import read_record
+from prep.build.timings import read_record
 from prep.report_charts import bars, colour, esc, percent, table
 from prep.show import show_conversation
 from prep.tokenizer.tokenizer import load_tokenizer

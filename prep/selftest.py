@@ -16,12 +16,12 @@ from pathlib import Path
 
 import numpy as np
 
-from prep.build import build, make_job
+from prep.build.build import build, make_job
+from prep.build.options import Options
 from prep.conversations import messages
 from prep.encode.encode import ENGINES, Encoder, why_not
 from prep.mixture.mixture import parse_mixture
-from prep.options import Options
-from prep.plan import PACKINGS
+from prep.plan.rows import PACKINGS
 from prep.render.render import render
 from prep.tokenizer.tokenizer import load_tokenizer
 from prep.verify import problems

@@ -22,7 +22,7 @@ from prep.text import short, size
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from prep.build import Job
+    from prep.build.build import Job
 
 
 def read_stats(root: Path) -> dict[str, Any]:
@@ -231,7 +231,7 @@ def built_lines(root: Path, manifest: Manifest, built: bool) -> list[str]:
 
 def dry_run_lines(job: "Job", root: Path) -> list[str]:
     """What a build would do: sources, where they come from, how much of it is cached"""
-    from prep.output import state
+    from prep.build.output import state
 
     found, words = state(root, job.fingerprint, job.description())
     lines = [words or f"{root}: {'is up to date' if found == 'current' else 'would be built'}"]

@@ -11,7 +11,7 @@ The manifest holds no time; a build that was copied without its build.json has n
 from pathlib import Path
 from typing import Any
 
-from prep.record import read_record
+from prep.build.timings import read_record
 from prep.text import short, size
 
 CLEAR = 0.001  # seconds from which on a speed means something

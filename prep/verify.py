@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 
 from prep.arrays import Array
+from prep.build.output import changes, describe, fingerprint
 from prep.mask_rules import broken_rules, may_skip
-from prep.output import changes, describe, fingerprint
 from prep.shard import COUNTS, Manifest, Split, check_files, listed_files, manifest_text, open_shards, read_manifest
 from prep.tokenizer.tokenizer import load_tokenizer
 
@@ -225,9 +225,9 @@ def rebuild(
     root: Path, mixture: str, data_root: Path | None, identity: Path | None, workers: int, say: Callable[[str], None]
 ) -> Iterator[str]:
     """Build again from the sources, in a temporary place and with an empty cache, and compare every byte."""
-    from prep.build import build, make_job
+    from prep.build.build import build, make_job
+    from prep.build.options import Options
     from prep.mixture.mixture import load_mixture
-    from prep.options import Options
 
     manifest = read_manifest(root)
     with tempfile.TemporaryDirectory(prefix="midprep-") as folder:

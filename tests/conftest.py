@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from prep.build import build, make_job
+from prep.build.build import build, make_job
+from prep.build.options import Options
 from prep.mixture.mixture import parse_mixture
-from prep.options import Options
 from prep.shard import Manifest
 from prep.tokenizer.tokenizer import PATTERN, SPECIAL_TOKENS, Tokenizer
 

@@ -21,9 +21,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from prep.build import build, make_job
+from prep.build.build import build, make_job
+from prep.build.options import Options
 from prep.mixture.mixture import parse_mixture
-from prep.options import Options
 from prep.shard import open_shards
 from prep.tokenizer.tokenizer import PATTERN, SPECIAL_TOKENS, Tokenizer, load_tokenizer
 from prep.verify import problems

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from prep.verify import problems
+from tests.build.test_build import tree
 from tests.conftest import chat, midprep_command, write_lines
 from tests.fault_hub import FaultHub
-from tests.test_build import tree
 
 MIXTURE = '[[train]]\ntask = "gsm8k"\n[[val]]\ntask = "gsm8k"\n'
 
@@ -191,9 +191,9 @@ def test_output_and_cache_may_be_on_other_file_systems_and_have_any_name(tmp_pat
 UNGUARDED = """
 from pathlib import Path
 
-import prep.build
+import prep.build.build
 from prep.mixture.mixture import load_mixture
-from prep.options import Options
+from prep.build.options import Options
 from prep.tokenizer.tokenizer import load_tokenizer
 
 prep.build.SMALL_BUILD = 0  # as if it were worth starting workers

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from prep.build import build, make_job
+from prep.build.build import build, make_job
+from prep.build.options import Options
 from prep.cli import app
 from prep.mixture.mixture import parse_mixture
-from prep.options import Options
 from prep.plan_runs import Model, warmdown_start
 from prep.shard import open_shards
 from prep.tokenizer.tokenizer import load_tokenizer

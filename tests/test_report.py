@@ -12,10 +12,10 @@ import pytest
 from typer.testing import CliRunner
 
 from prep import report_data
-from prep.build import build, make_job
+from prep.build.build import build, make_job
+from prep.build.options import Options
 from prep.cli import app
 from prep.mixture.mixture import parse_mixture
-from prep.options import Options
 from prep.report import CSS, differing, make_page, open_report
 from prep.report_charts import percent
 from prep.shard import Split, open_shards

@@ -9,10 +9,10 @@ import pytest
 from typer.testing import CliRunner
 
 from prep import pick
-from prep.build import build, make_job
+from prep.build.build import build, make_job
+from prep.build.options import Options
 from prep.cli import app
 from prep.mixture.mixture import parse_mixture
-from prep.options import Options
 from prep.shard import Split, open_shards
 from prep.shard.steps import FILLER, plan_steps, step_sums
 from prep.show import show_conversation, show_row, show_step

@@ -12,7 +12,7 @@ How much of each source a mixture takes: what its keys say, checked before anyth
     max_repeats = 4                # most copies of it that proportion and choose may take; 1 unless said
     min_tokens = 20                # as rendered; max_tokens, min_trained_tokens and max_trained_tokens beside it
 
-prep.shares makes numbers of conversations of it, in the plan.
+prep.plan.sampling makes numbers of conversations of it, in the plan.
 """
 
 import math

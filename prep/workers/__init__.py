@@ -23,9 +23,9 @@ def run(
     work that leaves the interpreter), or here.
     """
     if workers.engine == "ray":
-        from prep import engines_ray
+        from prep.workers import ray
 
-        return engines_ray.run(function, context, jobs, workers.count, workers.address, workers.shared)
-    from prep import engines
+        return ray.run(function, context, jobs, workers.count, workers.address, workers.shared)
+    from prep.workers import local
 
-    return engines.run(function, context, jobs, min(workers.count, len(jobs)), kind)
+    return local.run(function, context, jobs, min(workers.count, len(jobs)), kind)

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis.strategies import integers, lists
 
-from prep import plan
+from prep.plan import rows as plan
 from prep.shard import open_shards, to_tokens, token_dtype, write_array
+from tests.build.test_build import MIXTURE, write_sources
 from tests.conftest import build_mixture, toy_tokenizer
-from tests.test_build import MIXTURE, write_sources
 
 
 @pytest.fixture(scope="module")

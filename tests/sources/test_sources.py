@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from prep.build import make_job
+from prep.build.build import make_job
+from prep.build.options import Options
 from prep.mixture.mixture import parse_mixture
-from prep.options import Options
 from prep.sources import source as sources
 from prep.sources.hub import hub_files
 from prep.sources.source import local_files, open_files, read_rows

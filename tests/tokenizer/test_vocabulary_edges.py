@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 from prep.tokenizer.tokenizer import Tokenizer
+from tests.build.test_build import MIXTURE, write_sources
 from tests.conftest import build_mixture, toy_tokenizer
-from tests.test_build import MIXTURE, write_sources
 
 SCRIPT = """
 import sys

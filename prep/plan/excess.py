@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from prep.arrays import Array, offsets
+from prep.build.options import Options
+from prep.build.rejected import RejectedRows
 from prep.conversations.conversation import REASON
 from prep.mixture.resolve import Input
-from prep.options import Options
-from prep.plan import split_pieces, split_points
-from prep.rejected import RejectedRows
+from prep.plan.rows import split_pieces, split_points
 from prep.render.block_cache import RunFiles, read_run, trained_in
 from prep.tokenizer.tokenizer import Tokenizer
 

@@ -15,7 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from prep.options import Options
+from prep.build.options import Options
 
 PACKAGES = ("midprep", "numpy", "pyarrow", "tiktoken", "fastokens", "gigatoken", "datasets", "ray")
 
@@ -117,7 +117,7 @@ def read_record(root: Path) -> dict[str, Any] | None:
 def _engine(options: Options) -> dict[str, Any]:
     if options.engine == "local":
         return {"engine": "local", "workers": options.workers}
-    from prep.engines_ray import cluster
+    from prep.workers.ray import cluster
 
     return {"engine": "ray", "workers": options.workers or None, "cluster": cluster(options.address, options.workers)}
 

@@ -17,12 +17,12 @@ from itertools import pairwise
 import numpy as np
 
 from prep.arrays import Array, offsets
-from prep.packing import longest_first, pack
+from prep.plan.packing import longest_first, pack
 
 VERSION = 1  # bumped when the same lengths give other rows
 
 PACKINGS = ("bfd", "wrapped")
-EXCESS = ("truncate", "split", "drop", "raise")  # see prep.excess
+EXCESS = ("truncate", "split", "drop", "raise")  # see prep.plan.excess
 SHARD_TOKENS = 1 << 25  # about 64 MiB of uint16: small enough for every worker to hold one, large enough to pack well
 
 # prep.shard.DOC with where a piece starts in place of what it trains: one array becomes the other as shards are written

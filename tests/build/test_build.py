@@ -14,13 +14,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from prep import build as building
-from prep import plan
+from prep.build import build as building
+from prep.build.options import Options
+from prep.build.output import Output
 from prep.mixture.mixture import parse_mixture
-from prep.options import Options
-from prep.order import mixture_order
-from prep.output import Output
-from prep.plan import EXCESS, PACKINGS
+from prep.plan import rows as plan
+from prep.plan.order import mixture_order
+from prep.plan.rows import EXCESS, PACKINGS
 from prep.shard import Split, check_files, open_shards
 from prep.sources import source as sources
 from prep.stats import built_lines

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis.strategies import integers, lists, tuples
 
-from prep.order import mixture_order, select_rows
+from prep.plan.order import mixture_order, select_rows
 from tests.conftest import SHARED, needs_shared
 
 

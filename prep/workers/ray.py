@@ -1,5 +1,5 @@
 """
-The engine of a cluster: the same function over the same jobs as prep.engines, as Ray tasks.
+The engine of a cluster: the same function over the same jobs as prep.workers.local, as Ray tasks.
 
     this process   jobs, results in any order       plans, and writes the manifest
     nodes          function(context, job)           read sources, read and write the cache, write shards

@@ -5,8 +5,8 @@ The order of a mixture: which conversation comes when, as positions and nothing 
     list      a0 a1 a2  b0 b1  b0 b1             every entry, as often as it is repeated
     shuffled  b1 a2 b0 a0 b1 b0 a1               random.Random(seed).shuffle
 
-A part of an entry (`repeat = 1.5`, `choose`, `proportion`: prep.shares says which rows) is one more copy of fewer rows: it
-stands after the entry's whole copies, in the entry's order.
+A part of an entry (`repeat = 1.5`, `choose`, `proportion`: prep.plan.sampling says which rows) is one more copy of fewer
+rows: it stands after the entry's whole copies, in the entry's order.
 
 It is the order of nanochat's TaskMixture (see random.shuffle and numpy.random.Generator.permutation, whose algorithms
 are fixed), so a build has the same conversations in the same order. Shuffled are 4-byte numbers: 0.5 us a conversation.

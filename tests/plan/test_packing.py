@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis.strategies import integers, lists
 
-from prep.packing import best_fit_decreasing, completion, exact_pattern, pack
+from prep.plan.packing import best_fit_decreasing, completion, exact_pattern, pack
 
 CAPACITY = 17  # 2**4 + 1: a row of 16 inputs and one target more
 

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis.strategies import integers, lists
 
-from prep import plan
-from prep.plan import PIECE, plan_bfd, plan_wrapped, split_pieces, split_points
+from prep.plan import rows as plan
+from prep.plan.rows import PIECE, plan_bfd, plan_wrapped, split_pieces, split_points
 
 
 def pieces_of(lengths: list[int]) -> np.ndarray:

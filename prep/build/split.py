@@ -18,24 +18,24 @@ from typing import Any
 import numpy as np
 
 from prep.arrays import Array, offsets
-from prep.excess import cut_conversations, handle_excess, trained_tokens
-from prep.leave_out import drop_duplicates, filter_lengths, mark
+from prep.build.options import Options
+from prep.build.rejected import RejectedRows, check_share, count
+from prep.build.timings import Record
+from prep.build.write import ShardWriter, WrittenShard, write_shard
 from prep.mixture.mix import Mix
 from prep.mixture.resolve import Input
-from prep.options import Options
-from prep.order import mixture_order
-from prep.overlap import drop_overlap
-from prep.plan import PIECE, ShardPlan, plan_bfd, plan_wrapped
-from prep.progress import Progress
-from prep.record import Record
-from prep.rejected import RejectedRows, check_share, count
+from prep.plan.excess import cut_conversations, handle_excess, trained_tokens
+from prep.plan.filters import drop_duplicates, filter_lengths, mark
+from prep.plan.order import mixture_order
+from prep.plan.overlap import drop_overlap
+from prep.plan.rows import PIECE, ShardPlan, plan_bfd, plan_wrapped
+from prep.plan.sampling import Taken, allot, describe_share
+from prep.plan.table import Table, read_table
 from prep.render.block_cache import RunFiles
 from prep.shard import COUNTS, DOC, Manifest, token_dtype, write_array, write_rows
-from prep.shares import Taken, allot, describe_share
-from prep.table import Table, read_table
 from prep.tokenizer.tokenizer import Tokenizer
 from prep.workers import run
-from prep.write import ShardWriter, WrittenShard, write_shard
+from prep.workers.progress import Progress
 
 STRETCH = 1 << 16  # conversations looked up at a time
 

@@ -5,7 +5,7 @@ What a build is asked for, in one flat record.
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from prep.plan import EXCESS, PACKINGS
+from prep.plan.rows import EXCESS, PACKINGS
 from prep.workers.engine import ENGINES, Workers
 
 LONGEST = 1 << 24  # tokens of a row: some are in memory at once

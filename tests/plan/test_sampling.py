@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis.strategies import integers, lists, tuples
 
 from prep.mixture.mixture import parse_mixture
-from prep.order import mixture_order
+from prep.plan.order import mixture_order
+from prep.plan.sampling import amounts, apportion
 from prep.shard import open_shards
-from prep.shares import amounts, apportion
 from prep.stats import share_lines
 from prep.tokenizer.tokenizer import Tokenizer
 from prep.verify import problems

@@ -12,22 +12,23 @@ from typing import Any
 
 import pytest
 
-from prep import engines_ray, plan
-from prep.engines_ray import cluster as cluster_of
-from prep.options import Options
+from prep.build.options import Options
+from prep.plan import rows as plan
 from prep.sources import source as sources
 from prep.tokenizer.tokenizer import Tokenizer
+from prep.workers import ray as engines_ray
+from prep.workers.ray import cluster as cluster_of
+from tests.build.test_build import MIXTURE, some_chats, tree, write_sources
 from tests.conftest import build_mixture, chat, midprep_command, toy_tokenizer, write_lines
-from tests.test_build import MIXTURE, some_chats, tree, write_sources
 
 
 def test_a_build_on_one_engine_does_not_import_the_other(tmp_path: Path) -> None:
     script = (
-        "import sys; from prep.options import Options; from prep.workers import run; import prep.build\n"
-        "list(run(max, 0, [1, 2], Options().where)); print('ray' in sys.modules, 'prep.engines' in sys.modules)\n"
-        "del sys.modules['prep.engines']; sys.modules['ray'] = None\n"
+        "import sys; from prep.build.options import Options; from prep.workers import run; import prep.build.build\n"
+        "list(run(max, 0, [1, 2], Options().where)); print('ray' in sys.modules, 'prep.workers.local' in sys.modules)\n"
+        "del sys.modules['prep.workers.local']; sys.modules['ray'] = None\n"
         "try: list(run(max, 0, [1, 2], Options(engine='ray', workers=0).where))\n"
-        "except ValueError as error: print(error, 'prep.engines' in sys.modules)"
+        "except ValueError as error: print(error, 'prep.workers.local' in sys.modules)"
     )
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
     assert found.stdout.splitlines() == [

@@ -3,7 +3,7 @@ Does the training split ask what val, or a benchmark, asks? At every build the c
 
     at build     counts val conversations whose hash of what the user says (render.text_hash), kept in the runs, is that of a
                  training conversation too; costs a look-up
-    full         prep.grams over the decoded shards: runs of 13 words as well, for val and for files and tasks given
+    full         prep.plan.grams over the decoded shards: runs of 13 words as well, for val and for files and tasks given
     drop         [mix] drop_overlap = "exact" or "13-gram": training conversations that hold so much of a val one are
                  left out, counted as "asked in val"
 
@@ -19,10 +19,10 @@ import numpy as np
 
 from prep.arrays import Array, offsets
 from prep.encode.decode import Decoder
-from prep.grams import HeldOut
-from prep.leave_out import mark
+from prep.plan.filters import mark
+from prep.plan.grams import HeldOut
+from prep.plan.table import Table
 from prep.render.block_cache import RunFiles, read_run
-from prep.table import Table
 from prep.tokenizer.tokenizer import Tokenizer
 
 REASON = "asked in val"

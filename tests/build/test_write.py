@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prep import write
-from prep.write import Column, lay_out
+from prep.build import write
+from prep.build.write import Column, lay_out
 
 WIDTH = 24  # bytes of short stretches lie in a view itself: 12 bytes are 12 of a mask, 6 of 16 bits, 3 of 32
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from prep.arrays import Array, offsets
 from prep.mixture.resolve import Input
-from prep.order import select_rows
+from prep.plan.order import select_rows
 from prep.render.block_cache import RunFiles, read_run
 
 
@@ -25,7 +25,7 @@ class Table:
 
     start: Array  # (inputs,) int64
     tokens: Array  # (n,) uint32, 0 where the row is no valid conversation
-    reasons: Array  # (n,) uint8; prep.leave_out adds to them
+    reasons: Array  # (n,) uint8; prep.plan.filters adds to them
     rows: Array  # (m,) uint32: the rows that the mixture uses, those of one input after the other, each in its order
     bounds: Array  # (inputs + 1,) int64: where those of each input begin in `rows`
     runs: list[RunFiles]  # of each input

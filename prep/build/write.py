@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from prep.arrays import Array, offsets
-from prep.plan import ShardPlan
+from prep.plan.rows import ShardPlan
 from prep.render.block_cache import RunFiles, read_run, trained_in
 from prep.render.render import Rendered
 from prep.shard import DOC, ROW, write_rows

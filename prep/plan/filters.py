@@ -2,7 +2,7 @@
 Conversations that a mixture does not want, though they are valid: counted as rejected, each with its reason.
 
     filters        min_tokens and the like, by entry, of conversations as rendered
-    drop_overlap   their user asks what a conversation of val asks       training only, see prep.overlap
+    drop_overlap   their user asks what a conversation of val asks       training only, see prep.plan.overlap
     dedup          their tokens are those of one before them             in each split by itself, see below
 
 What was there before: entries in the order of the mixture, rows in the order of the entry (which is that of the list before
@@ -16,8 +16,8 @@ from xxhash import xxh3_128_digest
 from prep.arrays import Array, offsets
 from prep.conversations.conversation import REASON
 from prep.mixture.mixture import Entry
+from prep.plan.table import Table
 from prep.render.block_cache import RunFiles, read_run
-from prep.table import Table
 
 
 def filter_lengths(entries: list[Entry], table: Table) -> None:

@@ -17,24 +17,24 @@ from typing import Any
 
 import numpy as np
 
-from prep import plan
+from prep.build.options import Options
+from prep.build.output import Output, fingerprint, state
+from prep.build.rejected import RejectedRows, write_rejected
+from prep.build.split import SplitJob, build_split
+from prep.build.timings import Record
 from prep.encode.encode import choose_engine
 from prep.files import remove_abandoned
 from prep.mixture.mixture import Mixture
 from prep.mixture.resolve import Input, resolve
-from prep.options import Options
-from prep.output import Output, fingerprint, state
-from prep.overlap import exact_overlap
-from prep.progress import Progress
-from prep.record import Record
-from prep.rejected import RejectedRows, write_rejected
+from prep.plan import rows as plan
+from prep.plan.overlap import exact_overlap
 from prep.render import render
 from prep.render.block_cache import RunFiles, run_key, run_path
 from prep.render.blocks import RenderContext, Unit, render_unit
 from prep.shard import FORMAT, VERSION, Manifest, read_manifest, token_dtype, write_manifest
-from prep.splits import SplitJob, build_split
 from prep.tokenizer.tokenizer import Tokenizer
 from prep.workers import run
+from prep.workers.progress import Progress
 
 MANY_FILES = 1 << 16
 SMALL_BUILD = 16_384  # rows; a worker takes half a second to start, in which one process has rendered them

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis.strategies import integers, lists, tuples
 
-from prep.leave_out import is_repeated
+from prep.plan.filters import is_repeated
 from prep.shard import open_shards
 from prep.sources import source as sources
 from prep.tokenizer.tokenizer import Tokenizer

@@ -13,10 +13,11 @@ from hypothesis import given
 from hypothesis.strategies import lists, sampled_from, text
 from xxhash import xxh3_64_intdigest
 
-from prep import grams, plan
 from prep.encode import decode as user_text
-from prep.grams import HeldOut, runs_of_words
 from prep.overlap_scan import find_overlap
+from prep.plan import grams
+from prep.plan import rows as plan
+from prep.plan.grams import HeldOut, runs_of_words
 from prep.render.text_hash import hash_texts, squeezed, words
 from prep.shard import open_shards
 from prep.sources import source as sources

@@ -1,0 +1,3 @@
+"""
+The three passes: render, plan, write.
+"""

@@ -1,0 +1,3 @@
+"""
+Which conversation goes to which row of which shard, decided from lengths alone.
+"""
