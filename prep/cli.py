@@ -86,8 +86,8 @@ def build(
     from prep.build import build as building
     from prep.build.options import Options
     from prep.files import default_cache_dir
+    from prep.inspect.stats import built_lines, dry_run_lines
     from prep.mixture.mixture import load_mixture
-    from prep.stats import built_lines, dry_run_lines
     from prep.tokenizer.tokenizer import load_tokenizer, notice_of_nanochat
     from prep.workers.local import keep_for_midprep
 
@@ -122,7 +122,7 @@ def build(
     if not quiet:
         print("\n".join(built_lines(root, manifest, built)))
     if verbose and built:
-        from prep.stats_build import print_build, read_build
+        from prep.inspect.stats_build import print_build, read_build
 
         print_build(read_build(root))
 
@@ -139,14 +139,14 @@ def stats(
     as_json: Json = False,
 ) -> None:
     """Counts, shares, lengths and fill of a build, by source; of two builds, side by side with what changed."""
-    from prep.stats import compare_builds, print_json, print_stats, read_stats
+    from prep.inspect.stats import compare_builds, print_json, print_stats, read_stats
 
     if other is not None or times:
         refuse(context, "lengths", "of two builds" if other else "with --build")
     if other is not None:
         refuse(context, "times", "of two builds")
     if times:
-        from prep.stats_build import print_build, read_build
+        from prep.inspect.stats_build import print_build, read_build
 
         (print_json if as_json else print_build)(read_build(root))
     elif other is not None:

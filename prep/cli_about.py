@@ -27,13 +27,13 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Check a build: checksums, every count, every rule of the mask; --rebuild proves its bytes."""
-    from prep import verify as verifying
+    from prep.check import verify as verifying
 
     if not rebuild:
         refuse(context, "mixture data_root identity workers", "without --rebuild")
     found = list(verifying.problems(root))
     if rebuild and not found:
-        from prep.origin import where_from
+        from prep.inspect.origin import where_from
 
         where = where_from(root, mixture, data_root, identity)
         num = cores() if workers is None else workers
@@ -50,7 +50,7 @@ def verify(
 
 def doctor(as_json: Json = False) -> None:
     """Look at this machine: versions, encoder, compiler, cores, disk, caches; what will be fast and what not."""
-    from prep.doctor import findings
+    from prep.check.doctor import findings
 
     if as_json:
         found_all = {what: {"found": found, "advice": advice} for what, found, advice in findings(cores())}
@@ -62,7 +62,7 @@ def doctor(as_json: Json = False) -> None:
 
 def selftest() -> None:
     """Check that this installation is exact: encoders, renderer, shards, loss."""
-    from prep import selftest as checks
+    from prep.check import selftest as checks
 
     failed = False
     for name, wrong, seconds in checks.run():

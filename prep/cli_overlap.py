@@ -24,7 +24,7 @@ def overlap(
     as_json: Json = False,
 ) -> None:
     """Does training ask what val, or a benchmark, asks? Copies and runs of 13 words, whatever case and punctuation."""
-    from prep.overlap_scan import find_overlap, overlap_lines
+    from prep.inspect.overlap import find_overlap, overlap_lines
 
     print_any_character()
     found = find_overlap(root, against or [], data_root, threshold)

@@ -52,12 +52,12 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Show conversations, a row or a step: what trains, what does not, where it is from."""
-    from prep import pick
-    from prep import show as look
-    from prep.origin import Origins, where_from
+    from prep.inspect import search as pick
+    from prep.inspect import show as look
+    from prep.inspect.origin import Origins, where_from
+    from prep.inspect.terminal import Printer
     from prep.shard import open_shards
     from prep.shard.steps import plan_steps
-    from prep.show_text import Printer
     from prep.tokenizer.tokenizer import load_tokenizer
     from train.config import Config
     from train.schedule import LR_FRAC, lr_multiplier
@@ -190,7 +190,7 @@ def report(
 ) -> None:
     """One HTML page about a build, which opens from disk and needs nothing else."""
     from prep.files import write_atomically
-    from prep.report import make_page, open_report
+    from prep.report.page import make_page, open_report
     from prep.text import size
 
     if output.is_dir():

@@ -37,10 +37,10 @@ def try_rows(
     """Show the first rows of a file as they would be rendered; the options are those of a mixture's entry."""
     import json
 
-    from prep import try_rows as trying
     from prep.conversations.layouts import Layout
+    from prep.inspect import preview as trying
+    from prep.inspect.terminal import Printer
     from prep.mixture.own_entry import check_names, check_reading
-    from prep.show_text import Printer
     from prep.tokenizer.tokenizer import load_tokenizer
 
     if task is not None:

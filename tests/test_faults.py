@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from prep.verify import problems
+from prep.check.verify import problems
 from tests.build.test_build import tree
 from tests.conftest import chat, midprep_command, write_lines
 from tests.fault_hub import FaultHub

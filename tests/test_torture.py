@@ -14,10 +14,10 @@ import pytest
 from prep.build import split as splits
 from prep.build.build import build, make_job
 from prep.build.options import Options
+from prep.check.verify import problems
 from prep.mixture.mixture import load_mixture
 from prep.render.block_cache import list_runs
 from prep.tokenizer.tokenizer import load_tokenizer
-from prep.verify import problems
 from tests.build.test_build import some_chats, tree
 from tests.conftest import midprep_command, toy_tokenizer, write_lines
 

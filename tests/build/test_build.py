@@ -17,13 +17,13 @@ import pytest
 from prep.build import build as building
 from prep.build.options import Options
 from prep.build.output import Output
+from prep.inspect.stats import built_lines
 from prep.mixture.mixture import parse_mixture
 from prep.plan import rows as plan
 from prep.plan.order import mixture_order
 from prep.plan.rows import EXCESS, PACKINGS
 from prep.shard import Split, check_files, open_shards
 from prep.sources import source as sources
-from prep.stats import built_lines
 from prep.tokenizer.tokenizer import Tokenizer, load_tokenizer
 from tests.conftest import SHARED, build_mixture, chat, check_shards, needs_shared, toy_tokenizer, write_lines
 from tests.reference import render_plainly

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from prep.check.verify import problems
 from prep.conversations.conversation import REASONS
 from prep.conversations.layouts import Layout
 from prep.conversations.recognise import FIRST_ROWS, recognise
@@ -18,7 +19,6 @@ from prep.encode.encode import Encoder
 from prep.render.render import Rendered, render
 from prep.shard import open_shards
 from prep.tasks import chat
-from prep.verify import problems
 from tests.conftest import build_mixture, toy_tokenizer, write_lines
 from tests.reference import render_plainly
 
@@ -286,7 +286,7 @@ def tampered(root: Path, source: int, only: int) -> None:
 
 
 def checked(root: Path) -> list[str]:
-    from prep.verify import check_split
+    from prep.check.verify import check_split
 
     return list(check_split(open_shards(root).split("train")))
 

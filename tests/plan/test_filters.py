@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis.strategies import integers, lists, tuples
 
+from prep.check.verify import problems
 from prep.plan.filters import is_repeated
 from prep.shard import open_shards
 from prep.sources import source as sources
 from prep.tokenizer.tokenizer import Tokenizer
-from prep.verify import problems
 from tests.conftest import build_mixture, chat, check_shards, write_lines
 
 

@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis.strategies import lists, sampled_from, text
 from xxhash import xxh3_64_intdigest
 
+from prep.check.verify import problems
 from prep.encode import decode as user_text
-from prep.overlap_scan import find_overlap
+from prep.inspect.overlap import find_overlap
 from prep.plan import grams
 from prep.plan import rows as plan
 from prep.plan.grams import HeldOut, runs_of_words
@@ -22,7 +23,6 @@ from prep.render.text_hash import hash_texts, squeezed, words
 from prep.shard import open_shards
 from prep.sources import source as sources
 from prep.tokenizer.tokenizer import Tokenizer
-from prep.verify import problems
 from tests.conftest import build_mixture, chat, check_shards, midprep_command, write_lines
 
 # ---- what counts as the same ----

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis.strategies import integers, lists, tuples
 
+from prep.check.verify import problems
+from prep.inspect.stats import share_lines
 from prep.mixture.mixture import parse_mixture
 from prep.plan.order import mixture_order
 from prep.plan.sampling import amounts, apportion
 from prep.shard import open_shards
-from prep.stats import share_lines
 from prep.tokenizer.tokenizer import Tokenizer
-from prep.verify import problems
 from tests.conftest import build_mixture, chat, check_shards, write_lines
 
 # ---- allocation ----

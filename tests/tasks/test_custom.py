@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
+from prep.check.verify import problems
+from prep.inspect.show import show_conversation
+from prep.inspect.terminal import plain
 from prep.mixture.mixture import parse_mixture
 from prep.shard import open_shards
-from prep.show import show_conversation
-from prep.show_text import plain
 from prep.tasks.custom import find
-from prep.verify import problems
 from tests.conftest import build_mixture, toy_tokenizer, write_lines
 
 TOY = toy_tokenizer()

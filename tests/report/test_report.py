@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from prep import report_data
 from prep.build.build import build, make_job
 from prep.build.options import Options
 from prep.cli import app
+from prep.inspect.show import show_conversation
 from prep.mixture.mixture import parse_mixture
-from prep.report import CSS, differing, make_page, open_report
-from prep.report_charts import percent
+from prep.report import numbers as report_data
+from prep.report.charts import percent
+from prep.report.page import CSS, differing, make_page, open_report
 from prep.shard import Split, open_shards
 from prep.shard.steps import plan_steps
-from prep.show import show_conversation
 from prep.tokenizer.tokenizer import load_tokenizer
 
 EVIL = "<script>document.title='hacked'</script><img src=x onerror=\"document.title='hacked'\">\x1b[31m\u202e"

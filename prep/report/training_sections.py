@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from prep import report_data
 from prep.plan_text import FACTS
-from prep.report_charts import colour, esc, legend, line, log_places, log_ticks, percent, plot, strip, table
+from prep.report import numbers as report_data
+from prep.report.charts import colour, esc, legend, line, log_places, log_ticks, percent, plot, strip, table
 from prep.text import size
 
 if TYPE_CHECKING:
-    from prep.report import Report
+    from prep.report.page import Report
 
 HEAT_COLUMNS = 160
 

@@ -5,14 +5,14 @@ Sections of a report about the build itself: rows, sample conversations, what wa
 import shlex
 from typing import TYPE_CHECKING, Any
 
-from prep import report_data
 from prep.build.timings import read_record
-from prep.report_charts import bars, colour, esc, percent, table
-from prep.show import show_conversation
+from prep.inspect.show import show_conversation
+from prep.report import numbers as report_data
+from prep.report.charts import bars, colour, esc, percent, table
 from prep.tokenizer.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
-    from prep.report import Report
+    from prep.report.page import Report
 
 SHOWN_CHARACTERS = 2500  # of a sample conversation
 MOST_SAMPLES = 90  # on the page, whatever the number of sources

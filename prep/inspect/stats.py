@@ -14,9 +14,9 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prep.inspect.stats_lengths import all_lengths_line, histogram, length_lines, uneven_lines
 from prep.shard import COUNTS, Manifest, Split, listed_files, open_shards, read_manifest
 from prep.shard.steps import REFERENCE_BATCH, default_rows_per_step
-from prep.stats_lengths import all_lengths_line, histogram, length_lines, uneven_lines
 from prep.text import short, size
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def length_stats(split: Split) -> list[dict[str, float]]:
 
 def compare_builds(root: Path, other: Path, as_json: bool) -> None:
     """Two builds side by side, on stdout"""
-    from prep.stats_compare import compare, print_comparison
+    from prep.inspect.compare import compare, print_comparison
 
     found = compare(read_stats(root), read_stats(other), (read_manifest(root), read_manifest(other)))
     if as_json:

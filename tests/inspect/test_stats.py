@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from prep.inspect.compare import changes, side_by_side
+from prep.inspect.stats import print_stats, read_stats
+from prep.inspect.stats_lengths import histogram, length_lines, marks, uneven_lines
 from prep.shard import open_shards, read_manifest
-from prep.stats import print_stats, read_stats
-from prep.stats_compare import changes, side_by_side
-from prep.stats_lengths import histogram, length_lines, marks, uneven_lines
 from prep.tokenizer.tokenizer import Tokenizer
 from tests.conftest import build_mixture, chat, midprep_command, write_lines
 

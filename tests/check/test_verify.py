@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis.strategies import integers
 
-from prep.mask_rules import UNKNOWN, broken_rules, expected_mask
+from prep.check.mask_rules import UNKNOWN, broken_rules, expected_mask
+from prep.check.verify import problems, rebuild
 from prep.plan import rows as plan
 from prep.shard import manifest_sha256, write_array, write_bytes, write_manifest
 from prep.tokenizer.tokenizer import SPECIAL_TOKENS, Tokenizer
-from prep.verify import problems, rebuild
 from tests.build.test_build import MIXTURE, some_chats, write_sources
 from tests.conftest import build_mixture, toy_tokenizer, write_lines
 

@@ -18,9 +18,9 @@ import numpy as np
 from prep.arrays import Array
 from prep.conversations.conversation import check
 from prep.encode.decode import Decoder, conversations_of, user_texts_of
+from prep.inspect.search import conversations
 from prep.mixture.mixture import TASKS, Entry, Mixture
 from prep.mixture.resolve import Input, resolve
-from prep.pick import conversations
 from prep.plan.grams import HeldOut
 from prep.render.blocks import Unit, read_conversations
 from prep.shard import Split, open_shards

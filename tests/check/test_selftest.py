@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from prep import selftest
+from prep.check import selftest
 from tests.test_cli import midprep
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from prep.arrays import Array
-from prep.report_charts import Tick, esc, line, plot, table
+from prep.report.charts import Tick, esc, line, plot, table
 from prep.shard import Shards
 from prep.shard.metrics import first_and_last
 from prep.watch import find_metrics, read_records

@@ -15,26 +15,27 @@ from typing import Any
 
 import numpy as np
 
-from prep import report_build, report_data, report_run, report_training
 from prep.arrays import Array
+from prep.inspect.stats import split_stats
 from prep.plan_runs import read_plan
-from prep.report_charts import (
-    colour,
-    esc,
-    log_places,
-    log_ticks,
-    percent,
-    plot,
-    share_bars,
-    steps_area,
-    table,
+from prep.report import (
+    build_sections as report_build,
 )
+from prep.report import (
+    numbers as report_data,
+)
+from prep.report import (
+    run_section as report_run,
+)
+from prep.report import (
+    training_sections as report_training,
+)
+from prep.report.charts import colour, esc, log_places, log_ticks, percent, plot, share_bars, steps_area, table
 from prep.shard import COUNTS, Shards, Split, open_shards
 from prep.shard.steps import plan_steps
-from prep.stats import split_stats
 from prep.text import short
 
-CSS = Path(__file__).parent / "data" / "report.css"
+CSS = Path(__file__).parents[1] / "data" / "report.css"
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 
 

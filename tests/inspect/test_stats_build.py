@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from prep.origin import command_options
-from prep.stats_build import print_build, read_build
+from prep.inspect.origin import command_options
+from prep.inspect.stats_build import print_build, read_build
 from prep.tokenizer.tokenizer import Tokenizer
 from tests.conftest import build_mixture, chat, midprep_command, write_lines
 

@@ -4,7 +4,7 @@ Is a build what it says it is? Checked on the files as they lie there, with noth
     files      each as long and with the sha256 that the manifest says, and none that it does not know
     manifest   its own checksum and fingerprint; every count added up again from rows, docs and masks
     rows       tiled by documents; padding is padding
-    mask       the rules of prep.mask_rules, token by token
+    mask       the rules of prep.check.mask_rules, token by token
 
 `rebuild` goes further: it builds again from the sources with an empty cache and compares every byte.
 """
@@ -21,7 +21,7 @@ import numpy as np
 
 from prep.arrays import Array
 from prep.build.output import changes, describe, fingerprint
-from prep.mask_rules import broken_rules, may_skip
+from prep.check.mask_rules import broken_rules, may_skip
 from prep.shard import COUNTS, Manifest, Split, check_files, listed_files, manifest_text, open_shards, read_manifest
 from prep.tokenizer.tokenizer import load_tokenizer
 

@@ -18,13 +18,13 @@ import numpy as np
 
 from prep.build.build import build, make_job
 from prep.build.options import Options
+from prep.check.verify import problems
 from prep.conversations import messages
 from prep.encode.encode import ENGINES, Encoder, why_not
 from prep.mixture.mixture import parse_mixture
 from prep.plan.rows import PACKINGS
 from prep.render.render import render
 from prep.tokenizer.tokenizer import load_tokenizer
-from prep.verify import problems
 
 NUM_STRINGS = 4000
 PIECES = [
@@ -83,7 +83,7 @@ def check_encoders() -> str:
 
 def check_renderer() -> str:
     tokenizer = load_tokenizer()
-    lines = (Path(__file__).parent / "data" / "selftest.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = (Path(__file__).parents[1] / "data" / "selftest.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) for line in lines]
     rendered = render(messages.of_objects(rows), Encoder(tokenizer), tokenizer)
     if rendered.tokens.tolist() != [token for row in rows for token in row["ids"]]:

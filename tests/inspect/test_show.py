@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from prep import pick
 from prep.build.build import build, make_job
 from prep.build.options import Options
 from prep.cli import app
+from prep.inspect import search as pick
+from prep.inspect.show import show_conversation, show_row, show_step
+from prep.inspect.terminal import coloured, plain
 from prep.mixture.mixture import parse_mixture
 from prep.shard import Split, open_shards
 from prep.shard.steps import FILLER, plan_steps, step_sums
-from prep.show import show_conversation, show_row, show_step
-from prep.show_text import coloured, plain
 from prep.text import visible
 from prep.tokenizer.tokenizer import Tokenizer, load_tokenizer
 

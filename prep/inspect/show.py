@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from prep.arrays import Array
-from prep.pick import first_doc, goes_on, row_of
+from prep.inspect.search import first_doc, goes_on, row_of
 from prep.shard import Split
 from prep.shard.steps import FILLER, Plan, device_batch, ranks_of_step, row_targets
 from prep.tokenizer.tokenizer import Tokenizer

@@ -105,7 +105,7 @@ def step_lines(shown: dict[str, Any]) -> Iterator[str]:
 
 
 class Printer:
-    """Prints what `prep.show` gives: in colour where the terminal has it, else in brackets."""
+    """Prints what `prep.inspect.show` gives: in colour where the terminal has it, else in brackets."""
 
     def __init__(self, want_plain: bool) -> None:
         from rich.console import Console

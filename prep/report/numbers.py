@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from prep.arrays import Array
-from prep.pick import goes_on
+from prep.inspect.search import goes_on
 from prep.shard import Split
 from prep.shard.steps import Plan
 

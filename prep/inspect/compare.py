@@ -10,8 +10,8 @@ Two builds side by side: what each holds of every source, and what changed from 
 import json
 from typing import TYPE_CHECKING, Any
 
+from prep.inspect.stats_lengths import MEASURES, uneven_lines
 from prep.shard import COUNTS, Manifest
-from prep.stats_lengths import MEASURES, uneven_lines
 from prep.text import short
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def _counts(source: dict[str, Any] | None) -> dict[str, Any] | None:
 
 
 def compare(one: dict[str, Any], other: dict[str, Any], manifests: tuple[Manifest, Manifest]) -> dict[str, Any]:
-    """Two builds' statistics (prep.stats.read_stats) and what differs, as plain values"""
+    """Two builds' statistics (prep.inspect.stats.read_stats) and what differs, as plain values"""
     return {"builds": [one, other], "changed": changes(*manifests), "side_by_side": side_by_side(one, other)}
 
 

@@ -1,0 +1,3 @@
+"""
+Is a build what it says, is an installation exact?
+"""

@@ -1,0 +1,3 @@
+"""
+Look into a build: counts, rows, conversations, where they come from.
+"""

@@ -1,0 +1,3 @@
+"""
+One HTML page about a build.
+"""
