@@ -2,7 +2,7 @@
 
 
 def main() -> None:
-    from prep.cli import main
+    from prep.cli.main import main
 
     main()
 

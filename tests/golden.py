@@ -106,7 +106,7 @@ def list_options() -> dict[str, Any]:
     """Names, defaults and types of every option and argument"""
     import typer.main
 
-    from prep.cli import app
+    from prep.cli.main import app
     from train.config import Config
 
     def kind(option: Any) -> str:

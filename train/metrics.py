@@ -3,7 +3,7 @@ What a run says: a line a step, and metrics.jsonl.
 
     step 00100/02000 (5.00%) | loss: 2.345678 | lrm: 1.00 | dt: 245.32ms | tok/sec: 2,137,856 | mfu: 45.67 | ...
 
-What stands in metrics.jsonl, how a resumed run goes on with it, and the table at the end are `prep.shard.metrics`.
+What stands in metrics.jsonl, how a resumed run goes on with it, and the table at the end are `train.records`.
 """
 
 import importlib
@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from prep.shard.metrics import Record, keep_steps
+from train.records import Record, keep_steps
 
 # dense bfloat16 FLOP/s of a device, by a part of its name; the first that occurs counts
 PEAK_FLOPS = {

@@ -25,7 +25,6 @@ from torch.nn.parallel import DistributedDataParallel
 
 from prep.arrays import Array
 from prep.files import Lock
-from prep.shard.metrics import closing_table, from_to, measured_bpb
 from prep.shard.steps import FILLER, micro_batches
 from train.checkpoint import remove_run, save_checkpoint, steps_in
 from train.config import parse_args
@@ -36,6 +35,7 @@ from train.loss import BatchLoss
 from train.metrics import Metrics, peak_flops
 from train.optimizer import set_step
 from train.preview import preview
+from train.records import closing_table, from_to, measured_bpb
 from train.schedule import lr_multiplier
 from train.setup import Run, set_up
 

@@ -17,7 +17,6 @@ import numpy as np
 
 from prep.arrays import Array
 from prep.inspect.stats import split_stats
-from prep.plan_runs import read_plan
 from prep.report import (
     build_sections as report_build,
 )
@@ -34,6 +33,7 @@ from prep.report.charts import colour, esc, log_places, log_ticks, percent, plot
 from prep.shard import COUNTS, Shards, Split, open_shards
 from prep.shard.steps import plan_steps
 from prep.text import short
+from train.launch import read_plan
 
 CSS = Path(__file__).parents[1] / "data" / "report.css"
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"

@@ -11,8 +11,8 @@ import numpy as np
 from prep.arrays import Array
 from prep.report.charts import Tick, esc, line, plot, table
 from prep.shard import Shards
-from prep.shard.metrics import first_and_last
-from prep.watch import find_metrics, read_records
+from train.records import first_and_last
+from train.watch import find_metrics, read_records
 
 POINTS = 600  # of a curve; more steps are averaged
 

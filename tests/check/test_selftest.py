@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from prep.check import selftest
-from tests.test_cli import midprep
+from tests.cli.test_cli import midprep
 
 
 def test_this_installation_is_exact() -> None:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from prep.cli import app
+from prep.cli.main import app
 from tests.conftest import midprep_command, write_lines
 
 SHARE = {"id": 1, "conversations": [{"from": "human", "value": "Hi"}, {"from": "teacher", "value": "\x1b[31mA"}]}

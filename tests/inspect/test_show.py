@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from prep.build.build import build, make_job
 from prep.build.options import Options
-from prep.cli import app
+from prep.cli.main import app
 from prep.inspect import search as pick
 from prep.inspect.show import show_conversation, show_row, show_step
 from prep.inspect.terminal import coloured, plain

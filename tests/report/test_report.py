@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from prep.build.build import build, make_job
 from prep.build.options import Options
-from prep.cli import app
+from prep.cli.main import app
 from prep.inspect.show import show_conversation
 from prep.mixture.mixture import parse_mixture
 from prep.report import numbers as report_data

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from prep.cli_common import Json, Pattern, TokenizerName, refuse
+from prep.cli.arguments import Json, Pattern, TokenizerName, refuse
 
 
 def try_rows(

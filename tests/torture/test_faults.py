@@ -14,7 +14,7 @@ import pytest
 from prep.check.verify import problems
 from tests.build.test_build import tree
 from tests.conftest import chat, midprep_command, write_lines
-from tests.fault_hub import FaultHub
+from tests.torture.fault_hub import FaultHub
 
 MIXTURE = '[[train]]\ntask = "gsm8k"\n[[val]]\ntask = "gsm8k"\n'
 
@@ -191,14 +191,14 @@ def test_output_and_cache_may_be_on_other_file_systems_and_have_any_name(tmp_pat
 UNGUARDED = """
 from pathlib import Path
 
-import prep.build.build
+from prep.build import build
 from prep.mixture.mixture import load_mixture
 from prep.build.options import Options
 from prep.tokenizer.tokenizer import load_tokenizer
 
-prep.build.SMALL_BUILD = 0  # as if it were worth starting workers
+build.SMALL_BUILD = 0  # as if it were worth starting workers
 options = Options(cache_dir=Path("cache"), quiet=True, workers=2)
-prep.build.build(prep.build.make_job(load_mixture("sample"), load_tokenizer(), options), Path("out"))
+build.build(build.make_job(load_mixture("sample"), load_tokenizer(), options), Path("out"))
 """
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from prep import watch
-from prep.cli import app
+from prep.cli.main import app
+from train import watch
 
 
 def record(step: int, **more: Any) -> dict[str, Any]:

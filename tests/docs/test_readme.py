@@ -11,7 +11,7 @@ import pytest
 
 from tests.conftest import midprep_command
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = [line.strip() for line in README.splitlines() if line.startswith("    ")]
 INLINE = re.findall(r"`([^`\n]+(?:\n[^`\n]+)?)`", README)

@@ -12,11 +12,11 @@ from typer.testing import CliRunner
 
 from prep.build.build import build, make_job
 from prep.build.options import Options
-from prep.cli import app
+from prep.cli.main import app
 from prep.mixture.mixture import parse_mixture
-from prep.plan_runs import Model, warmdown_start
 from prep.shard import open_shards
 from prep.tokenizer.tokenizer import load_tokenizer
+from train.launch import Model, warmdown_start
 from train.schedule import lr_multiplier
 
 T = 64

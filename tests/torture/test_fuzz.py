@@ -16,7 +16,7 @@ import pytest
 
 from prep.tokenizer.tokenizer import Tokenizer
 from tests.conftest import build_mixture, chat, write_lines
-from tests.fuzz_rows import check_file, write_columns, write_rows
+from tests.torture.fuzz_rows import check_file, write_columns, write_rows
 
 
 def test_lines_of_rubbish_are_rejected_and_the_sound_ones_are_in(tmp_path: Path, toy: Tokenizer) -> None:
@@ -34,7 +34,7 @@ def test_columns_of_rubbish_are_rejected_and_the_sound_ones_are_in(tmp_path: Pat
 @pytest.mark.torture
 def test_ten_thousand_rows_of_rubbish_in_bounded_memory() -> None:
     command = [sys.executable, str(Path(__file__).parent / "fuzz_rows.py"), "10000", "--seed", "3"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=1200, cwd=Path(__file__).parent.parent)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1200, cwd=Path(__file__).parents[2])
     assert done.returncode == 0, done.stderr
     peak = re.search(r"peak (\d+) MiB", done.stdout)
     assert peak is not None

@@ -14,8 +14,23 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from prep import __version__, cli_about, cli_overlap, cli_see, cli_tokenizer, cli_try
-from prep.cli_common import Build, Json, Pattern, TokenizerName, cores, refuse, say
+from prep import __version__
+from prep.cli import (
+    check as cli_about,
+)
+from prep.cli import (
+    inspect as cli_see,
+)
+from prep.cli import (
+    overlap as cli_overlap,
+)
+from prep.cli import (
+    tokenizer as cli_tokenizer,
+)
+from prep.cli import (
+    try_rows as cli_try,
+)
+from prep.cli.arguments import Build, Json, Pattern, TokenizerName, cores, refuse, say
 from prep.signals import STOPS, Interrupted
 
 # of the click that typer brings along

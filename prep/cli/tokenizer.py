@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from prep.cli_common import TOKENIZERS, Json, Pattern, TokenizerName
+from prep.cli.arguments import TOKENIZERS, Json, Pattern, TokenizerName
 
 app = typer.Typer(help="Train, look at and convert tokenizers.", no_args_is_help=True, rich_markup_mode=None)
 

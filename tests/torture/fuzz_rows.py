@@ -1,7 +1,7 @@
 """
 Rows of rubbish, and what a build must make of them: rejected or rendered, counted, never a traceback.
 
-    python tests/fuzz_rows.py 10000 [--seed 0]
+    python tests/torture/fuzz_rows.py 10000 [--seed 0]
 
 A fuzzed row is a sound conversation with something wrong (or odd) in it, or nothing like one. Every text of a row that
 cannot be sound carries POISON, which must be in no shard.

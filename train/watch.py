@@ -17,9 +17,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prep.shard.metrics import Record, first_and_last, measured_bpb
 from prep.signals import Interrupted
 from prep.text import clock, short, visible
+from train.records import Record, first_and_last, measured_bpb
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

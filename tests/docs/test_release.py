@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 DATA = ("nano32k.tiktoken", "words.txt.zst", "identity.jsonl", "selftest.jsonl", "report.css", "NOTICE.md")
 
 pytestmark = pytest.mark.slow  # builds, downloads and installs

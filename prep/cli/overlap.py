@@ -1,5 +1,5 @@
 """
-The command `midprep overlap`. A plain function that prep.cli registers; what it needs is imported when it runs.
+The command `midprep overlap`. A plain function that prep.cli.main registers; what it needs is imported when it runs.
 """
 
 import json
@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from prep.cli_common import Build, Json, print_any_character
+from prep.cli.arguments import Build, Json, print_any_character
 
 
 def overlap(

@@ -1,7 +1,7 @@
 """
 The commands that look: show (what a build holds), plan (what a launch will do), report (a page), watch (a run).
 
-They are plain functions that prep.cli registers. Each imports what it needs when it runs.
+They are plain functions that prep.cli.main registers. Each imports what it needs when it runs.
 """
 
 import json
@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from prep.cli_common import Build, Json, print_any_character, refuse, say
+from prep.cli.arguments import Build, Json, print_any_character, refuse, say
 from prep.signals import Interrupted
 
 TotalBatch = Annotated[int | None, typer.Option(help="Tokens a step, as the trainer's; by default what it chooses.")]
@@ -168,8 +168,8 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """What a launch will do, before it: steps, targets, memory, checkpoints, hours, and the line to start it."""
-    from prep.plan_runs import read_plan
-    from prep.plan_text import plan_lines
+    from train.launch import read_plan
+    from train.launch_text import plan_lines
 
     try:
         world_sizes = [int(word) for word in world_size.split(",") if word.strip()]
@@ -209,7 +209,7 @@ def watch(
     as_json: Json = False,
 ) -> None:
     """Watch a run: loss, bits per byte, speed, time left. Ends with the run, or with Ctrl-C."""
-    from prep import watch as watching
+    from train import watch as watching
 
     tail = watching.Tail(watching.find_metrics(run))
     if tail.path not in (run, run / tail.path.name):

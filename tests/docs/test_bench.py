@@ -12,7 +12,7 @@ from prep.encode.encode import Encoder
 from prep.render.render import render
 from prep.tokenizer.tokenizer import load_tokenizer
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 MIXTURE = """
 name = "small"
 seed = 42

@@ -39,7 +39,7 @@ def error_of(run: subprocess.CompletedProcess[str]) -> str:
 
 def test_help_imports_nothing_heavy() -> None:
     heavy = "('numpy', 'pyarrow', 'polars', 'torch', 'datasets', 'rich')"
-    script = f"import sys, prep.cli; print([name for name in {heavy} if name in sys.modules])"
+    script = f"import sys, prep.cli.main; print([name for name in {heavy} if name in sys.modules])"
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
     assert found.stdout.strip() == "[]"
     start = time.monotonic()

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from prep.cli_common import Build, Json, cores, refuse, say
+from prep.cli.arguments import Build, Json, cores, refuse, say
 
 
 def verify(

@@ -1,0 +1,3 @@
+"""
+The `midprep` command.
+"""
