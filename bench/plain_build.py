@@ -26,11 +26,12 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT)]
 
 from prep.build.build import make_job  # noqa: E402
-from prep.build.options import Options  # noqa: E402
-from prep.conversations.conversation import ASSISTANT, KINDS, USER, Conversations, check  # noqa: E402
+from prep.build.options import BuildOptions  # noqa: E402
+from prep.conversations.conversation import ASSISTANT, KINDS, USER, Conversations  # noqa: E402
 from prep.encode.encode import Encoder  # noqa: E402
 from prep.mixture.mixture import load_mixture  # noqa: E402
 from prep.render.blocks import read_conversations  # noqa: E402
+from prep.render.nanochat import normalize  # noqa: E402
 from prep.tokenizer.tokenizer import Tokenizer, load_tokenizer  # noqa: E402
 
 Conversation = list[dict[str, Any]]  # messages; content is a string, or for assistants a list of parts
@@ -94,10 +95,10 @@ def plain_loop(
 
 def batches_of(mixture: str, data_root: Path | None, identity: Path | None) -> Iterator[Conversations]:
     """Every conversation that a build of the mixture renders, checked, in blocks"""
-    job = make_job(load_mixture(mixture), load_tokenizer(), Options(quiet=True), data_root, identity)
+    job = make_job(load_mixture(mixture), load_tokenizer(), BuildOptions(quiet=True), data_root, identity)
     for unit in job.units():
         for batch in read_conversations(unit, unit.bounds[0], unit.bounds[-1]):
-            yield check(batch)
+            yield normalize(batch)
 
 
 def to_messages(batch: Conversations) -> list[Conversation]:

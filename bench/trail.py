@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT)]
 
 from prep.build.build import build, make_job  # noqa: E402
-from prep.build.options import Options  # noqa: E402
+from prep.build.options import BuildOptions  # noqa: E402
 from prep.mixture.mixture import load_mixture  # noqa: E402
 from prep.tokenizer.tokenizer import load_tokenizer  # noqa: E402
 
@@ -38,7 +38,7 @@ def walk(data_root: Path | None) -> list[tuple[str, str]]:
         one_entry = Path(folder) / "smoltalk.toml"
         one_entry.write_text('[[train]]\ntask = "smoltalk"\n', encoding="utf-8")
         sys.setprofile(note)
-        options = Options(cache_dir=Path(folder) / "cache", quiet=True)
+        options = BuildOptions(cache_dir=Path(folder) / "cache", quiet=True)
         mixture = load_mixture(str(one_entry) if data_root else "sample")
         build(make_job(mixture, load_tokenizer(), options, data_root), Path(folder) / "out")
         sys.setprofile(None)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from prep.build.build import build, make_job
-from prep.build.options import Options
+from prep.build.options import BuildOptions
 from prep.mixture.mixture import parse_mixture
 from prep.shard import Manifest
 from prep.tokenizer.tokenizer import PATTERN, SPECIAL_TOKENS, Tokenizer
@@ -54,7 +54,7 @@ def build_mixture(
 ) -> tuple[Path, Manifest, bool]:
     """Build a mixture given as parsed TOML, with files and cache in `folder`; (root, manifest, whether it was built)"""
     options = {"cache_dir": folder / "cache", "quiet": True} | options
-    job = make_job(parse_mixture(mixture, "test.toml", folder, "test"), tokenizer, Options(**options), data_root)
+    job = make_job(parse_mixture(mixture, "test.toml", folder, "test"), tokenizer, BuildOptions(**options), data_root)
     root = folder / output
     manifest, built = build(job, root)
     return root, manifest, built

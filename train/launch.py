@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 
 from prep.shard import Split, open_shards
-from prep.shard.steps import MODES, Plan, device_batch, plan_steps, step_sums
-from train.config import CHUNK_BYTES, DEPTHS, NUMBERS_KEPT, Config
+from prep.shard.steps import MODES, StepPlan, device_batch, plan_steps, step_sums
+from train.config import ACTIVATIONS_PER_POSITION, CHUNK_BYTES, DEPTHS, Config
 from train.schedule import LR_FRAC, lr_multiplier
 
 DEFAULTS, DEPTH = Config(), DEPTHS["cuda"]  # the trainer's
@@ -71,7 +71,7 @@ class Model:
         """Of one rank with `batch` rows a micro-batch: weights, gradients, moments; activations; the chunked loss"""
         state = (2 + 4) * self.head_weights * 4 + 4 * self.matrix_weights * 3
         positions = batch * self.max_seq_len
-        activations = self.depth * positions * self.width * 2 * NUMBERS_KEPT + 2 * self.matrix_weights
+        activations = self.depth * positions * self.width * 2 * ACTIVATIONS_PER_POSITION + 2 * self.matrix_weights
         loss = (2 + 4) * self.head_weights + CHUNK_BYTES["cuda"] + 4 * positions * self.width
         return state + activations + loss
 
@@ -130,7 +130,7 @@ def read_plan(
     }
 
 
-def describe_mode(split: Split, steps: Plan, mode: str, model: Model) -> dict[str, Any]:
+def describe_mode(split: Split, steps: StepPlan, mode: str, model: Model) -> dict[str, Any]:
     """What a run of one mode does, whatever it runs on"""
     targets, S = step_sums(steps, steps.num_targets), steps.num_steps
     few = np.flatnonzero(targets < targets.mean() / 2)
@@ -158,7 +158,7 @@ def describe_mode(split: Split, steps: Plan, mode: str, model: Model) -> dict[st
     }  # fmt: skip
 
 
-def filled_targets(split: Split, steps: Plan) -> int:
+def filled_targets(split: Split, steps: StepPlan) -> int:
     """Positions of all steps that hold a filled target; the others are padding, or rows that fill up the last step"""
     filled = split.rows["num_targets"][steps.row_ids].astype(np.int64)
     return int(step_sums(steps, filled).sum())

@@ -9,7 +9,7 @@
 import numpy as np
 
 from prep.shard.steps import FILLER, step_sums
-from train.config import CHUNK_BYTES, NUMBERS_KEPT
+from train.config import ACTIVATIONS_PER_POSITION, CHUNK_BYTES
 from train.distributed import Ranks
 from train.loader import make_batch
 from train.optimizer import memory_bytes
@@ -29,7 +29,9 @@ def preview(run: Run, ranks: Ranks) -> str:
     lr = {part: lr_multiplier(min(int(part * plan.num_steps), last), *shape) for part in (0, 0.5, 0.8, 1)}
     num_weights = sum(weight.numel() for weight in run.model.parameters())
     channels = B * T * model.n_embd * model.n_layer
-    kept = NUMBERS_KEPT * channels * run.model.transformer.wte.weight.itemsize + CHUNK_BYTES[ranks.device.type]
+    kept = (
+        ACTIVATIONS_PER_POSITION * channels * run.model.transformer.wte.weight.itemsize + CHUNK_BYTES[ranks.device.type]
+    )
     lines = [
         ("model", f"{num_weights:,} weights, depth {model.n_layer}, width {model.n_embd}"),
         ("steps", f"{plan.num_steps} of {G * T:,} tokens: {G} rows, the last {num_filled}"),

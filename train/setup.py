@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 
 from prep.arrays import Array
 from prep.shard import Manifest, Shards, Split, check_files, open_shards
-from prep.shard.steps import DEVICE_BATCH_LIMIT, REFERENCE_BATCH, Plan, choose_device_batch, plan_steps, row_targets
+from prep.shard.steps import DEVICE_BATCH_LIMIT, REFERENCE_BATCH, StepPlan, choose_device_batch, plan_steps, row_targets
 from train.checkpoint import BASES, STAGES, Meta, find_checkpoint, find_run, load_model, load_optimizers, read_meta
 from train.config import DEPTHS, IDENTITY, Config
 from train.distributed import Ranks
@@ -36,7 +36,7 @@ class Run:
     config: Config
     shards: Shards
     split: Split
-    plan: Plan
+    plan: StepPlan
     device_batch: int
     eval_rows: Array
     root: Path
@@ -102,7 +102,7 @@ def open_build(config: Config) -> tuple[Shards, Split]:
     return shards, split
 
 
-def plan_run(config: Config, split: Split, ranks: Ranks) -> tuple[Plan, int]:
+def plan_run(config: Config, split: Split, ranks: Ranks) -> tuple[StepPlan, int]:
     """(plan, rows a micro-batch)"""
     total, epochs = config.total_batch_size, config.num_epochs
     plan = plan_steps(split, config.mode, total, epochs, config.seed, config.num_iterations, config.isolated)
@@ -115,7 +115,7 @@ def plan_run(config: Config, split: Split, ranks: Ranks) -> tuple[Plan, int]:
     return plan, device_batch
 
 
-def plan_evaluation(config: Config, shards: Shards, plan: Plan, ranks: Ranks) -> Array:
+def plan_evaluation(config: Config, shards: Shards, plan: StepPlan, ranks: Ranks) -> Array:
     """Rows of the val split that an evaluation reads; none where there is nothing to evaluate on."""
     if config.eval_every == 0 or (config.val_split == "val" and "val" not in shards.splits):
         ranks.say("no evaluation" + (f": {shards.root} has no {config.val_split}" if config.eval_every else ""))

@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from prep.build.options import Options
+from prep.build.options import BuildOptions
 from prep.build.output import Output, fingerprint, state
 from prep.build.rejected import RejectedRows, write_rejected
 from prep.build.split import SplitJob, build_split
-from prep.build.timings import Record
+from prep.build.timings import BuildTimer
 from prep.encode.encode import choose_engine
 from prep.files import remove_abandoned
 from prep.mixture.mixture import Mixture
@@ -29,8 +29,8 @@ from prep.mixture.resolve import Input, resolve
 from prep.plan import rows as plan
 from prep.plan.overlap import exact_overlap
 from prep.render import render
-from prep.render.block_cache import RunFiles, run_key, run_path
-from prep.render.blocks import RenderContext, Unit, render_unit
+from prep.render.block_cache import BlockFiles, block_key, block_path
+from prep.render.blocks import RenderContext, WorkItem, render_unit
 from prep.shard import FORMAT, VERSION, Manifest, read_manifest, token_dtype, write_manifest
 from prep.tokenizer.tokenizer import Tokenizer
 from prep.workers import run
@@ -47,7 +47,7 @@ class Job:
     mixture: Mixture
     inputs: dict[str, list[Input]]
     tokenizer: Tokenizer
-    options: Options
+    options: BuildOptions
     without: tuple[str, ...] = ()
 
     def description(self) -> dict[str, Any]:
@@ -73,39 +73,39 @@ class Job:
     def fingerprint(self) -> str:
         return fingerprint(self.description())
 
-    def run_files(self, one: Input) -> RunFiles:
+    def block_files(self, one: Input) -> BlockFiles:
         """Where the runs of an input are, or will be"""
         bounds = one.source.bounds
-        keys = [run_key(one.identity, a, b, self.tokenizer.sha256, render.VERSION) for a, b in pairwise(bounds)]
-        paths = tuple(run_path(self.options.cache_dir, key) for key in keys)
-        return RunFiles(np.array(bounds, dtype=np.int64), paths)
+        keys = [block_key(one.identity, a, b, self.tokenizer.sha256, render.VERSION) for a, b in pairwise(bounds)]
+        paths = tuple(block_path(self.options.cache_dir, key) for key in keys)
+        return BlockFiles(np.array(bounds, dtype=np.int64), paths)
 
     def split(self, name: str) -> SplitJob:
         inputs = self.inputs[name]
-        runs = [self.run_files(one) for one in inputs]
+        runs = [self.block_files(one) for one in inputs]
         held_out = self.split("val") if name == "train" and self.mixture.mix.drop_overlap else None
         return SplitJob(name, inputs, runs, self.tokenizer, self.mixture.seed, self.options, self.mixture.mix, held_out)
 
-    def units(self) -> list[Unit]:
+    def units(self) -> list[WorkItem]:
         """The units of rows to render, each block once, however many entries use it"""
         seen: set[Path] = set()
         units = []
         for inputs in self.inputs.values():
             for one in inputs:
-                files = self.run_files(one)
+                files = self.block_files(one)
                 path_of = dict(zip(files.starts.tolist(), files.paths, strict=False))
                 for bounds in one.source.units:
                     paths = tuple(path_of[bound] for bound in bounds[:-1])
                     if paths[0] not in seen:
                         seen.update(paths)
-                        units.append(Unit(one.task, one.source, one.entry.seed, one.split or "", bounds, paths))
+                        units.append(WorkItem(one.task, one.source, one.entry.seed, one.split or "", bounds, paths))
         return units
 
 
 def make_job(
     mixture: Mixture,
     tokenizer: Tokenizer,
-    options: Options,
+    options: BuildOptions,
     data_root: Path | None = None,
     identity: Path | None = None,
     without: tuple[str, ...] = (),
@@ -135,7 +135,7 @@ def build(job: Job, root: str | Path, say: Callable[[str], None] = lambda line: 
             )
             raise ValueError(words if found == "broken" and words.endswith(".") else f"{words}: {advice}.")
         staging = output.prepare()
-        record = Record()
+        record = BuildTimer()
         splits = render_and_write(job, staging, record, say)
         manifest = make_manifest(job, splits, staging)
         record.write(staging, root, job.options, choose_engine(job.tokenizer, job.options.encoder))
@@ -156,7 +156,7 @@ def allow_many_files() -> None:
 
 
 def render_and_write(
-    job: Job, staging: Path, record: Record, say: Callable[[str], None]
+    job: Job, staging: Path, record: BuildTimer, say: Callable[[str], None]
 ) -> dict[str, tuple[Manifest, list[RejectedRows]]]:
     """The three passes. A cache can be deleted at any time: what it lost since it was rendered is rendered again."""
     while True:
@@ -175,7 +175,7 @@ def render_and_write(
             say(f"{error.filename} went from the cache while the build ran: rendering what is missing again.")
 
 
-def render_all(job: Job, record: Record, say: Callable[[str], None]) -> None:
+def render_all(job: Job, record: BuildTimer, say: Callable[[str], None]) -> None:
     """The render pass: afterwards every run is in the cache and whole."""
     units = job.units()
     total = sum(unit.bounds[-1] - unit.bounds[0] for unit in units)

@@ -14,7 +14,7 @@ NANOCHAT_MAX_TOKENS = 2048
 
 
 @dataclass(frozen=True)
-class Options:
+class BuildOptions:
     """The first four decide the bytes of a build, the others do not."""
 
     max_seq_len: int = 2048

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 
 from prep.arrays import Array, offsets
-from prep.build.options import Options
+from prep.build.options import BuildOptions
 from prep.build.rejected import RejectedRows, check_share, count
-from prep.build.timings import Record
+from prep.build.timings import BuildTimer
 from prep.build.write import ShardWriter, WrittenShard, write_shard
 from prep.mixture.mix import Mix
 from prep.mixture.resolve import Input
@@ -29,15 +29,15 @@ from prep.plan.filters import drop_duplicates, filter_lengths, mark
 from prep.plan.order import mixture_order
 from prep.plan.overlap import drop_overlap
 from prep.plan.rows import PIECE, ShardPlan, plan_bfd, plan_wrapped
-from prep.plan.sampling import Taken, allot, describe_share
+from prep.plan.sampling import Sample, allocate, describe_share
 from prep.plan.table import Table, read_table
-from prep.render.block_cache import RunFiles
+from prep.render.block_cache import BlockFiles
 from prep.shard import COUNTS, DOC, Manifest, token_dtype, write_array, write_rows
 from prep.tokenizer.tokenizer import Tokenizer
 from prep.workers import run
 from prep.workers.progress import Progress
 
-STRETCH = 1 << 16  # conversations looked up at a time
+CHUNK_SIZE = 1 << 16  # conversations looked up at a time
 
 
 @dataclass(frozen=True)
@@ -46,10 +46,10 @@ class SplitJob:
 
     name: str
     inputs: list[Input]
-    runs: list[RunFiles]
+    runs: list[BlockFiles]
     tokenizer: Tokenizer
     seed: int
-    options: Options
+    options: BuildOptions
     mix: Mix = field(default_factory=Mix)
     held_out: "SplitJob | None" = None  # whose questions must not be in this split
 
@@ -63,7 +63,7 @@ class SplitJob:
         return None if self.wrapped else self.options.excess_length_strategy
 
 
-def build_split(split: SplitJob, staging: Path, record: Record) -> tuple[Manifest, list[RejectedRows]]:
+def build_split(split: SplitJob, staging: Path, record: BuildTimer) -> tuple[Manifest, list[RejectedRows]]:
     """Plan and write a split; returns its part of the manifest, and the rows that are not in it."""
     with record.measure("plan") as measured:
         table = read_table(split.inputs, split.runs)
@@ -132,7 +132,7 @@ def leave_out(split: SplitJob, table: Table) -> None:
         drop_duplicates(table, split.runs)
 
 
-def take(split: SplitJob, table: Table) -> list[Taken]:
+def take(split: SplitJob, table: Table) -> list[Sample]:
     """How much of each input is taken, measured in what would be left of each conversation after cutting"""
     entries = [one.entry for one in split.inputs]
     if any(entry.takes_part for entry in entries) and split.cuts == "drop":
@@ -144,7 +144,7 @@ def take(split: SplitJob, table: Table) -> list[Taken]:
     weights = [np.broadcast_to(np.int64(1), len(some)) for some in usable]
     if split.mix.by != "conversations" and any(entry.proportion is not None for entry in entries):
         weights = [tokens_left(split, table, i, some) for i, some in enumerate(usable)]
-    return allot(entries, usable, weights, split.mix, split.seed)
+    return allocate(entries, usable, weights, split.mix, split.seed)
 
 
 def tokens_left(split: SplitJob, table: Table, number: int, usable: Array) -> Array:
@@ -157,13 +157,13 @@ def tokens_left(split: SplitJob, table: Table, number: int, usable: Array) -> Ar
     return trained_tokens(pieces, split.runs[number]) if split.mix.by == "trained_tokens" else pieces["length"]
 
 
-def order_pieces(split: SplitJob, table: Table, taken: list[Taken]) -> Array:
+def order_pieces(split: SplitJob, table: Table, taken: list[Sample]) -> Array:
     """The conversations of a split in the mixture's order, as pieces (D,) PIECE of one whole conversation each"""
     sizes = np.diff(table.bounds).tolist()
     order = mixture_order(sizes, [one.copies for one in taken], split.seed, [one.part for one in taken])
     pieces = np.zeros(len(order), dtype=PIECE)
-    for first in range(0, len(order), STRETCH):
-        here = slice(first, first + STRETCH)
+    for first in range(0, len(order), CHUNK_SIZE):
+        here = slice(first, first + CHUNK_SIZE)
         these = order[here]
         index = table.rows[table.bounds[these.entry] + these.position]
         place = table.start[these.entry] + index
@@ -173,7 +173,7 @@ def order_pieces(split: SplitJob, table: Table, taken: list[Taken]) -> Array:
     return pieces if wanted.all() else pieces[wanted]
 
 
-def count_rows(split: SplitJob, table: Table, taken: list[Taken]) -> tuple[list[dict[str, Any]], list[RejectedRows]]:
+def count_rows(split: SplitJob, table: Table, taken: list[Sample]) -> tuple[list[dict[str, Any]], list[RejectedRows]]:
     """By source, what goes in and what is rejected: once for each whole copy, and once where there is none."""
     sources, rejected = [], []
     for i, one in enumerate(split.inputs):
@@ -200,7 +200,7 @@ def make_plans(split: SplitJob, pieces: Array) -> list[ShardPlan]:
     return plan_bfd(pieces, split.options.max_seq_len, split.seed)
 
 
-def write_all(split: SplitJob, plans: list[ShardPlan], staging: Path, record: Record) -> list[WrittenShard]:
+def write_all(split: SplitJob, plans: list[ShardPlan], staging: Path, record: BuildTimer) -> list[WrittenShard]:
     """The write pass: shards in parallel; they come back in their order"""
     dtype = token_dtype(split.tokenizer.vocab_size).str
     width = split.options.max_seq_len + 1

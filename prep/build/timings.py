@@ -15,13 +15,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from prep.build.options import Options
+from prep.build.options import BuildOptions
 
 PACKAGES = ("midprep", "numpy", "pyarrow", "tiktoken", "fastokens", "gigatoken", "datasets", "ray")
 
 
 @dataclass
-class Pass:
+class PassTiming:
     """One pass: seconds, and what went through it"""
 
     seconds: float = 0.0
@@ -50,23 +50,23 @@ class Pass:
         }
 
 
-class Record:
+class BuildTimer:
     """Measures the passes of a build; a pass may be entered more than once."""
 
     def __init__(self) -> None:
-        self.passes: dict[str, Pass] = {}
+        self.passes: dict[str, PassTiming] = {}
         self.start = time.monotonic()
 
     @contextmanager
-    def measure(self, name: str) -> Iterator[Pass]:
-        one = self.passes.setdefault(name, Pass())
+    def measure(self, name: str) -> Iterator[PassTiming]:
+        one = self.passes.setdefault(name, PassTiming())
         start = time.monotonic()
         try:
             yield one
         finally:
             one.seconds += time.monotonic() - start
 
-    def write(self, staging: Path, root: Path, options: Options, encoder: str) -> None:
+    def write(self, staging: Path, root: Path, options: BuildOptions, encoder: str) -> None:
         sizes = {path.name: path.stat().st_size for path in staging.iterdir()}
         about = {
             "command": sys.argv,
@@ -114,7 +114,7 @@ def read_record(root: Path) -> dict[str, Any] | None:
     return about
 
 
-def _engine(options: Options) -> dict[str, Any]:
+def _engine(options: BuildOptions) -> dict[str, Any]:
     if options.engine == "local":
         return {"engine": "local", "workers": options.workers}
     from prep.workers.ray import cluster

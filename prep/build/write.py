@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from prep.arrays import Array, offsets
 from prep.plan.rows import ShardPlan
-from prep.render.block_cache import RunFiles, read_run, trained_in
+from prep.render.block_cache import BlockFiles, read_block, trained_in
 from prep.render.render import Rendered
 from prep.shard import DOC, ROW, write_rows
 
@@ -52,7 +52,7 @@ class WrittenShard:
 class ShardWriter:
     """What every shard of a split needs; each worker gets it once."""
 
-    runs: tuple[RunFiles, ...]  # one a source
+    runs: tuple[BlockFiles, ...]  # one a source
     root: Path
     name: str  # format of the shards' names, by number
     width: int  # tokens of a row: T + 1
@@ -104,7 +104,7 @@ def write_shard(to: ShardWriter, plan: ShardPlan) -> WrittenShard:
     return WrittenShard(rows, docs, {"name": name, "rows": num_rows, "files": files})
 
 
-def find_pieces(pieces: Array, runs: tuple[RunFiles, ...]) -> tuple[list[Rendered], Array, Array, Array]:
+def find_pieces(pieces: Array, runs: tuple[BlockFiles, ...]) -> tuple[list[Rendered], Array, Array, Array]:
     """pieces (D,) PIECE -> the runs they lie in, and of each piece (D,) its run, first token there, and what it trains"""
     found = list[Rendered]()
     run_of, first, trainable = (np.empty(len(pieces), dtype=kind) for kind in (np.int32, np.int64, np.uint32))
@@ -113,7 +113,7 @@ def find_pieces(pieces: Array, runs: tuple[RunFiles, ...]) -> tuple[list[Rendere
         here = here[np.argsort(pieces["index"][here])]
         cuts = np.searchsorted(pieces["index"][here], files.starts.astype(np.uint64))
         for block in np.flatnonzero(np.diff(cuts)):
-            run, some = map_run(files.paths[block]), here[cuts[block] : cuts[block + 1]]
+            run, some = map_block(files.paths[block]), here[cuts[block] : cuts[block + 1]]
             row = pieces["index"][some].astype(np.int64) - files.starts[block]
             start = offsets(run.lengths)[row] + pieces["start"][some]
             run_of[some], first[some] = len(found), start
@@ -122,11 +122,11 @@ def find_pieces(pieces: Array, runs: tuple[RunFiles, ...]) -> tuple[list[Rendere
     return found, run_of, first, trainable
 
 
-def map_run(path: Path) -> Rendered:
+def map_block(path: Path) -> Rendered:
     """A run, mapped once for all shards that are being written"""
     run = _mapped.get(path)
     if run is None:
-        run = _mapped[path] = read_run(path)
+        run = _mapped[path] = read_block(path)
     return run
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from prep import __version__
 from prep.encode.encode import choose_engine
 from prep.files import default_cache_dir
-from prep.render.block_cache import list_runs
+from prep.render.block_cache import list_blocks
 from prep.sources.hub import is_offline
 from prep.text import size
 from prep.tokenizer.tokenizer import load_tokenizer, notice_of_nanochat
@@ -39,7 +39,7 @@ def findings(cores: int) -> Iterator[tuple[str, str, str]]:
     yield "compiler", compiler or "none", "" if compiler else "the trainer runs eager on a CPU; a C++ compiler helps"
     yield "accelerator", *_accelerator()
     cache = default_cache_dir()
-    runs = list(list_runs(cache))
+    runs = list(list_blocks(cache))
     yield "cache", f"{cache}: {len(runs):,} runs, {size(sum(run.stat().st_size for run in runs))}", _writable(cache)
     free = shutil.disk_usage(_existing(Path.cwd())).free
     yield (

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from prep.build.build import build, make_job
-from prep.build.options import Options
+from prep.build.options import BuildOptions
 from prep.check.verify import problems
 from prep.conversations import messages
 from prep.encode.encode import ENGINES, Encoder, why_not
@@ -97,7 +97,7 @@ def check_shards() -> str:
     data = {"train": [{"task": "arithmetic", "size": 300}, {"task": "spelling_bee", "size": 300}]}
     with tempfile.TemporaryDirectory(prefix="midprep-") as folder:
         for packing in PACKINGS:
-            options = Options(max_seq_len=512, packing=packing, cache_dir=Path(folder) / "cache", quiet=True)
+            options = BuildOptions(max_seq_len=512, packing=packing, cache_dir=Path(folder) / "cache", quiet=True)
             root = Path(folder) / packing
             build(make_job(parse_mixture(data, "selftest", Path(), "selftest"), load_tokenizer(), options), root)
             for problem in problems(root):

@@ -226,12 +226,12 @@ def rebuild(
 ) -> Iterator[str]:
     """Build again from the sources, in a temporary place and with an empty cache, and compare every byte."""
     from prep.build.build import build, make_job
-    from prep.build.options import Options
+    from prep.build.options import BuildOptions
     from prep.mixture.mixture import load_mixture
 
     manifest = read_manifest(root)
     with tempfile.TemporaryDirectory(prefix="midprep-") as folder:
-        options = Options(
+        options = BuildOptions(
             max_seq_len=manifest["max_seq_len"],
             packing=manifest["packing_strategy"],
             # of an older build, which had one that says nothing: it is told as a difference

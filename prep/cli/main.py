@@ -99,14 +99,14 @@ def build(
 ) -> None:
     """Build shards from a mixture: render, plan, write."""
     from prep.build import build as building
-    from prep.build.options import Options
+    from prep.build.options import BuildOptions
     from prep.files import default_cache_dir
     from prep.inspect.stats import built_lines, dry_run_lines
     from prep.mixture.mixture import load_mixture
     from prep.tokenizer.tokenizer import load_tokenizer, notice_of_nanochat
-    from prep.workers.local import keep_for_midprep
+    from prep.workers.local import warm_up_process
 
-    options = Options(
+    options = BuildOptions(
         max_seq_len=max_seq_len,
         packing=packing,
         excess_length_strategy=excess_length_strategy,
@@ -120,7 +120,7 @@ def build(
         overwrite=overwrite,
         quiet=quiet,
     )
-    keep_for_midprep()
+    warm_up_process()
     wanted = load_mixture(mixture)
     if tokenizer is None and not quiet and (notice := notice_of_nanochat()):
         say(notice)

@@ -23,7 +23,6 @@ from typing import Self
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from prep.arrays import Array, offsets
 from prep.columns import index_array, text_array
@@ -103,59 +102,10 @@ class Conversations:
         )
 
 
-def check(batch: Conversations) -> Conversations:
-    """
-    What the renderer takes: leading system messages merged into the user message after them, roles alternating from user
-    on, valid text. Conversations that are not so lose their messages and get a reason.
-    """
-    reasons = batch.reasons.copy()
-    _set(reasons, np.diff(batch.messages) == 0, "no messages")
-    _set(reasons, _conversations_of_parts(batch, _invalid_text(batch.texts)), "not valid Unicode")
-    num_parts, conversation = np.diff(batch.parts), np.repeat(np.arange(len(batch)), np.diff(batch.messages))  # (M,)
-    position = np.arange(len(batch.roles)) - batch.messages[conversation]  # (M,) place in the conversation
-    system = (batch.roles == SYSTEM) & (position == 0)
-    position = position - np.isin(conversation, conversation[system])
-    expected = np.where(position % 2 == 0, USER, ASSISTANT)
-    wrong = (batch.roles != expected) & ~system
-    _set(reasons, _flag(len(batch), conversation[wrong]), "roles out of turn")
-    alone = system & (batch.messages[conversation + 1] == batch.messages[conversation] + 1)
-    _set(reasons, _flag(len(batch), conversation[alone]), "roles out of turn")
-    first_kinds = np.append(batch.kinds, TEXT)[batch.parts[:-1]]
-    not_text = (batch.roles != ASSISTANT) & ((num_parts != 1) | (first_kinds != TEXT))
-    _set(reasons, _flag(len(batch), conversation[not_text]), "content is not text")
-    good = reasons[conversation] == 0
-    if good.all() and not system.any():
-        return replace(batch, reasons=reasons)
-    return _merge_systems(replace(batch, reasons=reasons), good, system & good, conversation)
-
-
-def _merge_systems(batch: Conversations, good: Array, system: Array, conversation: Array) -> Conversations:
-    """Keep the messages that are `good` (M,) and join the text of each `system` (M,) message with the next one's."""
-    texts, first = batch.texts, batch.parts[:-1][system]  # system and user messages have one part each
-    source = np.arange(len(texts), dtype=np.int64)
-    if len(first):
-        user = batch.parts[1:][system]
-        between = pa.scalar("\n\n", pa.large_string())
-        joined = pc.binary_join_element_wise(texts.take(index_array(first)), texts.take(index_array(user)), between)
-        source[user] = len(texts) + np.arange(len(first))
-        texts = pa.concat_arrays([texts, joined])
-    kept = good & ~system
-    kept_parts = np.repeat(kept, np.diff(batch.parts))
-    return Conversations(
-        texts=texts.take(index_array(source[kept_parts])),
-        kinds=batch.kinds[kept_parts],
-        parts=offsets(np.diff(batch.parts)[kept]),
-        roles=batch.roles[kept],
-        messages=offsets(np.bincount(conversation[kept], minlength=len(batch))),
-        reasons=batch.reasons,
-        trained=None if batch.trained is None else batch.trained[kept],
-    )
-
-
 def reject(batch: Conversations, where: Array, reason: str) -> Conversations:
     """The batch with the conversations of `where` (C,) bool rejected, unless they are already."""
     reasons = batch.reasons.copy()
-    _set(reasons, where, reason)
+    mark(reasons, where, reason)
     return replace(batch, reasons=reasons)
 
 
@@ -191,34 +141,6 @@ def empty(reasons: Array) -> Conversations:
     return Conversations(no_text, codes, none, codes, np.zeros(len(reasons) + 1, dtype=np.int64), reasons)
 
 
-def _set(reasons: Array, where: Array, reason: str) -> None:
-    reasons[where & (reasons == 0)] = REASON[reason]  # the first reason found stays
-
-
-def _flag(num: int, index: Array) -> Array:
-    out = np.zeros(num, dtype=bool)
-    out[index] = True
-    return out
-
-
-def _conversations_of_parts(batch: Conversations, part_ids: Array) -> Array:
-    """(C,) bool: which conversations hold one of these parts"""
-    message = np.searchsorted(batch.parts, part_ids, side="right") - 1
-    return _flag(len(batch), np.searchsorted(batch.messages, message, side="right") - 1)
-
-
-def _invalid_text(texts: pa.LargeStringArray) -> Array:
-    """Places of the texts that are not UTF-8: parquet files may hold any bytes in a column of strings."""
-    try:
-        texts.validate(full=True)
-    except pa.ArrowInvalid:
-        return np.array([i for i, text in enumerate(texts.cast(pa.large_binary()).to_pylist()) if not _is_utf8(text)])
-    return np.zeros(0, dtype=np.int64)
-
-
-def _is_utf8(text: bytes) -> bool:
-    try:
-        text.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
+def mark(reasons: Array, where: Array, reason: str) -> None:
+    """Give (C,) reasons a reason in place where `where` (C,) bool says so; the first one that was found stays."""
+    reasons[where & (reasons == 0)] = REASON[reason]

@@ -16,7 +16,7 @@ import numpy as np
 from prep.arrays import Array
 from prep.inspect.search import first_doc, goes_on, row_of
 from prep.shard import Split
-from prep.shard.steps import FILLER, Plan, device_batch, ranks_of_step, row_targets
+from prep.shard.steps import FILLER, StepPlan, device_batch, ranks_of_step, row_targets
 from prep.tokenizer.tokenizer import Tokenizer
 
 
@@ -98,7 +98,7 @@ def _document(split: Split, tokenizer: Tokenizer, doc: int, tokens: Array, mask:
 
 
 def show_step(
-    split: Split, steps: Plan, step: int, mode: str, world_size: int, batch: int | None, lr_multiplier: float
+    split: Split, steps: StepPlan, step: int, mode: str, world_size: int, batch: int | None, lr_multiplier: float
 ) -> dict[str, Any]:
     """What a step trains, and which rank gets which row of it; `lr_multiplier` is the trainer's for this step"""
     if not 0 <= step < steps.num_steps:

@@ -237,7 +237,7 @@ def dry_run_lines(job: "Job", root: Path) -> list[str]:
     lines = [words or f"{root}: {'is up to date' if found == 'current' else 'would be built'}"]
     for split, inputs in job.inputs.items():
         for one in inputs:
-            paths = job.run_files(one).paths
+            paths = job.block_files(one).paths
             cached = sum(path.is_file() for path in paths)
             files = one.source.files
             where = os.path.normpath(files[0]) if files else "generated"

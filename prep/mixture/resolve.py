@@ -13,9 +13,9 @@ from typing import Any
 
 from prep.conversations.messages import FLAGS
 from prep.files import nanochat_home
+from prep.mixture.local_data import find_hub, find_own, open_own, usual_split
 from prep.mixture.mix import SHARES
 from prep.mixture.mixture import HUB, Entry, Mixture
-from prep.mixture.own_data import find_hub, find_own, open_own, usual_split
 from prep.sources.jsonl import mentions
 from prep.sources.source import Source, generated, open_files
 from prep.tasks import TASKS

@@ -14,17 +14,17 @@ from typing import Any
 import numpy as np
 
 from prep.arrays import Array, offsets
-from prep.build.options import Options
+from prep.build.options import BuildOptions
 from prep.build.rejected import RejectedRows
 from prep.conversations.conversation import REASON
 from prep.mixture.resolve import Input
 from prep.plan.rows import split_pieces, split_points
-from prep.render.block_cache import RunFiles, read_run, trained_in
+from prep.render.block_cache import BlockFiles, read_block, trained_in
 from prep.tokenizer.tokenizer import Tokenizer
 
 
 def handle_excess(
-    split: str, pieces: Array, inputs: list[Input], runs: list[RunFiles], tokenizer: Tokenizer, options: Options,
+    split: str, pieces: Array, inputs: list[Input], runs: list[BlockFiles], tokenizer: Tokenizer, options: BuildOptions,
     sources: list[dict[str, Any]],
 ) -> tuple[Array, list[RejectedRows]]:  # fmt: skip
     """Pieces (D,) PIECE with none longer than max_seq_len; counts what it did in `sources`, returns the rows dropped."""
@@ -58,11 +58,11 @@ def cut_conversations(pieces: Array, limit: int | None, sources: list[dict[str, 
         pieces["length"][long] = limit
 
 
-def trained_tokens(pieces: Array, files: RunFiles) -> Array:
+def trained_tokens(pieces: Array, files: BlockFiles) -> Array:
     """(D,) trained tokens of the pieces of one source, each the start of a conversation; reads the mask of those cut"""
     out = np.zeros(len(pieces), dtype=np.uint32)
     for block, here in files.by_block(pieces["index"].astype(np.int64)):
-        run = read_run(files.paths[block])
+        run = read_block(files.paths[block])
         rows = pieces["index"][here].astype(np.int64) - files.starts[block]
         out[here] = trained_in(run, rows, offsets(run.lengths)[rows], pieces["length"][here].astype(np.int64))
     return out
@@ -82,7 +82,7 @@ def _drop(
 
 
 def _split(
-    pieces: Array, long: Array, runs: list[RunFiles], tokenizer: Tokenizer, max_seq_len: int
+    pieces: Array, long: Array, runs: list[BlockFiles], tokenizer: Tokenizer, max_seq_len: int
 ) -> dict[int, list[int]]:
     """{place of a piece: where to cut it} for the pieces that are too long"""
     names = [tokenizer.special_tokens[name] for name in ("<|user_start|>", "<|assistant_start|>")]
@@ -90,7 +90,7 @@ def _split(
     for source, files in enumerate(runs):
         mine = long[pieces["source"][long] == source]
         for block, found in files.by_block(pieces["index"][mine].astype(np.int64)):
-            run, here = read_run(files.paths[block]), mine[found]
+            run, here = read_block(files.paths[block]), mine[found]
             first = offsets(run.lengths)[pieces["index"][here].astype(np.int64) - files.starts[block]]
             # text never encodes to a special token, so these are the message starts and nothing else
             starts = np.flatnonzero(np.isin(run.tokens, names))

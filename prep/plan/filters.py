@@ -17,7 +17,7 @@ from prep.arrays import Array, offsets
 from prep.conversations.conversation import REASON
 from prep.mixture.mixture import Entry
 from prep.plan.table import Table
-from prep.render.block_cache import RunFiles, read_run
+from prep.render.block_cache import BlockFiles, read_block
 
 
 def filter_lengths(entries: list[Entry], table: Table) -> None:
@@ -34,7 +34,7 @@ def filter_lengths(entries: list[Entry], table: Table) -> None:
                 mark(table, places[getattr(table, name)[places] > high], f"too many {what}")
 
 
-def drop_duplicates(table: Table, runs: list[RunFiles]) -> None:
+def drop_duplicates(table: Table, runs: list[BlockFiles]) -> None:
     """Mark every conversation whose tokens are those of one before it."""
     rows = [table.selected(i)[table.usable(i)] for i in range(len(runs))]
     digests = np.concatenate([conversation_digests(files, some) for files, some in zip(runs, rows, strict=True)])
@@ -48,11 +48,11 @@ def mark(table: Table, places: Array, reason: str) -> None:
     table.reasons[fine] = REASON[reason]
 
 
-def conversation_digests(files: RunFiles, rows: Array) -> Array:
+def conversation_digests(files: BlockFiles, rows: Array) -> Array:
     """(n,) row numbers of a source, in any order -> (n, 2) uint64, the hash of the token ids of each"""
     out = np.empty((len(rows), 2), dtype=np.uint64)
     for block, here in files.by_block(rows):
-        run = read_run(files.paths[block])
+        run = read_block(files.paths[block])
         bounds = offsets(run.lengths) * run.tokens.dtype.itemsize
         data, wanted = run.tokens.data.cast("B"), rows[here] - files.starts[block]
         digests = [

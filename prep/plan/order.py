@@ -24,7 +24,7 @@ HUB_SEED = 42  # every Hub source is permuted by this seed, whatever the mixture
 
 
 @dataclass(frozen=True)
-class Stretch:
+class OrderSlice:
     """Conversations that follow each other in a mixture's order."""
 
     entry: Array  # (n,) uint16: number of the entry
@@ -45,7 +45,7 @@ class Order:
     def __len__(self) -> int:
         return len(self.shuffled)
 
-    def __getitem__(self, stretch: slice) -> Stretch:
+    def __getitem__(self, stretch: slice) -> OrderSlice:
         place = self.shuffled[stretch]
         copy = np.searchsorted(self.ends, place, side="right")
         starts = np.concatenate([[0], self.ends[:-1]])
@@ -56,7 +56,7 @@ class Order:
             if len(part):
                 here = copy == is_part[number]
                 position[here] = part[position[here]]
-        return Stretch(entry.astype(np.uint16), repeat.astype(np.uint16), position)
+        return OrderSlice(entry.astype(np.uint16), repeat.astype(np.uint16), position)
 
 
 def select_rows(num_rows: int, permuted: bool, start: int, stop: int | None) -> Array:

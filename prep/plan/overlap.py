@@ -22,24 +22,24 @@ from prep.encode.decode import Decoder
 from prep.plan.filters import mark
 from prep.plan.grams import HeldOut
 from prep.plan.table import Table
-from prep.render.block_cache import RunFiles, read_run
+from prep.render.block_cache import BlockFiles, read_block
 from prep.tokenizer.tokenizer import Tokenizer
 
 REASON = "asked in val"
 THRESHOLD = 0.5  # of the runs of 13 words of a held-out text: what holds so much of it is a copy
 
 
-def asked_by(files: RunFiles, rows: Array) -> Array:
+def asked_by(files: BlockFiles, rows: Array) -> Array:
     """(n,) row numbers of a source, ascending -> (n,) hashes of what the user says in each"""
     cuts = np.searchsorted(rows, files.starts)
     hashes = [
-        read_run(files.paths[block]).asked[rows[cuts[block] : cuts[block + 1]] - files.starts[block]]
+        read_block(files.paths[block]).asked[rows[cuts[block] : cuts[block + 1]] - files.starts[block]]
         for block in np.flatnonzero(np.diff(cuts))
     ]
     return np.concatenate([*hashes, np.zeros(0, dtype=np.uint64)])
 
 
-def exact_overlap(folder: Path, runs: dict[str, list[RunFiles]], splits: dict[str, dict[str, Any]]) -> None:
+def exact_overlap(folder: Path, runs: dict[str, list[BlockFiles]], splits: dict[str, dict[str, Any]]) -> None:
     """Write into each val source's part of the manifest how many of its conversations training asks, too."""
     rows = {}
     for split in ("train", "val"):
@@ -63,7 +63,7 @@ def exact_overlap(folder: Path, runs: dict[str, list[RunFiles]], splits: dict[st
 
 
 def drop_overlap(
-    table: Table, runs: list[RunFiles], held: Table, held_runs: list[RunFiles], tokenizer: Tokenizer | None
+    table: Table, runs: list[BlockFiles], held: Table, held_runs: list[BlockFiles], tokenizer: Tokenizer | None
 ) -> None:
     """Mark training conversations that ask what a valid one of val asks; by runs of 13 words, too, with a tokenizer."""
     held_rows = [np.sort(held.selected(i)[held.usable(i)]) for i in range(len(held_runs))]
@@ -89,10 +89,10 @@ def drop_overlap(
         mark(table, table.start[i] + hits, REASON)
 
 
-def texts_of_runs(files: RunFiles, rows: Array, decoder: Decoder) -> Iterator[tuple[Array, list[bytes]]]:
+def texts_of_runs(files: BlockFiles, rows: Array, decoder: Decoder) -> Iterator[tuple[Array, list[bytes]]]:
     """Row numbers of a source, ascending -> (some of them, what the user says in each), a run at a time"""
     cuts = np.searchsorted(rows, files.starts)
     for block in np.flatnonzero(np.diff(cuts)):
-        run, some = read_run(files.paths[block]), rows[cuts[block] : cuts[block + 1]]
+        run, some = read_block(files.paths[block]), rows[cuts[block] : cuts[block + 1]]
         texts = decoder.user_texts(run.tokens, offsets(run.lengths)[:-1])
         yield some, [texts[row] for row in (some - files.starts[block]).tolist()]

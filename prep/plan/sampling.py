@@ -29,7 +29,7 @@ NONE: Array = np.zeros(0, dtype=np.int64)
 
 
 @dataclass(frozen=True)
-class Taken:
+class Sample:
     """What of an entry is in the split: so many copies of its rows, and a part of one more."""
 
     copies: int
@@ -79,12 +79,12 @@ def amounts(fixed: int | None, proportions: Sequence[Fraction], limits: Sequence
     return out
 
 
-def allot(entries: Sequence[Entry], places: list[Array], weights: list[Array], mix: Mix, seed: int) -> list[Taken]:
+def allocate(entries: Sequence[Entry], places: list[Array], weights: list[Array], mix: Mix, seed: int) -> list[Sample]:
     """
     What is taken of each entry: `places` (u,) of its usable rows, ascending, `weights` (u,) tokens (or what `by` says) of
     each. ValueError where an entry has not what is asked of it.
     """
-    taken: dict[int, Taken] = {}
+    taken: dict[int, Sample] = {}
     for i, entry in enumerate(entries):
         if entry.proportion is None:
             taken[i] = _counted(entry, places[i], seed, i)
@@ -113,10 +113,10 @@ def allot(entries: Sequence[Entry], places: list[Array], weights: list[Array], m
     return [taken[i] for i in range(len(entries))]
 
 
-def _counted(entry: Entry, places: Array, seed: int, number: int) -> Taken:
+def _counted(entry: Entry, places: Array, seed: int, number: int) -> Sample:
     """What is taken of an entry that says it in conversations"""
     if not entry.takes_part:
-        return Taken(int(entry.repeat), NONE)
+        return Sample(int(entry.repeat), NONE)
     order = _draw(seed, number, len(places))
     if entry.choose is None:
         copies = int(entry.repeat)
@@ -133,10 +133,10 @@ def _counted(entry: Entry, places: Array, seed: int, number: int) -> Taken:
     return _part(places, copies, order[:num_drawn], False)
 
 
-def _part(places: Array, copies: int, drawn: Array, limited: bool) -> Taken:
+def _part(places: Array, copies: int, drawn: Array, limited: bool) -> Sample:
     if len(drawn) == len(places):  # rounded up to a whole copy
-        return Taken(copies + (len(drawn) > 0), NONE, limited)
-    return Taken(copies, np.sort(places[drawn]), limited)
+        return Sample(copies + (len(drawn) > 0), NONE, limited)
+    return Sample(copies, np.sort(places[drawn]), limited)
 
 
 def _draw(seed: int, number: int, size: int) -> Array:
@@ -160,7 +160,7 @@ def _weight(part: Array, places: Array, weights: Array) -> int:
 
 
 def describe_share(
-    entry: Entry, one: Taken, usable: int, source: dict[str, Any], total: dict[str, int], by: str
+    entry: Entry, one: Sample, usable: int, source: dict[str, Any], total: dict[str, int], by: str
 ) -> None:
     """Write into a source's part of the manifest what was asked of it and what it got, if it asks for more than copies."""
     number = one.copies * usable + len(one.part)

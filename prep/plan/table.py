@@ -16,7 +16,7 @@ import numpy as np
 from prep.arrays import Array, offsets
 from prep.mixture.resolve import Input
 from prep.plan.order import select_rows
-from prep.render.block_cache import RunFiles, read_run
+from prep.render.block_cache import BlockFiles, read_block
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,12 @@ class Table:
     reasons: Array  # (n,) uint8; prep.plan.filters adds to them
     rows: Array  # (m,) uint32: the rows that the mixture uses, those of one input after the other, each in its order
     bounds: Array  # (inputs + 1,) int64: where those of each input begin in `rows`
-    runs: list[RunFiles]  # of each input
+    runs: list[BlockFiles]  # of each input
 
     @cached_property
     def trainable(self) -> Array:
         """(n,) uint32; read where a mixture asks for it"""
-        return np.concatenate([read_run(path).trainable for files in self.runs for path in files.paths])
+        return np.concatenate([read_block(path).trainable for files in self.runs for path in files.paths])
 
     def selected(self, number: int) -> Array:
         """The rows of an input that the mixture uses, in their order"""
@@ -49,9 +49,9 @@ class Table:
         return np.flatnonzero(self.reasons[self.places(number)] == 0)
 
 
-def read_table(inputs: list[Input], runs: list[RunFiles]) -> Table:
+def read_table(inputs: list[Input], runs: list[BlockFiles]) -> Table:
     """The numbers of every rendered row"""
-    opened = [read_run(path) for files in runs for path in files.paths]
+    opened = [read_block(path) for files in runs for path in files.paths]
     sizes = [int(files.starts[-1] - files.starts[0]) for files in runs]
     first = np.array([files.starts[0] for files in runs], dtype=np.int64)
     selected = [select_rows(one.source.num_rows, one.permuted, one.entry.start, one.entry.stop) for one in inputs]

@@ -31,16 +31,16 @@ DTYPES = ["<u2", "<u4"]  # of tokens
 VERSION = 5  # of the format, and of what stands in it beside what the key names
 
 
-def run_key(*parts: object) -> str:
+def block_key(*parts: object) -> str:
     """Name of a run: hash of everything that its bytes depend on."""
     return hashlib.sha256(json.dumps([VERSION, normal.VERSION, *parts], sort_keys=True).encode()).hexdigest()
 
 
-def run_path(cache_dir: Path, key: str) -> Path:
+def block_path(cache_dir: Path, key: str) -> Path:
     return cache_dir / "runs" / key[:2] / f"{key}.run"
 
 
-def write_run(path: Path, pieces: list[Rendered]) -> None:
+def write_block(path: Path, pieces: list[Rendered]) -> None:
     """Write the pieces of one block as a run, all or nothing."""
     names = ("lengths", "trainable", "asked", "tokens", "mask", "reasons")
     columns = [np.ascontiguousarray(getattr(piece, name)) for name in names for piece in pieces]
@@ -66,7 +66,7 @@ def _checksum(header: dict[str, Any], contents: Iterable[Any]) -> str:
 
 
 @dataclass(frozen=True)
-class RunFiles:
+class BlockFiles:
     """The runs of one source: block i holds its rows starts[i] .. starts[i + 1] - 1."""
 
     starts: Array  # (blocks + 1,)
@@ -81,7 +81,7 @@ class RunFiles:
             yield block, order[cuts[block] : cuts[block + 1]]
 
 
-def read_run(path: Path, verify: bool = False) -> Rendered:
+def read_block(path: Path, verify: bool = False) -> Rendered:
     """
     Map a run into memory. FileNotFoundError if it is not there, ValueError if it is damaged (`verify`: by its checksum,
     else by its size).
@@ -124,6 +124,6 @@ def trained_in(run: Rendered, rows: Array, first: Array, length: Array) -> Array
     return out
 
 
-def list_runs(cache_dir: Path) -> Iterator[Path]:
+def list_blocks(cache_dir: Path) -> Iterator[Path]:
     """Every run in a cache directory"""
     yield from (cache_dir / "runs").glob("*/*.run")

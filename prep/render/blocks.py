@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from prep.conversations.conversation import Conversations, part_of, slices
 from prep.encode.encode import Encoder
-from prep.render.block_cache import read_run, write_run
+from prep.render.block_cache import read_block, write_block
 from prep.render.render import Rendered, render
 from prep.sources.jsonl import BATCH_BYTES
 from prep.sources.source import Source, read_rows
@@ -38,7 +38,7 @@ class RenderContext:
 
 
 @dataclass(frozen=True)
-class Unit:
+class WorkItem:
     """Neighbouring blocks of one source: block i holds rows bounds[i] .. bounds[i + 1] - 1 and goes to paths[i]."""
 
     task: Task
@@ -59,28 +59,28 @@ class RenderedBlock:
     num_bytes: int  # in the cache
 
 
-def render_unit(context: RenderContext, unit: Unit) -> list[RenderedBlock]:
+def render_unit(context: RenderContext, unit: WorkItem) -> list[RenderedBlock]:
     """See to it that every block of the unit is in the cache and whole."""
-    states = [check_run(path) for path in unit.paths]
+    states = [check_block(path) for path in unit.paths]
     missing = [i for i, state in enumerate(states) if state != "cached"]
     if missing:
         batches = read_conversations(unit, unit.bounds[missing[0]], unit.bounds[missing[-1] + 1])
         for i, pieces in cut_blocks(context, unit, batches, missing[0], missing[-1]):
             if states[i] != "cached":
                 unit.source.check_unchanged(unit.bounds[i], unit.bounds[i + 1])
-                write_run(unit.paths[i], pieces)
+                write_block(unit.paths[i], pieces)
     blocks = []
     for path, state in zip(unit.paths, states, strict=True):
-        done = read_run(path)
+        done = read_block(path)
         state = "rendered" if state == "missing" else state
         blocks.append(RenderedBlock(len(done.lengths), len(done.tokens), state, path.stat().st_size))
     return blocks
 
 
-def check_run(path: Path) -> str:
+def check_block(path: Path) -> str:
     """What the cache has under this name: cached (checksum right), damaged, or missing"""
     try:
-        read_run(path, verify=True)
+        read_block(path, verify=True)
     except FileNotFoundError:
         return "missing"
     except ValueError:
@@ -88,14 +88,14 @@ def check_run(path: Path) -> str:
     return "cached"
 
 
-def read_conversations(unit: Unit, start: int, stop: int) -> Iterator[Conversations]:
+def read_conversations(unit: WorkItem, start: int, stop: int) -> Iterator[Conversations]:
     """Rows start .. stop - 1 as batches of conversations of bounded size, none across a block's end"""
     for batch in _tables(unit, start, stop):
         for a, b in slices(batch, BATCH_BYTES):
             yield part_of(batch, a, b)
 
 
-def _tables(unit: Unit, start: int, stop: int) -> Iterator[Conversations]:
+def _tables(unit: WorkItem, start: int, stop: int) -> Iterator[Conversations]:
     """The same, of whatever size the reader or the task gives"""
     bounds = [bound for bound in unit.bounds if start < bound <= stop]
     if unit.task.generates:
@@ -110,7 +110,7 @@ def _tables(unit: Unit, start: int, stop: int) -> Iterator[Conversations]:
         place += len(table)
 
 
-def _conversations(unit: Unit, rows: pa.Table, place: int) -> Conversations:
+def _conversations(unit: WorkItem, rows: pa.Table, place: int) -> Conversations:
     """ValueError that names the file where columns are not what the task reads; one's own tasks speak for themselves"""
     if unit.task.own:
         return unit.task.conversations(rows)
@@ -132,7 +132,7 @@ def _cut(table: pa.Table, place: int, bounds: list[int]) -> Iterator[pa.Table]:
 
 
 def cut_blocks(
-    context: RenderContext, unit: Unit, batches: Iterator[Conversations], first: int, last: int
+    context: RenderContext, unit: WorkItem, batches: Iterator[Conversations], first: int, last: int
 ) -> Iterator[tuple[int, list[Rendered]]]:
     """Render batches and yield (block, its pieces) for the blocks first .. last"""
     for i in range(first, last + 1):

@@ -16,8 +16,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from prep.arrays import Array, offsets
-from prep.conversations.conversation import ASSISTANT, OUTPUT, PYTHON, TEXT, USER, Conversations, check, reject
+from prep.conversations.conversation import ASSISTANT, OUTPUT, PYTHON, TEXT, USER, Conversations, reject
 from prep.encode.encode import Encoder
+from prep.render.nanochat import normalize
 from prep.render.text_hash import asked
 from prep.shard import to_tokens
 from prep.tokenizer.tokenizer import Tokenizer
@@ -42,7 +43,7 @@ def render(batch: Conversations, encode: Encoder, tokenizer: Tokenizer, generate
     C conversations, valid or not, -> their tokens and mask. What is generated is not hashed: its train and test rows
     differ by construction, and there may be more of it than of anything else.
     """
-    batch = check(batch)
+    batch = normalize(batch)
     ids, lengths = encode(batch.texts)
     if len(lengths) and lengths.min() < 0:
         message = np.searchsorted(batch.parts, np.flatnonzero(lengths < 0), side="right") - 1

@@ -22,7 +22,7 @@ import numpy as np
 from prep.arrays import Array
 from prep.inspect.search import goes_on
 from prep.shard import Split
-from prep.shard.steps import Plan
+from prep.shard.steps import StepPlan
 
 CHUNK_DOCS = 1 << 20
 SAMPLE_TOKENS = 1 << 20
@@ -54,7 +54,7 @@ class Scan:
     samples: list[list[int]]  # K lists of documents
 
 
-def scan_docs(split: Split, steps: Plan, seed: int = 0) -> Scan:
+def scan_docs(split: Split, steps: StepPlan, seed: int = 0) -> Scan:
     """One pass over the documents of a split, in chunks; `steps` are those of one epoch."""
     K = len(split.entry["sources"])
     edges = log_bins(split.max_seq_len + 1, 4)

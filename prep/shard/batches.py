@@ -5,7 +5,7 @@ Rows as the arrays that a model trains on, with numpy alone.
     inputs  = row[:-1]         256       257      104     258             259        121       260         256
     targets = row[1:], sft          -1         -1      -1          -1              121       260         -1   -1
     read_batch  inputs, targets (B, T)      pack_targets  the positions that train and what they predict, flat
-    Rows        the same for trainers that shift the labels themselves, as Hugging Face's do: labels stand at the token
+    PackedDataset   the same for trainers that shift the labels themselves, as Hugging Face's do: labels stand at the token
 
 No byte is looked for: what is filled, trained and from where, the build stores.
 
@@ -81,7 +81,7 @@ def pack_targets(targets: Array, multiple: int) -> tuple[Array, Array]:
     return where, labels
 
 
-class Rows:
+class PackedDataset:
     """
     The rows of a split that train something, as a data set that torch's DataLoader, Hugging Face's Trainer and Lightning
     take: `len(rows)`, and `rows[i]` with `input_ids`, `labels` and `position_ids`, (T + 1,) int64 each. Order, ranks and

@@ -31,7 +31,7 @@ MIN_STEPS = 50
 
 
 @dataclass(frozen=True)
-class Plan:
+class StepPlan:
     """All steps of a run: row_ids (N,) in stored order, their num_targets (N,), and where the last step ends."""
 
     row_ids: Array
@@ -125,7 +125,7 @@ def choose_device_batch(rows_per_step: int, world_size: int, max_seq_len: int, w
     return wanted or max(size for size in range(1, min(share, limit) + 1) if share % size == 0)
 
 
-def make_plan(counts: Array, rows_per_step: int, num_iterations: int | None, num_epochs: float, seed: int) -> Plan:
+def make_plan(counts: Array, rows_per_step: int, num_iterations: int | None, num_epochs: float, seed: int) -> StepPlan:
     """Steps over all rows that have targets, `counts` (rows,): `num_iterations` of them, or `num_epochs` epochs."""
     row_ids = np.flatnonzero(counts)
     if not len(row_ids):
@@ -135,7 +135,7 @@ def make_plan(counts: Array, rows_per_step: int, num_iterations: int | None, num
     else:
         num_positions = math.ceil(round(num_epochs * len(row_ids), 6))  # 1.1 * 10 is 11.000000000000002
         num_steps = math.ceil(num_positions / rows_per_step)
-    return Plan(row_ids, counts[row_ids], rows_per_step, num_steps, num_positions, seed)
+    return StepPlan(row_ids, counts[row_ids], rows_per_step, num_steps, num_positions, seed)
 
 
 def plan_steps(
@@ -146,7 +146,7 @@ def plan_steps(
     seed: int,
     num_iterations: int | None = None,
     isolated: bool = False,
-) -> Plan:
+) -> StepPlan:
     """
     The steps of a run over a split, of the flags of `train/mid.py`. ValueError where a step does not hold whole rows, or no
     row has a target.
@@ -166,7 +166,7 @@ def micro_batches(rows: Array, device_batch: int, rank: int, world_size: int) ->
 # ---- for those who look before they train ----
 
 
-def step_sums(plan: Plan, values: Array) -> Array:
+def step_sums(plan: StepPlan, values: Array) -> Array:
     """(N,) a value for each of the plan's rows -> (S,) int64 its sum over the rows of each step; one bincount an epoch"""
     num_rows, out = len(plan.row_ids), np.zeros(plan.num_steps, dtype=np.int64)
     for epoch in range(-(-plan.num_positions // num_rows)):

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 from prep.tokenizer.load import read_json
 from prep.tokenizer.nanochat import write_files
 from prep.tokenizer.regex import from_oniguruma, to_oniguruma
-from prep.tokenizer.spec import Parts
+from prep.tokenizer.spec import TokenizerSpec
 
 if TYPE_CHECKING:
     from prep.tokenizer.tokenizer import Tokenizer
@@ -121,7 +121,7 @@ def hf_content(tokenizer: "Tokenizer") -> dict[str, Any]:
 # ---- in ----
 
 
-def read_hf(path: Path) -> Parts:
+def read_hf(path: Path) -> TokenizerSpec:
     """A byte-level BPE tokenizer.json. ValueError, in one line, if tiktoken would give other ids."""
     name = path.stem if path.stem != "tokenizer" else path.resolve().parent.name
     try:
@@ -134,7 +134,7 @@ def read_hf(path: Path) -> Parts:
         _check_merges(content["model"], ranks)
     except ValueError as error:
         raise ValueError(f"{path} cannot be represented exactly: {error}.") from None
-    return Parts(name, ranks, pattern, special)
+    return TokenizerSpec(name, ranks, pattern, special)
 
 
 def _pattern(pre: Any) -> str:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from prep.tokenizer.nanochat import read_nanochat
-from prep.tokenizer.spec import Parts, check_parts
+from prep.tokenizer.spec import TokenizerSpec, check_spec
 
 
 def read_tiktoken(path: Path) -> dict[bytes, int]:
@@ -54,7 +54,7 @@ def identity(file: bytes, pattern: str, special_tokens: dict[str, int]) -> str:
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
-def read_written(root: Path) -> Parts:
+def read_written(root: Path) -> TokenizerSpec:
     """What `Tokenizer.write` wrote into `root`. ValueError if it is not what its sha256 says."""
     path = root / "tokenizer.json"
     entry = read_json(path)
@@ -69,8 +69,8 @@ def read_written(root: Path) -> Parts:
         raise FileNotFoundError(
             f"{ranks} not found, which belongs to {path}: is the build whole? See `midprep verify`."
         )
-    parts = Parts(entry["name"], read_tiktoken(ranks), entry["pattern"], entry["special_tokens"])
-    check_parts(parts, ())
+    parts = TokenizerSpec(entry["name"], read_tiktoken(ranks), entry["pattern"], entry["special_tokens"])
+    check_spec(parts, ())
     found, recorded = identity(tiktoken_bytes(parts.ranks), parts.pattern, parts.special_tokens), entry["sha256"]
     if found != recorded:
         raise ValueError(
@@ -94,7 +94,7 @@ def read_json(path: Path) -> dict[str, Any]:
     return entry
 
 
-def read_tiktoken_name(name: str) -> Parts:
+def read_tiktoken_name(name: str) -> TokenizerSpec:
     """One of tiktoken's own encodings, from its cache or downloaded by it"""
     import tiktoken
 
@@ -105,13 +105,13 @@ def read_tiktoken_name(name: str) -> Parts:
             f"{name} is downloaded by tiktoken and that failed ({type(error).__name__}): go online once, set "
             "TIKTOKEN_CACHE_DIR to a cache that has it, or give its .tiktoken file with --pattern."
         ) from None
-    return Parts(name, encoding._mergeable_ranks, encoding._pat_str, dict(encoding._special_tokens))
+    return TokenizerSpec(name, encoding._mergeable_ranks, encoding._pat_str, dict(encoding._special_tokens))
 
 
 # ---- which of them a path is ----
 
 
-def read_path(path: Path, pattern: str) -> Parts:
+def read_path(path: Path, pattern: str) -> TokenizerSpec:
     """The tokenizer of a file or directory; `pattern` is for a file that holds ranks alone"""
     if path.is_dir():
         return read_directory(path)
@@ -120,13 +120,13 @@ def read_path(path: Path, pattern: str) -> Parts:
     if path.suffix == ".pkl":
         return read_nanochat(path)
     if path.suffix == ".tiktoken":
-        return Parts(path.stem, read_tiktoken(path), pattern, {})
+        return TokenizerSpec(path.stem, read_tiktoken(path), pattern, {})
     if path.suffix == ".json":
         return read_hugging_face(path)
     raise ValueError(f"{path} is no kind of tokenizer file: wanted .tiktoken, .pkl, tokenizer.json or a directory.")
 
 
-def read_directory(root: Path) -> Parts:
+def read_directory(root: Path) -> TokenizerSpec:
     """A finished build or what `Tokenizer.write` wrote, nanochat's directory, or one with a tokenizer.json"""
     if is_written(root / "tokenizer.json"):
         return read_written(root)
@@ -138,7 +138,7 @@ def read_directory(root: Path) -> Parts:
     raise FileNotFoundError(f"{root} has no tokenizer: wanted a finished build, or a tokenizer.pkl or tokenizer.json.")
 
 
-def read_hugging_face(path: Path) -> Parts:
+def read_hugging_face(path: Path) -> TokenizerSpec:
     from prep.tokenizer.huggingface import read_hf
 
     return read_hf(path)

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from prep import shard
 from prep.tokenizer.safe_pickle import read_encoding
-from prep.tokenizer.spec import Parts, check_parts
+from prep.tokenizer.spec import TokenizerSpec, check_spec
 
 if TYPE_CHECKING:
     from prep.tokenizer.tokenizer import Tokenizer
@@ -30,10 +30,10 @@ ALIGNMENT: Final = 64  # of the data in the archive, so that torch can map it
 MAX_PICKLE: Final = 1024  # bytes of the pickle in the archive
 
 
-def read_nanochat(path: Path) -> Parts:
+def read_nanochat(path: Path) -> TokenizerSpec:
     """nanochat's tokenizer.pkl, checked against the token_bytes.pt beside it. Nothing in either is run."""
     parts = read_pickle(path)
-    check_parts(parts, ())
+    check_spec(parts, ())
     beside = path.parent / "token_bytes.pt"
     if beside.is_file():
         num_ids = len(read_token_bytes(beside))
@@ -45,7 +45,7 @@ def read_nanochat(path: Path) -> Parts:
     return parts
 
 
-def read_pickle(path: Path) -> Parts:
+def read_pickle(path: Path) -> TokenizerSpec:
     state = read_encoding(path)
     wanted = {"name": str, "pat_str": str, "mergeable_ranks": dict, "special_tokens": dict}
     if state.keys() != wanted.keys():
@@ -55,7 +55,7 @@ def read_pickle(path: Path) -> Parts:
         if type(state[key]) is not kind:
             raise ValueError(f"{path}: {key} is {type(state[key]).__name__}, wanted {kind.__name__}")
     name = "nanochat" if state["name"] == "rustbpe" else state["name"]  # nanochat names each by what trained it
-    return Parts(name, state["mergeable_ranks"], state["pat_str"], state["special_tokens"])
+    return TokenizerSpec(name, state["mergeable_ranks"], state["pat_str"], state["special_tokens"])
 
 
 def read_token_bytes(path: Path) -> npt.NDArray[np.int32]:

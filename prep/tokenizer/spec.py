@@ -19,7 +19,7 @@ PROBE: Final = "".join(map(chr, range(128))) + (
 )
 
 
-class Parts(NamedTuple):
+class TokenizerSpec(NamedTuple):
     """What a tokenizer file holds; special tokens are those of the file"""
 
     name: str
@@ -28,7 +28,7 @@ class Parts(NamedTuple):
     special_tokens: dict[str, int]
 
 
-def check_parts(parts: Parts, needed: tuple[str, ...]) -> None:
+def check_spec(parts: TokenizerSpec, needed: tuple[str, ...]) -> None:
     """ValueError, in one line, where the parts do not make a tokenizer that has the `needed` special tokens"""
     name, ranks, pattern, special_tokens = parts
     for token, rank in ranks.items():

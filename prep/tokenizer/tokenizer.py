@@ -29,7 +29,7 @@ from prep import shard
 from prep.files import nanochat_home
 from prep.tokenizer.load import identity, read_path, read_tiktoken_name, tiktoken_bytes
 from prep.tokenizer.nanochat import read_nanochat
-from prep.tokenizer.spec import Parts, check_parts
+from prep.tokenizer.spec import TokenizerSpec, check_spec
 
 if TYPE_CHECKING:
     import tiktoken
@@ -58,7 +58,7 @@ SAMPLE: Final = (
 
 @dataclass(frozen=True, eq=False)
 class Tokenizer:
-    """A tokenizer that is known to be sound: `check_parts` has passed. Two are the same if their sha256 is."""
+    """A tokenizer that is known to be sound: `check_spec` has passed. Two are the same if their sha256 is."""
 
     name: str
     ranks: dict[bytes, int]
@@ -67,7 +67,7 @@ class Tokenizer:
     source: str = field(default="", repr=False)  # where it came from, for people
 
     def __post_init__(self) -> None:
-        check_parts(Parts(self.name, self.ranks, self.pattern, self.special_tokens), SPECIAL_TOKENS)
+        check_spec(TokenizerSpec(self.name, self.ranks, self.pattern, self.special_tokens), SPECIAL_TOKENS)
 
     def __getstate__(self) -> dict[str, Any]:
         """Workers get the parts and the file of them, and make their own encoder"""
@@ -137,7 +137,7 @@ class Tokenizer:
         }
 
 
-def make_tokenizer(parts: Parts, source: str) -> Tokenizer:
+def make_tokenizer(parts: TokenizerSpec, source: str) -> Tokenizer:
     """A tokenizer of these parts; those of the nine special tokens that it lacks get the ids after its last"""
     known = [id_ for id_ in (*parts.ranks.values(), *parts.special_tokens.values()) if isinstance(id_, int)]
     free = max(known, default=-1) + 1

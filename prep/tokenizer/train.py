@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from prep.tokenizer.spec import Parts, check_pattern
+from prep.tokenizer.spec import TokenizerSpec, check_pattern
 from prep.tokenizer.tokenizer import PATTERN, SPECIAL_TOKENS, Tokenizer, make_tokenizer
 
 MAX_PIECE: Final = 16_384  # characters; the regex engine of rustbpe panics on runs of about a million spaces
@@ -52,7 +52,7 @@ def train_tokenizer(
         raise ValueError(
             f"the text gives {possible:,} tokens, {vocab_size:,} wanted: more text or a smaller --vocab-size."
         )
-    return make_tokenizer(Parts(name, ranks, pattern, {}), "trained")
+    return make_tokenizer(TokenizerSpec(name, ranks, pattern, {}), "trained")
 
 
 def read_pieces(files: list[Path], on_progress: Progress | None = None) -> Iterator[str]:

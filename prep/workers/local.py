@@ -118,7 +118,7 @@ def _start(contexts: SimpleQueue[Any]) -> None:
     """First thing in a worker: keep the context, and end when the parent ends, or says so."""
     global _context
     _context = contexts.get()
-    keep_for_midprep()
+    warm_up_process()
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
@@ -142,7 +142,7 @@ class _NoPandas:
             raise ModuleNotFoundError(name)
 
 
-def keep_for_midprep() -> None:
+def warm_up_process() -> None:
     """
     For a process that is midprep's alone. pyarrow imports pandas, 0.17 s, to see whether the first value it is given is
     one of pandas'. It looks once, so it looks while there is none. And what is imported now will not be garbage.

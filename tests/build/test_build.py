@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from prep.build import build as building
-from prep.build.options import Options
+from prep.build.options import BuildOptions
 from prep.build.output import Output
 from prep.inspect.stats import built_lines
 from prep.mixture.mixture import parse_mixture
@@ -204,7 +204,7 @@ def test_a_source_that_changes_after_it_was_hashed_is_never_kept_as_what_it_was(
     right = (tmp_path / "a.jsonl").read_text()
     mixture, options = (
         parse_mixture(MIXTURE, "test.toml", tmp_path, "test"),
-        Options(cache_dir=tmp_path / "cache", quiet=True),
+        BuildOptions(cache_dir=tmp_path / "cache", quiet=True),
     )
     job = building.make_job(mixture, toy, options)
     (tmp_path / "a.jsonl").write_text(right.replace("more?", "less?"))

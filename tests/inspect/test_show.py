@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from prep.build.build import build, make_job
-from prep.build.options import Options
+from prep.build.options import BuildOptions
 from prep.cli.main import app
 from prep.inspect import search as pick
 from prep.inspect.show import show_conversation, show_row, show_step
@@ -42,7 +42,7 @@ MIXTURE = {
 def make_build(folder: Path, packing: str = "bfd", max_seq_len: int = 128) -> Path:
     (folder / "mine.jsonl").write_text("".join(json.dumps({"messages": line}) + "\n" for line in LINES))
     root = folder / packing
-    options = Options(max_seq_len=max_seq_len, packing=packing, cache_dir=folder / "cache", workers=1, quiet=True)
+    options = BuildOptions(max_seq_len=max_seq_len, packing=packing, cache_dir=folder / "cache", workers=1, quiet=True)
     build(make_job(parse_mixture(MIXTURE, "test", folder, "tiny"), load_tokenizer(), options), root)
     return root
 

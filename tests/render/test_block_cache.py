@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from prep.files import new_file, remove_abandoned
-from prep.render.block_cache import HEADER_BYTES, read_run, write_run
+from prep.render.block_cache import HEADER_BYTES, read_block, write_block
 from prep.render.render import Rendered
 
 
@@ -17,8 +17,8 @@ def a_run(path: Path) -> Rendered:
     lengths = np.array([3, 0, 2], dtype=np.uint32)
     tokens, mask = np.arange(256, 261, dtype=np.uint16), np.array([0, 1, 1, 0, 1], dtype=np.uint8)
     reasons, asked = np.array([0, 2, 0], dtype=np.uint8), np.array([7, 0, 1 << 63], dtype=np.uint64)
-    write_run(path, [Rendered(tokens, mask, lengths, np.array([2, 0, 1], dtype=np.uint32), asked, reasons)])
-    return read_run(path, verify=True)
+    write_block(path, [Rendered(tokens, mask, lengths, np.array([2, 0, 1], dtype=np.uint32), asked, reasons)])
+    return read_block(path, verify=True)
 
 
 def test_no_flipped_bit_of_a_run_goes_unnoticed(tmp_path: Path) -> None:
@@ -31,7 +31,7 @@ def test_no_flipped_bit_of_a_run_goes_unnoticed(tmp_path: Path) -> None:
         damaged[bit // 8] ^= 1 << bit % 8
         path.write_bytes(damaged)
         try:
-            found = read_run(path, verify=True)
+            found = read_block(path, verify=True)
         except ValueError:
             noticed += 1
             continue
@@ -49,7 +49,7 @@ def test_a_run_that_was_cut_or_has_other_things_in_its_header_is_damaged(tmp_pat
     for content in [*contents, *(data[:stop] for stop in range(0, len(data), 7))]:
         path.write_bytes(content)
         with pytest.raises(ValueError, match="is damaged: "):
-            read_run(path, verify=True)
+            read_block(path, verify=True)
 
 
 def test_what_a_killed_writer_left_goes_and_what_is_being_written_stays(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from prep.build.build import build, make_job
-from prep.build.options import Options
+from prep.build.options import BuildOptions
 from prep.cli.main import app
 from prep.inspect.show import show_conversation
 from prep.mixture.mixture import parse_mixture
@@ -44,7 +44,7 @@ BROWSER_FLAGS = [
 def make_build(folder: Path, packing: str) -> Path:
     lines = [json.dumps(line) for line in LINES] + ['{"messages": "' + EVIL[:60].replace('"', "'")]
     (folder / "mine.jsonl").write_text("\n".join(lines) + "\n")
-    options = Options(
+    options = BuildOptions(
         max_seq_len=256, packing=packing, cache_dir=folder / "cache", workers=1, quiet=True, max_rejected=1.0
     )
     build(make_job(parse_mixture(MIXTURE, "test", folder, "tiny"), load_tokenizer(), options), folder / packing)

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from prep.build.build import make_job
-from prep.build.options import Options
+from prep.build.options import BuildOptions
 from prep.mixture.mixture import parse_mixture
 from prep.sources import source as sources
 from prep.sources.hub import hub_files
@@ -117,7 +117,7 @@ def test_identity_conversations_for_a_mixture_without_the_task_are_refused(tmp_p
     with pytest.raises(
         ValueError, match=r"--identity .*me\.jsonl: the mixture 'test' has no identity task: leave it out"
     ):
-        make_job(mixture, toy_tokenizer(), Options(cache_dir=tmp_path), None, tmp_path / "me.jsonl")
+        make_job(mixture, toy_tokenizer(), BuildOptions(cache_dir=tmp_path), None, tmp_path / "me.jsonl")
 
 
 def test_files_that_are_not_what_they_should_be_are_errors_in_one_line(tmp_path: Path) -> None:

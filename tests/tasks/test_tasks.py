@@ -11,7 +11,8 @@ from hypothesis.strategies import lists, sampled_from, text
 
 from prep.columns import text_array
 from prep.conversations import messages
-from prep.conversations.conversation import KINDS, REASONS, ROLES, Conversations, check
+from prep.conversations.conversation import KINDS, REASONS, ROLES, Conversations
+from prep.render.nanochat import normalize
 from prep.tasks import TASKS, chat, gsm8k, mmlu, smoltalk
 
 
@@ -125,8 +126,8 @@ def test_columns_of_messages_and_parsed_json_give_the_same() -> None:
         [reply],
         [turn],
     ]
-    found = plain(check(smoltalk.conversations(rows_of(values, pa.string()))))
-    assert found == plain(check(messages.of_objects(values)))
+    found = plain(normalize(smoltalk.conversations(rows_of(values, pa.string()))))
+    assert found == plain(normalize(messages.of_objects(values)))
     assert found[2][0] == ("user", [("text", "s\n\na")])
     assert plain(smoltalk.conversations(rows_of([None], pa.string()))) == ["missing field"]
 
@@ -144,7 +145,7 @@ def test_parts_come_from_parquet_too() -> None:
         ],
         pa.list_(part),
     )  # fmt: skip
-    assert plain(check(chat.conversations(rows))) == [
+    assert plain(normalize(chat.conversations(rows))) == [
         [("user", [("text", "q")]), ("assistant", [("python", "1"), ("text", "x")])],
         "unknown part type",
         "content is not text",
@@ -155,7 +156,7 @@ def test_parts_come_from_parquet_too() -> None:
 def test_bytes_that_are_no_utf8_in_a_column_of_strings_are_rejected() -> None:
     texts = pa.StringArray.from_buffers(2, pa.py_buffer(b"\0\0\0\0\1\0\0\0\3\0\0\0"), pa.py_buffer(b"a\xff\xfe"))
     rows = pa.table({"question": texts, "answer": pa.array(["b", "c"])})
-    assert [REASONS[code] for code in check(gsm8k.conversations(rows)).reasons] == ["", "not valid Unicode"]
+    assert [REASONS[code] for code in normalize(gsm8k.conversations(rows)).reasons] == ["", "not valid Unicode"]
 
 
 def test_lines_of_json_may_be_objects_or_bare_arrays() -> None:

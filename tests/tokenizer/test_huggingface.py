@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from prep.tokenizer.huggingface import export_hf, hf_content, last_parts, to_bytes, to_chars
 from prep.tokenizer.regex import from_oniguruma, to_oniguruma
-from prep.tokenizer.spec import Parts
+from prep.tokenizer.spec import TokenizerSpec
 from prep.tokenizer.tokenizer import PATTERN, Tokenizer, load_tokenizer, make_tokenizer
 
 tokenizers = pytest.importorskip("tokenizers")
@@ -42,7 +42,7 @@ CHARS = [chr(code) for code in range(0x110000) if not 0xD800 <= code <= 0xDFFF]
 
 
 def toy(ranks: dict[bytes, int], pattern: str = PATTERN, special: dict[str, int] | None = None) -> Tokenizer:
-    return make_tokenizer(Parts("toy", BYTES | ranks, pattern, special or {}), "")
+    return make_tokenizer(TokenizerSpec("toy", BYTES | ranks, pattern, special or {}), "")
 
 
 def hugging_face(tokenizer: Tokenizer) -> Any:

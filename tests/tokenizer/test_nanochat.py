@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prep.tokenizer.nanochat import export_nanochat, read_token_bytes, torch_bytes
-from prep.tokenizer.spec import Parts
+from prep.tokenizer.spec import TokenizerSpec
 from prep.tokenizer.tokenizer import PATTERN, Tokenizer, load_tokenizer, make_tokenizer
 
 SHARED = Path(__file__).parents[3] / "shared"
@@ -22,7 +22,7 @@ BYTES = {bytes([byte]): byte for byte in range(256)}
 
 
 def toy(ranks: dict[bytes, int], special: dict[str, int] | None = None) -> Tokenizer:
-    return make_tokenizer(Parts("toy", BYTES | ranks, PATTERN, special or {}), "")
+    return make_tokenizer(TokenizerSpec("toy", BYTES | ranks, PATTERN, special or {}), "")
 
 
 def saved(value: object) -> bytes:

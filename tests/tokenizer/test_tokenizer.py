@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prep import shard
-from prep.tokenizer.spec import Parts
+from prep.tokenizer.spec import TokenizerSpec
 from prep.tokenizer.tokenizer import (
     PATTERN,
     SPECIAL_TOKENS,
@@ -33,7 +33,7 @@ NANO32K = "d55e15011a9aed77a3f0338bfac36df328847a632f264dd9e998618e7b4f0274"
 def toy(
     ranks: dict[bytes, int] | None = None, pattern: str = PATTERN, special: dict[str, int] | None = None
 ) -> Tokenizer:
-    return make_tokenizer(Parts("toy", BYTES | (ranks or {}), pattern, special or {}), "")
+    return make_tokenizer(TokenizerSpec("toy", BYTES | (ranks or {}), pattern, special or {}), "")
 
 
 # ---- what it is ----
@@ -221,7 +221,7 @@ def test_ranks_and_special_tokens_that_are_no_tokenizer_are_refused_in_one_line(
     ranks: dict[bytes, int], special: dict[str, int], words: str
 ) -> None:
     with pytest.raises(ValueError) as error:
-        make_tokenizer(Parts("bad", ranks, PATTERN, special), "")
+        make_tokenizer(TokenizerSpec("bad", ranks, PATTERN, special), "")
     assert words in str(error.value)
     assert "\n" not in str(error.value)
 

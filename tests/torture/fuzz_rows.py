@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from prep.build.build import build, make_job
-from prep.build.options import Options
+from prep.build.options import BuildOptions
 from prep.check.verify import problems
 from prep.mixture.mixture import parse_mixture
 from prep.shard import open_shards
@@ -195,7 +195,7 @@ def check_file(
 ) -> dict[str, int]:
     """Build the file and check that in = out + rejected, that the sound rows are in, and that no poison is; reasons."""
     mixture = parse_mixture({"train": [{"task": "chat", "path": path.name}]}, "fuzz", folder, "fuzz")
-    options = Options(max_seq_len=512, cache_dir=folder / "cache", max_rejected=1.0, quiet=True, workers=workers)
+    options = BuildOptions(max_seq_len=512, cache_dir=folder / "cache", max_rejected=1.0, quiet=True, workers=workers)
     root = folder / f"{path.name}.out"
     manifest, _ = build(make_job(mixture, tokenizer, options), root)
     source = manifest["splits"]["train"]["sources"][0]

@@ -193,11 +193,11 @@ from pathlib import Path
 
 from prep.build import build
 from prep.mixture.mixture import load_mixture
-from prep.build.options import Options
+from prep.build.options import BuildOptions
 from prep.tokenizer.tokenizer import load_tokenizer
 
 build.SMALL_BUILD = 0  # as if it were worth starting workers
-options = Options(cache_dir=Path("cache"), quiet=True, workers=2)
+options = BuildOptions(cache_dir=Path("cache"), quiet=True, workers=2)
 build.build(build.make_job(load_mixture("sample"), load_tokenizer(), options), Path("out"))
 """
 

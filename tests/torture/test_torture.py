@@ -13,10 +13,10 @@ import pytest
 
 from prep.build import split as splits
 from prep.build.build import build, make_job
-from prep.build.options import Options
+from prep.build.options import BuildOptions
 from prep.check.verify import problems
 from prep.mixture.mixture import load_mixture
-from prep.render.block_cache import list_runs
+from prep.render.block_cache import list_blocks
 from prep.tokenizer.tokenizer import load_tokenizer
 from tests.build.test_build import some_chats, tree
 from tests.conftest import midprep_command, toy_tokenizer, write_lines
@@ -48,7 +48,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def finish(folder: Path, root: Path, cache: Path) -> None:
     """The same build in this process, to its end"""
-    options = Options(max_seq_len=512, cache_dir=cache, quiet=True)
+    options = BuildOptions(max_seq_len=512, cache_dir=cache, quiet=True)
     build(make_job(load_mixture(str(folder / "m.toml")), load_tokenizer(folder / "toy"), options), root)
 
 
@@ -198,7 +198,7 @@ def test_a_cache_that_vanishes_in_mid_build_is_made_again(
 
     monkeypatch.setattr(splits, "write_all", write_all)
     said: list[str] = []
-    options = Options(max_seq_len=512, cache_dir=tmp_path / "cache", quiet=True)
+    options = BuildOptions(max_seq_len=512, cache_dir=tmp_path / "cache", quiet=True)
     job = make_job(load_mixture(str(folder / "m.toml")), load_tokenizer(folder / "toy"), options)
     build(job, tmp_path / "out", said.append)
     assert len(said) == 2
@@ -242,4 +242,4 @@ def test_two_builds_may_share_a_cache(folder: Path, tmp_path: Path) -> None:
 def test_leftovers_of_killed_writers_are_not_runs(tmp_path: Path) -> None:
     (tmp_path / "runs" / "ab").mkdir(parents=True)
     (tmp_path / "runs" / "ab" / "abc.123.tmp").write_bytes(b"half")
-    assert list(list_runs(tmp_path)) == []
+    assert list(list_blocks(tmp_path)) == []

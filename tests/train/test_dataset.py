@@ -7,7 +7,7 @@ import torch
 from shards_factory import Doc, write_build
 from torch.utils.data import DataLoader
 
-from prep.shard.batches import Rows
+from prep.shard.batches import PackedDataset
 
 ROWS = [
     [([0, 5, 6, 7], [0, 0, 1, 1]), ([0, 8], [0, 1])],
@@ -22,26 +22,26 @@ def build(folder: Path) -> Path:
 
 
 def test_labels_stand_at_the_token_and_padding_has_none(tmp_path: Path) -> None:
-    row = Rows(build(tmp_path / "s"), mode="sft")[0]
+    row = PackedDataset(build(tmp_path / "s"), mode="sft")[0]
     assert row["input_ids"].tolist() == [0, 5, 6, 7, 0, 8, 0, 0, 0]
     assert row["labels"].tolist() == [-100, -100, 6, 7, -100, 8, -100, -100, -100]
     assert row["position_ids"].tolist() == [0, 1, 2, 3, 0, 1, 0, 1, 2]
-    assert Rows(tmp_path / "s", mode="mid")[0]["labels"].tolist() == [0, 5, 6, 7, 0, 8, -100, -100, -100]
+    assert PackedDataset(tmp_path / "s", mode="mid")[0]["labels"].tolist() == [0, 5, 6, 7, 0, 8, -100, -100, -100]
 
 
 def test_rows_without_a_target_are_left_out(tmp_path: Path) -> None:
-    rows = Rows(build(tmp_path / "s"), mode="sft")
+    rows = PackedDataset(build(tmp_path / "s"), mode="sft")
     assert len(rows) == 2
     assert [row["input_ids"][1] for row in rows] == [5, 4]  # it ends by itself
     assert rows[-1]["input_ids"][1] == 4
-    assert len(Rows(tmp_path / "s", mode="mid")) == 3
+    assert len(PackedDataset(tmp_path / "s", mode="mid")) == 3
     with pytest.raises(IndexError, match="row 2 asked for, 2 train something"):
         rows[2]
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_a_loader_sees_every_row_once_as_tensors(tmp_path: Path, num_workers: int) -> None:
-    rows = Rows(build(tmp_path / "s"), mode="mid")
+    rows = PackedDataset(build(tmp_path / "s"), mode="mid")
     loader = DataLoader(rows, batch_size=1, shuffle=True, num_workers=num_workers)  # type: ignore[arg-type, var-annotated]
     seen = [batch["input_ids"] for batch in loader]
     assert all(ids.dtype == torch.int64 and ids.shape == (1, 9) for ids in seen)

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from prep.build.build import build, make_job
-from prep.build.options import Options
+from prep.build.options import BuildOptions
 from prep.cli.main import app
 from prep.mixture.mixture import parse_mixture
 from prep.shard import open_shards
@@ -26,7 +26,7 @@ MIXTURE = {"seed": 42, "train": [{"task": "simple_spelling", "size": 600}, {"tas
 @pytest.fixture(scope="session")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("plan")
-    options = Options(max_seq_len=T, cache_dir=folder / "cache", workers=1, quiet=True)
+    options = BuildOptions(max_seq_len=T, cache_dir=folder / "cache", workers=1, quiet=True)
     build(make_job(parse_mixture(MIXTURE, "test", folder, "tiny"), load_tokenizer(), options), folder / "tiny")
     return folder / "tiny"
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from prep.build.options import Options
+from prep.build.options import BuildOptions
 from prep.plan import rows as plan
 from prep.sources import source as sources
 from prep.tokenizer.tokenizer import Tokenizer
@@ -24,10 +24,10 @@ from tests.conftest import build_mixture, chat, midprep_command, toy_tokenizer, 
 
 def test_a_build_on_one_engine_does_not_import_the_other(tmp_path: Path) -> None:
     script = (
-        "import sys; from prep.build.options import Options; from prep.workers import run; import prep.build.build\n"
-        "list(run(max, 0, [1, 2], Options().where)); print('ray' in sys.modules, 'prep.workers.local' in sys.modules)\n"
+        "import sys; from prep.build.options import BuildOptions; from prep.workers import run; import prep.build.build\n"
+        "list(run(max, 0, [1, 2], BuildOptions().where)); print('ray' in sys.modules, 'prep.workers.local' in sys.modules)\n"
         "del sys.modules['prep.workers.local']; sys.modules['ray'] = None\n"
-        "try: list(run(max, 0, [1, 2], Options(engine='ray', workers=0).where))\n"
+        "try: list(run(max, 0, [1, 2], BuildOptions(engine='ray', workers=0).where))\n"
         "except ValueError as error: print(error, 'prep.workers.local' in sys.modules)"
     )
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
@@ -47,7 +47,7 @@ def test_a_build_on_one_engine_does_not_import_the_other(tmp_path: Path) -> None
 )
 def test_options_of_engines_are_checked(options: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        Options(**options)
+        BuildOptions(**options)
 
 
 def test_a_cluster_that_is_not_there_is_one_line_at_once(tmp_path: Path) -> None:
