@@ -12,9 +12,14 @@ from prep.arrays import Array, offsets
 
 def text_array(texts: list[str]) -> pa.LargeStringArray:
     """(n,) strings as an Arrow array. UnicodeEncodeError for lone surrogates."""
-    encoded = [text.encode() for text in texts]
-    bounds = offsets(np.fromiter(map(len, encoded), dtype=np.int64, count=len(encoded)))
-    return pa.LargeStringArray.from_buffers(len(texts), pa.py_buffer(bounds), pa.py_buffer(b"".join(encoded)))
+    return binary_array([text.encode() for text in texts]).view(pa.large_string())
+
+
+def binary_array(values: list[bytes]) -> pa.LargeBinaryArray:
+    """(n,) byte strings as an Arrow array"""
+    bounds = offsets(np.fromiter(map(len, values), dtype=np.int64, count=len(values)))
+    buffers = [None, pa.py_buffer(bounds), pa.py_buffer(b"".join(values))]
+    return pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(values), buffers)
 
 
 def index_array(numbers: Array) -> pa.Int64Array:

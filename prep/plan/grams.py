@@ -1,5 +1,5 @@
 """
-Copies of held-out texts among others: the same text once squeezed, or so many of its runs of 13 words.
+Copies of held-out texts among others: the same text once normalized, or so many of its runs of 13 words.
 
     held out    ann has 3 bags with 4 apples each how many apples has she         12 words: found as a whole only
     held out    w1 w2 ... w20                                                     8 runs of 13 words
@@ -86,7 +86,7 @@ def runs_of_words(texts: list[bytes]) -> tuple[Array, Array]:
 
     if not texts:
         return np.zeros(0, dtype=np.uint64), np.zeros(0, dtype=np.uint32)
-    lists = pl.Series([words(text) for text in texts], dtype=pl.String).str.split(" ")
+    lists = pl.Series(words(texts), dtype=pl.String).str.split(" ")
     counts = lists.list.len().to_numpy()
     word = lists.explode().hash(seed=0).to_numpy()
     owner = np.repeat(np.arange(len(texts), dtype=np.uint32), counts)

@@ -19,7 +19,7 @@ from prep.arrays import Array, offsets
 from prep.conversations.conversation import ASSISTANT, OUTPUT, PYTHON, TEXT, USER, Conversations, reject
 from prep.encode.encode import Encoder
 from prep.render.nanochat import normalize
-from prep.render.text_hash import asked
+from prep.render.text_hash import hash_user_texts
 from prep.shard import to_tokens
 from prep.tokenizer.tokenizer import Tokenizer
 
@@ -51,7 +51,7 @@ def render(batch: Conversations, encode: Encoder, tokenizer: Tokenizer, generate
         bad = np.isin(np.arange(len(batch)), conversation)
         rest = reject(batch, bad, "text that the tokenizer cannot encode")
         return render(rest, encode, tokenizer, generated)
-    hashes = np.zeros(len(batch), dtype=np.uint64) if generated else asked(batch)
+    hashes = np.zeros(len(batch), dtype=np.uint64) if generated else hash_user_texts(batch)
     return place(batch, ids, lengths, tokenizer, hashes)
 
 
