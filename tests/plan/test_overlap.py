@@ -82,10 +82,14 @@ SIGNS = "+*=<>^×÷-"
 
 def rule(text: str) -> bytes:
     """`normalized` of one text, by the standard library"""
-    text = unicodedata.normalize("NFKC", text.lower()).lower().replace("ß", "ss").replace("ς", "σ")
+    text = lower(unicodedata.normalize("NFKC", lower(text))).replace("ß", "ss").replace("ς", "σ")
     text = re.sub("[\u2010-\u2015\u2212]", "-", text)
     text = "".join(char for char in text if char.isalnum() or char in SIGNS or is_vowel_mark(char))
     return re.sub(rf"(?<![\d{SIGNS}])[{SIGNS}]+|[{SIGNS}]+(?![\d{SIGNS}])", "", text).encode()
+
+
+def lower(text: str) -> str:
+    return text.replace("İ", "i").lower()  # one character for one
 
 
 def is_vowel_mark(char: str) -> bool:
