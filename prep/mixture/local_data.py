@@ -7,14 +7,11 @@ Data of one's own, from an entry to a source: which files, which layout, and whe
 from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow as pa
-
 from prep.conversations.layouts import OPTIONAL, REQUIRED, Layout
 from prep.conversations.recognise import FIRST_ROWS, recognise
 from prep.mixture.mixture import Entry, Mixture
-from prep.sources.detect import find_files, first_rows, first_rows_of
+from prep.sources.detect import find_files, first_rows
 from prep.sources.hub import hub_files
-from prep.sources.jsonl import mentions
 from prep.sources.source import Source, local_files, open_files
 from prep.tasks.custom import OwnTask
 from prep.tasks.task import Task
@@ -49,12 +46,7 @@ def open_own(
     first, rows = first_rows(files, FIRST_ROWS)
     layout = recognise(rows, entry.hub or first, wanted_layout(entry), entry.layout)
     source = open_files(files, columns_of(layout, rows.column_names), revision, cache_dir)
-    if source.kind == "lines":
-        flags = any(mentions(source.files, name) for name in layout.flags)
-    else:
-        schemas = [first_rows_of(path, 1).schema for path in source.files]
-        types = [schema.field(name).type for schema in schemas for name in source.columns if name in schema.names]
-        flags = any(has_field(kind, name) for kind in types for name in layout.flags)
+    flags = any(source.mentions(name) for name in layout.flags)
     return OwnData(source, Task(entry.task, layout), subset, source_split, flags)
 
 
@@ -73,13 +65,6 @@ def columns_of(layout: Layout, names: list[str]) -> list[str]:
     """Which of the names of columns, or of fields of lines, a layout reads"""
     wanted = [layout.theirs(name) for name in (*REQUIRED[layout.name], *OPTIONAL[layout.name])]
     return [name for name in wanted if name in names]
-
-
-def has_field(kind: pa.DataType, name: str) -> bool:
-    """Whether lists of structs in a column have a field"""
-    while pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        kind = kind.value_type
-    return bool(pa.types.is_struct(kind) and kind.get_field_index(name) >= 0)
 
 
 def find_own(entry: Entry, mixture: Mixture) -> list[Path]:

@@ -16,7 +16,6 @@ from prep.files import nanochat_home
 from prep.mixture.local_data import find_hub, find_own, open_own, usual_split
 from prep.mixture.mix import SHARES
 from prep.mixture.mixture import HUB, Entry, Mixture
-from prep.sources.jsonl import mentions
 from prep.sources.source import Source, generated, open_files
 from prep.tasks import TASKS
 from prep.tasks.custom import find
@@ -98,7 +97,7 @@ def _resolve(
     else:
         files = [identity] if identity else _find_identity(entry, mixture, data_root)
         source = open_files(files, ["messages"], None, cache_dir)
-        flags = source.kind == "lines" and any(mentions(source.files, name) for name in FLAGS)
+        flags = any(source.mentions(name) for name in FLAGS)
     _check_range(entry, source.num_rows)
     return Input(entry, source, subset, source_split, f"{task.identity} {source.sha256}", task, flags)
 

@@ -6,7 +6,6 @@ The render pass: blocks of rows to runs in the cache. Done by workers, a unit of
 A unit may be done twice or by two builds at once: the run has the same name and the same bytes.
 """
 
-from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,8 +17,8 @@ from prep.conversations.conversation import Conversations, part_of, slices
 from prep.encode.encode import Encoder
 from prep.render.block_cache import read_block, write_block
 from prep.render.render import Rendered, render
-from prep.sources.jsonl import BATCH_BYTES
 from prep.sources.source import Source, read_rows
+from prep.sources.tables import BATCH_BYTES
 from prep.tasks.task import Task
 from prep.text import one_line
 from prep.tokenizer.tokenizer import Tokenizer
@@ -117,7 +116,7 @@ def _conversations(unit: WorkItem, rows: pa.Table, place: int) -> Conversations:
     try:
         return unit.task.conversations(rows)
     except (ValueError, KeyError, TypeError, pa.ArrowException) as error:
-        path = unit.source.files[bisect_right(unit.source.file_starts, place) - 1]
+        path = unit.source.file_of(place)
         raise ValueError(
             f"{path} is not what task {unit.task.name!r} reads: {one_line(error)} It has the columns "
             f"{rows.column_names}: give another file, or a task of your own."

@@ -1,69 +1,87 @@
 """
 JSON lines, plain or compressed: where blocks begin, and reading from there.
 
-    {"messages": ...}\n\n{"messages": ...}\n      two rows: blank lines are none
+    {"messages": ...}\n\n{"messages": ...}\n      two rows: blank lines do not count
 
-Lines travel as bytes in a column `line`; the task parses them. Compressed lines cannot be entered in the middle: several
-workers reading one stream would each decompress all that lies before their block, half of (blocks x file). Decompressed
-once, the file costs its size on disk, in a cache that can be deleted, and memory stays at one chunk.
+Lines travel as bytes in a column `line`; the task parses them. A compressed file cannot be entered in the middle: each
+worker would decompress all that lies before its block, half of (blocks x file) in sum. It is decompressed once into the
+cache, which can be deleted, one chunk in memory at a time.
 """
 
 import hashlib
 import mmap
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
-import numpy as np
 import pyarrow as pa
 
+from prep.columns import binary_array
 from prep.files import new_file, sha256_of
-from prep.text import one_line
+from prep.sources import tables
+from prep.sources.tables import readable
 
 CHUNK_BYTES = 1 << 20
-READ_ROWS = 1024  # read at once where files store a text that recurs once: what they hold is more than they seem to
-BATCH_BYTES = 4 << 20  # of the rows that are in memory at once; what is made of them should stay in the cache
 COMPRESSED = ("gzip", "zstd")
 
 
-def index_lines(path: Path, block_rows: int) -> tuple[list[int], int]:
-    """Byte offset of every block_rows-th row of a JSON lines file, and its number of rows; blank lines are no rows."""
-    with open(path, "rb") as file:
-        starts, num_rows, place = [], 0, 0
-        for line in file:
-            if not line.isspace():
-                if num_rows % block_rows == 0:
-                    starts.append(place)
-                num_rows += 1
-            place += len(line)
-    return starts, num_rows
+@dataclass(frozen=True)
+class JsonLines:
+    """A file of lines with the byte at which each block of block_rows rows begins."""
 
+    path: Path
+    num_rows: int
+    block_rows: int
+    offsets: tuple[int, ...]
+    columns: tuple[str, ...] = ()  # lines have none
 
-def read_lines(path: Path, place: int, num_rows: int, batch_rows: int) -> Iterator[pa.Table]:
-    """num_rows rows from a byte of the file on, as tables of a column `line`"""
-    lines: list[bytes] = []
-    num_bytes = 0
-    if not path.is_file():  # also in the cache, which can be deleted at any time
-        raise ValueError(f"{path} was there a moment ago and is gone: build again.")
-    with open(path, "rb") as file:
-        file.seek(place)
-        for line in file:
-            if line.isspace():
-                continue
-            lines.append(line)
-            num_bytes += len(line)
-            num_rows -= 1
-            if not num_rows or len(lines) == batch_rows or num_bytes > BATCH_BYTES:
-                yield _table_of_lines(lines)
-                lines, num_bytes = [], 0
-            if not num_rows:
-                return
+    @classmethod
+    def open(cls, path: Path, block_rows: int) -> Self:
+        offsets = []
+        num_rows = place = 0
+        with open(path, "rb") as file:
+            for line in file:
+                if not line.isspace():
+                    if num_rows % block_rows == 0:
+                        offsets.append(place)
+                    num_rows += 1
+                place += len(line)
+        return cls(path, num_rows, block_rows, tuple(offsets))
 
+    @property
+    def starts(self) -> tuple[int, ...]:
+        """Rows at which blocks begin, and the end of the last"""
+        return *range(0, self.num_rows, self.block_rows), self.num_rows
 
-def _table_of_lines(lines: list[bytes]) -> pa.Table:
-    bounds = np.zeros(len(lines) + 1, dtype=np.int64)
-    np.cumsum([len(line) for line in lines], out=bounds[1:])
-    buffers = [None, pa.py_buffer(bounds), pa.py_buffer(b"".join(lines))]
-    return pa.table({"line": pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(lines), buffers)})
+    def read(self, start: int, stop: int) -> Iterator[pa.Table]:
+        """Rows start .. stop - 1 as tables of a column `line`, of bounded size; a block begins at `start`"""
+        if not self.path.is_file():  # also in the cache, which can be deleted at any time
+            raise ValueError(f"{self.path} was removed while it was read: build again.")
+        left = stop - start
+        lines: list[bytes] = []
+        num_bytes = 0
+        with open(self.path, "rb") as file:
+            file.seek(self.offsets[start // self.block_rows])
+            for line in file:
+                if line.isspace():
+                    continue
+                lines.append(line)
+                num_bytes += len(line)
+                left -= 1
+                if not left or len(lines) == tables.BATCH_ROWS or num_bytes > tables.BATCH_BYTES:
+                    yield pa.table({"line": binary_array(lines)})
+                    lines = []
+                    num_bytes = 0
+                if not left:
+                    return
+
+    def mentions(self, word: str) -> bool:
+        """Whether a word stands anywhere in the file as a string of JSON"""
+        if not self.num_rows:
+            return False
+        with open(self.path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            return data.find(f'"{word}"'.encode()) >= 0
 
 
 def decompressed(path: Path, sha256: str, kind: str, cache_dir: Path) -> Path:
@@ -72,10 +90,10 @@ def decompressed(path: Path, sha256: str, kind: str, cache_dir: Path) -> Path:
     there and made again when it is damaged. ValueError where the file cannot be decompressed.
     """
     folder = cache_dir / "plain"
-    for found in folder.glob(f"{sha256}-*.jsonl"):
-        if sha256_of(found) == found.stem.partition("-")[2]:
-            return found
-        found.unlink(missing_ok=True)
+    for cached in folder.glob(f"{sha256}-*.jsonl"):
+        if sha256_of(cached) == cached.stem.partition("-")[2]:
+            return cached
+        cached.unlink(missing_ok=True)
     digest = hashlib.sha256()
     with new_file(folder, sha256) as (file, keep):
         for chunk in chunks(path, kind):
@@ -88,21 +106,7 @@ def decompressed(path: Path, sha256: str, kind: str, cache_dir: Path) -> Path:
 
 def chunks(path: Path, kind: str) -> Iterator[bytes]:
     """What a file of lines holds, decompressed, a chunk at a time"""
-    try:
-        with pa.input_stream(str(path), compression=kind if kind in COMPRESSED else None) as stream:
-            while chunk := stream.read(CHUNK_BYTES):
-                yield chunk
-    except (pa.ArrowException, OSError) as error:
-        what = f"decompressed ({kind})" if kind in COMPRESSED else "read"
-        raise ValueError(f"{path} cannot be {what}: {one_line(error)} Is the file whole?") from None
-
-
-def mentions(paths: Iterable[Path], word: str) -> bool:
-    """Whether a name stands, as a string of JSON, anywhere in files of lines"""
-    for path in paths:
-        with open(path, "rb") as file:
-            if path.stat().st_size:
-                with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                    if data.find(f'"{word}"'.encode()) >= 0:
-                        return True
-    return False
+    compression = kind if kind in COMPRESSED else None
+    with readable(path, compression or "text"), pa.input_stream(str(path), compression=compression) as stream:
+        while chunk := stream.read(CHUNK_BYTES):
+            yield chunk

@@ -16,6 +16,7 @@ from prep.build.build import make_job
 from prep.build.options import BuildOptions
 from prep.mixture.mixture import parse_mixture
 from prep.sources import source as sources
+from prep.sources import tables
 from prep.sources.hub import hub_files
 from prep.sources.source import local_files, open_files, read_rows
 from tests.conftest import SHARED, midprep_command, needs_shared, toy_tokenizer, write_lines
@@ -24,8 +25,8 @@ from tests.conftest import SHARED, midprep_command, needs_shared, toy_tokenizer,
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sources, "BLOCK_ROWS", 10)
-    monkeypatch.setattr(sources, "BATCH_ROWS", 4)
-    monkeypatch.setattr(sources, "READ_ROWS", 3)
+    monkeypatch.setattr(tables, "BATCH_ROWS", 4)
+    monkeypatch.setattr(tables, "READ_ROWS", 3)
 
 
 def rows_read(source: sources.Source, start: int, stop: int) -> list[int]:
@@ -54,16 +55,16 @@ def test_rows_are_numbered_through_files_and_blocks_follow_row_groups(tmp_path: 
 def test_tables_are_as_large_as_their_texts_allow_though_the_file_has_them_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sources, "BATCH_ROWS", 8)
-    monkeypatch.setattr(sources, "BATCH_BYTES", 4500)
+    monkeypatch.setattr(tables, "BATCH_ROWS", 8)
+    monkeypatch.setattr(tables, "BATCH_BYTES", 4500)
     text = pa.array(["x" * 1000] * 20)
     for name, column in (("plain", text), ("dictionary", text.dictionary_encode())):
         pq.write_table(pa.table({"text": column}), tmp_path / f"{name}.parquet")
         assert os.path.getsize(tmp_path / f"{name}.parquet") < 6000  # of 20,000 bytes of text
         source = open_files([tmp_path / f"{name}.parquet"], ["text"])
-        tables = [table for unit in source.units for table in read_rows(source, unit[0], unit[-1])]
-        assert sum(map(len, tables)) == 20
-        assert max(map(len, tables)) == 3
+        sizes = [len(table) for unit in source.units for table in read_rows(source, unit[0], unit[-1])]
+        assert sum(sizes) == 20
+        assert max(sizes) == 3
 
 
 def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
@@ -126,9 +127,9 @@ def test_files_that_are_not_what_they_should_be_are_errors_in_one_line(tmp_path:
     (tmp_path / "z.jsonl").write_bytes(b"\x1f\x8b\x08\x00")
     wrong = write_parquet(tmp_path / "wrong.parquet", 0, 1, 1)
     for path, words in (
-        (tmp_path / "cut.parquet", "no readable parquet file"),
+        (tmp_path / "cut.parquet", "not a readable Parquet file"),
         (tmp_path / "empty.jsonl", "has no rows"),
-        (tmp_path / "z.jsonl", r"cannot be decompressed \(gzip\)"),
+        (tmp_path / "z.jsonl", "not a readable gzip file"),
         (wrong, r"has the columns \['n', 'other'\], wanted \['question'\]"),
         (tmp_path / "none.jsonl", "not found"),
     ):
