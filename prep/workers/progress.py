@@ -6,34 +6,28 @@ Progress of a pass: a bar in a terminal, a plain line now and then elsewhere, no
 
 import sys
 import time
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
 
-QUIET_SECONDS = 2.0  # passes shorter than this say nothing
-LINE_SECONDS = 10.0  # between lines where stderr is no terminal
+QUIET_SECONDS = 2.0  # passes shorter than this print nothing
+LINE_SECONDS = 10.0  # between lines where stderr is not a terminal
 
 
-class Progress:
+class Progress(ExitStack):
     """Counts conversations and tokens of one pass over `total` conversations and shows them on stderr."""
 
     def __init__(self, name: str, total: int, quiet: bool = False) -> None:
-        self.name, self.total, self.quiet = name, max(total, 1), quiet
+        super().__init__()
+        self.name = name
+        self.total = max(total, 1)
+        self.quiet = quiet
         self.conversations = self.tokens = 0
         self.start = time.monotonic()
-        self.said = self.start + QUIET_SECONDS - LINE_SECONDS
+        self.next_line = self.start + QUIET_SECONDS
         self.bar: Bar | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self.bar is not None:
-            self.bar.stop()
 
     def add(self, conversations: int, tokens: int) -> None:
         self.conversations += conversations
@@ -42,20 +36,19 @@ class Progress:
         if self.quiet or now - self.start < QUIET_SECONDS:
             return
         if sys.stderr.isatty():
-            self.bar = self.bar or self._start_bar()
+            self.bar = self.bar or self.enter_context(self._new_bar())
             self.bar.update(self.bar.task_ids[0], completed=self.conversations, description=self.line())
-        elif now - self.said >= LINE_SECONDS:
-            self.said = now
+        elif now >= self.next_line:
+            self.next_line = now + LINE_SECONDS
             print(self.line(), file=sys.stderr, flush=True)
 
-    def _start_bar(self) -> "Bar":
+    def _new_bar(self) -> "Bar":
         from rich.console import Console
         from rich.progress import BarColumn, TextColumn
         from rich.progress import Progress as Bar
 
         bar = Bar(BarColumn(), TextColumn("{task.description}"), console=Console(stderr=True), transient=True)
         bar.add_task("", total=self.total)
-        bar.start()
         return bar
 
     def line(self) -> str:

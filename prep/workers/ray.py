@@ -4,9 +4,9 @@ The engine of a cluster: the same function over the same jobs as prep.workers.lo
     this process   jobs, results in any order       plans, and writes the manifest
     nodes          function(context, job)           read sources, read and write the cache, write shards
 
-The context goes into Ray's object store once; a worker process unpacks it once. A task may run twice, as the functions
-give the same files with the same bytes: so a worker or a node that dies costs its tasks only, Ray runs them elsewhere.
-Sources, cache and output lie on a file system that every node sees at the same path; that is checked, for the cache,
+The context goes into Ray's object store once; a worker process unpacks it once. A task may run twice, as a function
+writes the same files with the same bytes each time: if a worker or a node dies, Ray runs only its tasks again, elsewhere.
+Sources, cache and output are on a file system that every node sees at the same path; that is checked, for the cache,
 where a task runs. Imported only where it is chosen; ray is the extra midprep[ray].
 """
 
@@ -26,13 +26,13 @@ from prep.signals import signals_later
 from prep.workers.engine import Context, Job, Result
 
 MAX_RETRIES = 5  # of a task whose worker or node died; errors of a task are raised at once
-WINDOW = 3  # tasks in flight for each core: plans of shards are not all copied at once
-WAIT_SECONDS = 0.5  # after which a signal that came is looked at
+WINDOW = 3  # tasks in flight per core: plans of shards are not all copied at once
+WAIT_SECONDS = 0.5  # after which signals that came take effect
 LEAVE_SECONDS = 120.0
 SHARED_SECONDS = 15.0  # network file systems show a new file to other nodes a little later
 
-_connected = False  # whether it was us who connected this process to Ray
-_contexts: dict[str, Any] = {}  # of this worker process: one, the last
+_connected = False  # whether this module connected this process to Ray
+_contexts: dict[str, Any] = {}  # of this worker process: only the last one
 
 
 def run(
@@ -48,19 +48,21 @@ def run(
     Errors of a job are raised here as they were raised there; RuntimeError if a task's workers died again and again.
     """
     ray = connect(address, workers)
-    task = ray.remote(_call).options(max_retries=MAX_RETRIES, num_cpus=1, retry_exceptions=False)
-    running: dict[Any, Any] = {}
+    remote = ray.remote(_call).options(max_retries=MAX_RETRIES, num_cpus=1, retry_exceptions=False)
+    running: dict[Any, Job] = {}
     waiting = iter(jobs)
     with _shared(cache_dir) as probe:
-        kept = ray.put(context)
+        stored = ray.put(context)
         try:
             while True:
-                for job in islice(waiting, _room(ray, workers) - len(running)):
-                    running[task.remote(function, [kept], job, os.getcwd(), probe)] = job
+                # asked again each time, as nodes come and go
+                room = workers or max(1, _cores(ray)) * WINDOW
+                for job in islice(waiting, room - len(running)):
+                    running[remote.remote(function, [stored], job, os.getcwd(), probe)] = job
                 if not running:
                     return
-                for one, result in _finished(ray, list(running)):
-                    yield running.pop(one), result
+                for task, result in _finished(ray, list(running)):
+                    yield running.pop(task), result
         except BaseException:
             _leave(ray, list(running))
             raise
@@ -80,32 +82,31 @@ def connect(address: str | None, workers: int) -> Any:
     global _connected
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else Ray warns that it will be
-    alone = address is None and "RAY_ADDRESS" not in os.environ
-    started = {"num_cpus": workers or None, "include_dashboard": False} if alone else {}
+    target = address or os.environ.get("RAY_ADDRESS", "")
+    started: dict[str, Any] = {"num_cpus": workers or None, "include_dashboard": False}
+    options = {"address": address} if address or "RAY_ADDRESS" in os.environ else {"address": "local", **started}
     try:
-        _check_reachable(address or os.environ.get("RAY_ADDRESS", ""))
+        _check_reachable(target)
         with signals_later():
-            ray.init(
-                address="local" if alone else address, log_to_driver=False, logging_level=logging.CRITICAL, **started
-            )
+            ray.init(log_to_driver=False, logging_level=logging.CRITICAL, **options)
     except (OSError, RuntimeError, ValueError) as error:
         raise ConnectionError(
-            f"no Ray cluster at {address or os.environ.get('RAY_ADDRESS') or 'this machine'}: "
-            f"{' '.join(str(error).split())[:200]} Start one with `ray start --head`, or give its --address."
+            f"no Ray cluster at {target or 'this machine'}: {' '.join(str(error).split())[:200]} Start one with "
+            "`ray start --head`, or give its --address."
         ) from None
     _connected = True
     return ray
 
 
 def _check_reachable(address: str) -> None:
-    """OSError if nothing listens at HOST:PORT; Ray itself would take minutes, and many lines, to find out"""
+    """OSError if nothing listens at HOST:PORT; Ray itself would take minutes, and many lines, to notice"""
     host, _, port = address.rpartition(":")
     if host and "/" not in host and port.isdigit():
         socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
 
 
 def cluster(address: str | None, workers: int) -> str:
-    """What build.json says of where a build ran: '3 nodes, 24 cores'"""
+    """Where a build ran, as build.json has it: '3 nodes, 24 cores'"""
     ray = connect(address, workers)
     alive = sum(node["Alive"] for node in ray.nodes())
     return f"{alive} node{'s' if alive != 1 else ''}, {_cores(ray)} cores"
@@ -115,15 +116,10 @@ def _cores(ray: Any) -> int:
     return int(ray.cluster_resources().get("CPU", 1))
 
 
-def _room(ray: Any, workers: int) -> int:
-    """Most tasks in flight; asked again each time, as nodes come and go"""
-    return workers or max(1, _cores(ray)) * WINDOW
-
-
 def _leave(ray: Any, running: list[Any]) -> None:
     """
-    Nothing runs on when a run ends early: what tasks write into is about to be removed. Ray is left, which ends them (to
-    cancel one that is just finishing makes Ray abort), or waited for where it is not ours to leave.
+    No task runs on after a build that ends early: what tasks write into is about to be removed. Ray is left, which ends
+    them (to cancel one that is just finishing makes Ray abort); where others connected it, they are waited for.
     """
     global _connected
     with signals_later():
@@ -136,28 +132,24 @@ def _leave(ray: Any, running: list[Any]) -> None:
 
 def _finished(ray: Any, running: list[Any]) -> list[tuple[Any, Any]]:
     """(task, its result) of those that have finished by now; waits a moment if none has"""
-    with signals_later():
-        return [(one, _result(ray, one)) for one in ray.wait(running, num_returns=1, timeout=WAIT_SECONDS)[0]]
-
-
-def _result(ray: Any, one: Any) -> Any:
     from ray.exceptions import RayError, RayTaskError
 
     try:
-        return ray.get(one)
+        with signals_later():
+            return [(task, ray.get(task)) for task in ray.wait(running, num_returns=1, timeout=WAIT_SECONDS)[0]]
     except RayTaskError as error:
         # what the function raised, with its attributes; its traceback there is of no use here
         raise error.cause from None
     except RayError as error:
         raise RuntimeError(
-            f"a task's workers died {MAX_RETRIES + 1} times ({type(error).__name__}), most likely killed for want of memory: "
+            f"a task's workers died {MAX_RETRIES + 1} times ({type(error).__name__}), most likely killed for lack of memory: "
             "build again with fewer --workers; what was rendered so far is kept."
         ) from None
 
 
 @contextmanager
 def _shared(cache_dir: Path) -> Iterator[str]:
-    """A file in the cache with our version in it, while the block runs: by it tasks see that they share both with us"""
+    """A file in the cache that holds this version while the block runs: by it a task checks that it shares both"""
     cache_dir.mkdir(parents=True, exist_ok=True)
     with NamedTemporaryFile(prefix="shared-", suffix=".tmp", dir=cache_dir.absolute()) as file:
         file.write(__version__.encode())
@@ -166,15 +158,15 @@ def _shared(cache_dir: Path) -> Iterator[str]:
         yield file.name
 
 
-def _call(function: Callable[..., Any], kept: list[Any], job: Any, folder: str, probe: str) -> Any:
+def _call(function: Callable[..., Any], stored: list[Any], job: Any, folder: str, probe: str) -> Any:
     """One task, on a node: in the directory of the process that builds, so that relative paths mean the same"""
     import ray
 
-    key = kept[0].hex()
+    key = stored[0].hex()
     if key not in _contexts:
         _check_shared(folder, probe)
         _contexts.clear()
-        _contexts[key] = ray.get(kept[0])
+        _contexts[key] = ray.get(stored[0])
     return function(_contexts[key], job)
 
 
@@ -183,10 +175,12 @@ def _check_shared(folder: str, probe: str) -> None:
     while not (os.path.isdir(folder) and os.path.exists(probe)):
         if time.monotonic() > deadline:
             raise ValueError(
-                f"node {socket.gethostname()} does not see {os.path.dirname(probe)}: sources, cache and output must lie "
+                f"node {socket.gethostname()} does not see {os.path.dirname(probe)}: sources, cache and output must be "
                 "on a file system that all nodes share, at the same path. Give --cache-dir and -o there."
             )
         time.sleep(0.2)
-    if (theirs := Path(probe).read_text(encoding="utf-8")) != __version__:
-        raise ValueError(f"node {socket.gethostname()} has midprep {__version__}, wanted {theirs}: install that there.")
+    if (version := Path(probe).read_text(encoding="utf-8")) != __version__:
+        raise ValueError(
+            f"node {socket.gethostname()} has midprep {__version__}, wanted {version}: install that there."
+        )
     os.chdir(folder)

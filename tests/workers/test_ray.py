@@ -70,7 +70,7 @@ def test_a_node_without_the_cache_or_with_another_midprep_is_one_line(
     monkeypatch.setattr(engines_ray, "SHARED_SECONDS", 0.1)
     with engines_ray._shared(tmp_path / "cache") as probe:
         engines_ray._check_shared(str(Path.cwd()), probe)
-        with pytest.raises(ValueError, match=r"does not see .*nowhere: sources, cache and output must lie"):
+        with pytest.raises(ValueError, match=r"does not see .*nowhere: sources, cache and output must be"):
             engines_ray._check_shared(str(Path.cwd()), str(tmp_path / "nowhere" / "shared.tmp"))
         monkeypatch.setattr(engines_ray, "__version__", "0.0.0")
         with pytest.raises(ValueError, match=r"has midprep 0\.0\.0, wanted [\d.]+: install that there"):
