@@ -7,8 +7,8 @@ Files that are whole or not there, the cache's directory, and directories that o
     model_000050.pt     written as .model_000050.pt.tmp, synced, renamed: a reader sees the whole file or none
     .lock               held while a process writes the directory; the kernel drops it with the process
 
-A file of the cache is written under a temporary name that says which machine writes it, locked while it is, and renamed. So
-builds can share a cache, at once and over machines, and it can be deleted at any time.
+A file of the cache is written under a temporary name that names the machine, locked while it is written, then renamed.
+So builds can share a cache at the same time, on several machines, and it can be deleted at any time.
 """
 
 import errno
@@ -35,8 +35,8 @@ def default_cache_dir() -> Path:
 @contextmanager
 def new_file(folder: Path, name: str) -> Iterator[tuple[IO[bytes], Callable[[Path], None]]]:
     """
-    A file to write and a function that gives it its name, all or nothing. OSError names it by `name`: a full disk does not
-    say which file it is about.
+    A file to write and a function that gives it its name, all or nothing. OSErrors name the file, which that of a full disk
+    does not.
     """
     temporary: Path | None = None
     try:
@@ -57,11 +57,11 @@ def new_file(folder: Path, name: str) -> Iterator[tuple[IO[bytes], Callable[[Pat
 
 
 def _locked_file(folder: Path, name: str) -> tuple[IO[bytes], Path]:
-    """An empty file of this process, and its path; another one where it was taken for abandoned before it was locked"""
+    """An empty file of this process, and its path; a second one where the first was removed before it was locked"""
     while True:
         path = folder / f"{name}.{platform.node()}-{secrets.token_hex(8)}.tmp"
-        file = open(path, "wb")  # noqa: SIM115 (who asks closes it)
-        with suppress(OSError):  # a file system without locks; else the kernel drops it with the process
+        file = open(path, "wb")  # noqa: SIM115 (the caller closes it)
+        with suppress(OSError):  # a file system without locks
             fcntl.flock(file, fcntl.LOCK_EX)
         if path.exists():
             return file, path
@@ -69,16 +69,16 @@ def _locked_file(folder: Path, name: str) -> tuple[IO[bytes], Path]:
 
 
 def remove_abandoned(cache_dir: Path) -> None:
-    """Remove what processes of this machine were killed while they wrote; what is being written is locked."""
-    ours = f"*.{glob.escape(platform.node())}-*.tmp"
-    for path in (path for folder in ("runs/*", "plain", "hub") for path in cache_dir.glob(f"{folder}/{ours}")):
-        with suppress(OSError), open(path, "r+b") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            path.unlink()
+    """Remove temporary files that processes of this machine left when they were killed; those being written are locked."""
+    for folder in ("runs/*", "plain", "hub"):
+        for path in cache_dir.glob(f"{folder}/*.{glob.escape(platform.node())}-*.tmp"):
+            with suppress(OSError), open(path, "r+b") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()
 
 
 def nanochat_home() -> Path:
-    """Where a nanochat installation keeps what it makes"""
+    """The directory of a nanochat installation: its tokenizer, its data"""
     return Path(os.environ.get("NANOCHAT_BASE_DIR") or "~/.cache/nanochat").expanduser()
 
 
@@ -88,7 +88,7 @@ def sha256_of(path: Path) -> str:
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
-    """Write a file by `write(file)`, safe from power cuts. OSError that names the file, where there is no room for it"""
+    """Write a file by `write(file)`, safe from power cuts. OSError that names the file where the disk is full."""
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         with open(temporary, "wb") as file:
@@ -104,14 +104,14 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
         free = shutil.disk_usage(path.parent).free
         raise OSError(
             f"{path} could not be written ({reason}; {free / 1e6:,.0f} MB are free there): make room, or give another "
-            "directory; what was whole before still is."
+            "directory; the file that was there before is unchanged."
         ) from None
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:
-    """Make sure that names of files in it are on the disk"""
+    """Make sure that the names of its files are on the disk"""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -121,7 +121,7 @@ def sync_folder(folder: Path) -> None:
 
 class Lock:
     """
-    Held from its making to its release, which is also that of its `with`, or to the end of the process. ValueError that
+    Held from construction to `release`, which the end of a `with` calls, or to the end of the process. ValueError that
     says `taken` if another process holds it, OSError where its directory cannot be written; both give `advice`.
     """
 
@@ -135,7 +135,7 @@ class Lock:
             raise type(error)(f"{path.parent} cannot be written ({error.strerror}): {advice}.") from None
 
     def _acquire(self, refusal: str) -> bool:
-        self.file = open(self.path, "w")  # noqa: SIM115 - it stays open while the lock is held
+        self.file = open(self.path, "w")  # noqa: SIM115 (open while the lock is held)
         try:
             fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -143,10 +143,11 @@ class Lock:
             raise ValueError(refusal) from None
         except OSError as error:
             self.file.close()
-            raise OSError(error.errno, f"its file system gives no locks, {error.strerror}") from None
-        # whoever held the lock before may have removed the file that we have just locked
-        if self.path.exists() and os.fstat(self.file.fileno()).st_ino == self.path.stat().st_ino:
-            return True
+            raise OSError(error.errno, f"its file system has no locks, {error.strerror}") from None
+        # the process that held the lock before may have removed the file that is locked now
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(self.file.fileno()), self.path.stat()):
+                return True
         self.file.close()
         return False
 
@@ -157,5 +158,5 @@ class Lock:
         self.release()
 
     def release(self) -> None:
-        self.path.unlink(missing_ok=True)  # while it is still held: nobody else can have this file open and locked
+        self.path.unlink(missing_ok=True)  # while it is held: no other process can have locked this file
         self.file.close()

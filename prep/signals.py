@@ -1,5 +1,5 @@
 """
-Ctrl-C and SIGTERM, kept off what must not be interrupted half-way.
+Ctrl-C and SIGTERM, held back from what must not be interrupted half-way.
 """
 
 import signal
@@ -11,23 +11,23 @@ STOPS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupted(BaseException):
-    """Ctrl-C or SIGTERM in a command; not KeyboardInterrupt, which typer would end without a word"""
+    """Ctrl-C or SIGTERM in a command; not KeyboardInterrupt, on which typer exits silently"""
 
 
 @contextmanager
 def signals_later() -> Iterator[None]:
-    """Ctrl-C and SIGTERM that come in the block take effect when it is left. In the main thread; elsewhere none come."""
+    """Ctrl-C and SIGTERM that arrive in the block take effect at its end. In the main thread; others receive none."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    came: list[int] = []
-    before = {number: signal.signal(number, lambda number, frame: came.append(number)) for number in STOPS}
+    arrived: list[int] = []
+    handlers = {number: signal.signal(number, lambda number, frame: arrived.append(number)) for number in STOPS}
     try:
         yield
-    except SystemExit:  # what Ray makes of SIGTERM when it starts: how the program ends is the program's
-        came.append(signal.SIGTERM)
+    except SystemExit:  # what Ray makes of SIGTERM when it starts: this program decides how it ends
+        arrived.append(signal.SIGTERM)
     finally:
-        for stop, handler in before.items():
-            signal.signal(stop, handler)
-        for late in came[:1]:  # whatever else has happened
-            signal.raise_signal(late)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        if arrived:  # whatever else has happened
+            signal.raise_signal(arrived[0])

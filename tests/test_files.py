@@ -25,7 +25,7 @@ def test_a_full_disk_leaves_what_was_there_and_is_said_in_words(tmp_path: Path, 
 
     with pytest.raises(OSError, match=r"model.pt could not be written \(.*MB are free there\): make room"):
         write_atomically(path, fail)
-    assert [(one.name, one.read_bytes()) for one in tmp_path.iterdir()] == [("model.pt", b"old")]
+    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("model.pt", b"old")]
     write_atomically(path, lambda file: file.write(b"new"))
     assert path.read_bytes() == b"new"
 
