@@ -7,9 +7,11 @@ Text stays where it is in the map; only compressed buffers are decompressed, tho
 """
 
 import os
+from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any, Self
 
@@ -38,13 +40,11 @@ class ArrowFile:
                 f"{path} is an Arrow stream without an end: its writer did not finish, and rows may be missing. Write it "
                 "again, and close its writer."
             )
-        bounds = [0]
-        with _open(path, [0]) as reader:  # one column is enough to count rows
-            for batch in _batches(reader):
-                bounds.append(bounds[-1] + batch.num_rows)
-        with _open(path) as reader:
-            check_names(path, reader.schema.names)
-            return cls(path, tuple(sorted(reader.schema.names)), tuple(bounds))
+        with _open(path, fields=[0]) as (_, batches):  # one column is enough to count rows
+            bounds = tuple(accumulate((batch.num_rows for batch in batches), initial=0))
+        with _open(path) as (schema, _):
+            check_names(path, schema.names)
+            return cls(path, tuple(sorted(schema.names)), bounds)
 
     @property
     def num_rows(self) -> int:
@@ -61,10 +61,9 @@ class ArrowFile:
 
     def read(self, start: int, stop: int) -> Iterator[pa.Table]:
         """Rows start .. stop - 1 as tables of bounded size; text stays mapped"""
-        skip = next((i for i, end in enumerate(self.batches[1:]) if end > start), 0)
-        with _open(self.path) as reader:
-            for i, batch in enumerate(_batches(reader, skip), skip):
-                first = self.batches[i]
+        skip = bisect_right(self.batches, start) - 1
+        with _open(self.path, skip) as (_, batches):
+            for first, batch in zip(self.batches[skip:], batches, strict=False):
                 if first >= stop:
                     return
                 rows = batch.select(list(self.columns)).slice(max(start - first, 0))
@@ -77,26 +76,21 @@ class ArrowFile:
 def _table_rows(rows: pa.RecordBatch) -> int:
     """How many of the rows make a table"""
     most = min(tables.BATCH_ROWS, tables.READ_ROWS) if has_dictionary(rows.schema) else tables.BATCH_ROWS
-    row_bytes = int(rows.nbytes) // max(len(rows), 1)
-    return max(1, min(most, tables.BATCH_BYTES // max(row_bytes, 1)))
+    fitting = tables.BATCH_BYTES * len(rows) // max(int(rows.nbytes), 1)
+    return max(1, min(most, fitting))
 
 
 @contextmanager
-def _open(path: Path, fields: list[int] | None = None) -> Iterator[Any]:
-    """A reader of a file or stream, of some of its columns (None: all)"""
+def _open(path: Path, skip: int = 0, fields: list[int] | None = None) -> Iterator[tuple[pa.Schema, Iterator[Any]]]:
+    """The schema, and the record batches from the one numbered `skip` on; of some columns (None: all)"""
     options = pa.ipc.IpcReadOptions(included_fields=fields or [])
     with readable(path, "Arrow"), pa.memory_map(str(path)) as file:
-        yield (pa.ipc.open_file if _has_index(path) else pa.ipc.open_stream)(file, options=options)
-
-
-def _batches(reader: Any, skip: int = 0) -> Iterator[pa.RecordBatch]:
-    """The record batches of a file or stream from the one numbered `skip` on"""
-    if isinstance(reader, pa.RecordBatchFileReader):
-        yield from (reader.get_batch(i) for i in range(skip, reader.num_record_batches))
-        return
-    for _ in range(skip):
-        reader.read_next_batch()
-    yield from reader
+        if _has_index(path):
+            reader = pa.ipc.open_file(file, options=options)
+            yield reader.schema, (reader.get_batch(i) for i in range(skip, reader.num_record_batches))
+        else:
+            stream = pa.ipc.open_stream(file, options=options)
+            yield stream.schema, islice(stream, skip, None)
 
 
 def _has_index(path: Path) -> bool:

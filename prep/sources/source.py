@@ -40,7 +40,7 @@ class Source:
     units: tuple[tuple[int, ...], ...]  # row numbers at which the blocks of each unit begin and end
     sha256: str  # of the files' contents
     revision: str | None = None  # commit of the Hub
-    stamps: tuple[Stamp, ...] = ()  # of the files, before they were hashed
+    stamps: tuple[Stamp, ...] = ()  # of the files, from before they were hashed
 
     @property
     def bounds(self) -> list[int]:
@@ -106,7 +106,7 @@ def open_files(
     for path in files:
         if not path.is_file():
             raise FileNotFoundError(f"{path} not found: give a file that is there.")
-    stamps = [_stamp(path) for path in files]
+    stamps = {path: _stamp(path) for path in files}
     with ThreadPoolExecutor() as pool:  # hashing and reading release the interpreter
         digests = list(pool.map(sha256_of, files))
     readers = [
@@ -118,13 +118,14 @@ def open_files(
                 f"{files[0]} is {kind_of(files[0])}, {path} is {kind_of(path)}: wanted files of one kind. Make an entry "
                 "for each."
             )
-    num_rows, units = 0, list[tuple[int, ...]]()
+    num_rows = 0
+    units = list[tuple[int, ...]]()
     for reader in readers:
         units += _units([num_rows + start for start in reader.starts])
         num_rows += reader.num_rows
     if not num_rows:
         raise ValueError(f"{files[0]} has no rows: give a file with rows.")
-    for path, stamp in zip(files, stamps, strict=True):
+    for path, stamp in stamps.items():
         _check_stamp(path, stamp)
     return Source(
         readers=tuple(_select(reader, columns) for reader in readers),
@@ -132,11 +133,7 @@ def open_files(
         units=tuple(units),
         sha256=hashlib.sha256("\n".join(digests).encode()).hexdigest(),
         revision=revision,
-        # of a decompressed file its own; else from before the file was hashed
-        stamps=tuple(
-            stamp if reader.path == path else _stamp(reader.path)
-            for path, reader, stamp in zip(files, readers, stamps, strict=True)
-        ),
+        stamps=tuple(stamps.get(reader.path) or _stamp(reader.path) for reader in readers),
     )
 
 
