@@ -34,7 +34,7 @@ Files = tuple[list[Path], str]  # of a split, and the commit that they are of
 
 @dataclass(frozen=True)
 class HubSplit:
-    """What is asked for. Messages call it by its name."""
+    """What a build asks for; messages begin with its name."""
 
     repo: str
     subset: str
@@ -55,68 +55,66 @@ def hub_files(repo: str, subset: str, split: str, revision: str | None, cache_di
     Files of a split on the Hub, downloaded or from its cache, and the commit that they are of. FileNotFoundError where
     there is no such split, ConnectionError or ValueError where it cannot be fetched.
     """
-    wanted = HubSplit(repo, subset, split, revision)
+    request = HubSplit(repo, subset, split, revision)
     notes = (cache_dir or default_cache_dir()) / "hub"
-    noted = _read_note(notes, wanted)
+    noted = _read_note(notes, request)
     if noted and (is_offline() or noted[1] == revision):
         return noted
     if is_offline():
         raise FileNotFoundError(
-            f"{wanted} is not in the cache, and HF_HUB_OFFLINE is set: build once without it, or give --data-root DIR."
+            f"{request} is not in the cache, and HF_HUB_OFFLINE is set: build once without it, or give --data-root DIR."
         )
     with _quiet():
-        commit = _commit(wanted, noted)
-        files = _download(wanted, commit)
+        commit = _commit(request, noted)
+        files = _download(request, commit)
     for name in {revision, commit}:
         _write_note(notes, HubSplit(repo, subset, split, name), files, commit)
     return files, commit
 
 
-def _commit(wanted: HubSplit, noted: Files | None) -> str:
+def _commit(request: HubSplit, noted: Files | None) -> str:
     """The commit of a revision today"""
     from huggingface_hub import HfApi
 
     begin = time.monotonic()
-    tries = 0
-    while True:
+    for tries, wait in enumerate((*WAITS, None), 1):
         try:
-            return str(HfApi().dataset_info(wanted.repo, revision=wanted.revision, timeout=TIMEOUT).sha)
+            return str(HfApi().dataset_info(request.repo, revision=request.revision, timeout=TIMEOUT).sha)
         except Exception as error:  # its client lets through whatever its HTTP library raises
-            _check_local(wanted, error)
+            _check_local(request, error)
             response = getattr(error, "response", None)
             status = getattr(response, "status_code", None)
             temporary = status == 429 or ((status or 500) >= 500 and not isinstance(error, ValueError))
-            if not temporary or tries == len(WAITS) or time.monotonic() - begin > LONGEST:
-                raise _explained(wanted, noted, error, status, tries + 1) from None
+            if wait is None or not temporary or time.monotonic() - begin > LONGEST:
+                raise _explained(request, noted, error, status, tries) from None
             retry_after = str(getattr(response, "headers", {}).get("Retry-After", ""))
-            seconds = float(retry_after) if retry_after.isdigit() else 0.0
-            time.sleep(min(max(WAITS[tries], seconds), LONGEST))
-            tries += 1
+            time.sleep(min(max(wait, float(retry_after) if retry_after.isdigit() else 0.0), LONGEST))
+    raise AssertionError("the last try returns or raises")
 
 
-def _check_local(wanted: HubSplit, error: Exception) -> None:
+def _check_local(request: HubSplit, error: Exception) -> None:
     """OSError if what failed is a file of this machine"""
     if isinstance(error, OSError) and error.filename and error.errno:
         raise type(error)(
-            f"{wanted} cannot be stored, {error.filename}: {error.strerror}. Set HF_HOME to a directory that can be written."
+            f"{request} cannot be stored, {error.filename}: {error.strerror}. Set HF_HOME to a directory that can be written."
         ) from None
 
 
 def _explained(
-    wanted: HubSplit, noted: Files | None, error: Exception, status: int | None, tries: int
+    request: HubSplit, noted: Files | None, error: Exception, status: int | None, tries: int
 ) -> OSError | ValueError:
     """An error of the Hub with what to do about it"""
     if isinstance(error, ValueError) and status is None:
-        return ValueError(f"{wanted} is not a valid name: {one_line(error)} Give OWNER/NAME.")
+        return ValueError(f"{request} is not a valid name: {one_line(error)} Give OWNER/NAME.")
     if status in (401, 403):
         return ConnectionError(
-            f"{wanted} refuses ({status}): it may be private or gated, or the name is wrong. Set HF_TOKEN to a token that may "
+            f"{request} refuses ({status}): it may be private or gated, or the name is wrong. Set HF_TOKEN to a token that may "
             "read it, or give --data-root DIR with a local copy."
         )
     if status == 404:
         is_revision = type(error).__name__ == "RevisionNotFoundError"
-        reason = f"it has no revision {wanted.revision!r}" if is_revision else "no such data set"
-        return FileNotFoundError(f"{wanted} not found: {reason}. Check the name, or give --data-root DIR.")
+        reason = f"it has no revision {request.revision!r}" if is_revision else "no such data set"
+        return FileNotFoundError(f"{request} not found: {reason}. Check the name, or give --data-root DIR.")
     reasons = {None: f"no answer ({one_line(error).rstrip('.')})", 429: "too many requests (429)"}
     advice = "try later, check the network (HF_ENDPOINT, HF_TOKEN), or give --data-root DIR with a local copy."
     if noted:
@@ -126,56 +124,57 @@ def _explained(
             f'(revision = "{commit}"), or try later.'
         )
     reason = reasons.get(status, f"its server fails ({status})")
-    return ConnectionError(f"{wanted} cannot be reached, {reason}, in {tries} tries: {advice}")
+    return ConnectionError(f"{request} cannot be reached, {reason}, in {tries} tries: {advice}")
 
 
-def _download(wanted: HubSplit, commit: str) -> list[Path]:
+def _download(request: HubSplit, commit: str) -> list[Path]:
     import datasets  # 0.7 s to import
 
-    repo, subset = wanted.repo, None if wanted.subset == "default" else wanted.subset
-    if Path(repo).is_dir():
+    repo = Path(request.repo)
+    if repo.is_dir():
         raise ValueError(
-            f"{wanted} cannot be read from here: `datasets` would take the directory {Path(repo).absolute()} for it. Build "
+            f"{request} cannot be read from here: `datasets` would take the directory {repo.absolute()} for it. Build "
             "from another directory, or, if it is a copy of the Hub's, give --data-root ."
         )
     datasets.disable_progress_bars()
     try:
-        builder = datasets.load_dataset_builder(repo, name=subset, revision=commit)
+        subset = None if request.subset == "default" else request.subset
+        builder = datasets.load_dataset_builder(request.repo, name=subset, revision=commit)
         splits = builder.config.data_files or {}
-        urls = list(splits.get(wanted.split, ()))
-        paths = datasets.DownloadManager(dataset_name=repo).download(urls)
+        urls = list(splits.get(request.split, ()))
+        paths = datasets.DownloadManager(dataset_name=request.repo).download(urls)
     except Exception as error:  # `datasets` lets through whatever its HTTP library raises
-        _check_local(wanted, error)
+        _check_local(request, error)
         raise ValueError(
-            f"{wanted} cannot be read: {one_line(error)} Check the names, the network (HF_ENDPOINT, HF_TOKEN) and HF_HOME, "
+            f"{request} cannot be read: {one_line(error)} Check the names, the network (HF_ENDPOINT, HF_TOKEN) and HF_HOME, "
             "or give --data-root DIR with a local copy."
         ) from None
     if not urls:
-        raise FileNotFoundError(f"{wanted} has no such split, it has: {', '.join(map(str, splits))}.")
+        raise FileNotFoundError(f"{request} has no such split, it has: {', '.join(map(str, splits))}.")
     return [Path(path) for path in paths]
 
 
 # ---- what was used last, for builds that must not ask the Hub ----
 
 
-def _note_path(notes: Path, wanted: HubSplit) -> Path:
+def _note_path(notes: Path, request: HubSplit) -> Path:
     endpoint = os.environ.get("HF_ENDPOINT", "")
-    key = json.dumps([endpoint, wanted.repo, wanted.subset, wanted.split, wanted.revision])
+    key = json.dumps([endpoint, request.repo, request.subset, request.split, request.revision])
     return notes / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
 
 
-def _read_note(notes: Path, wanted: HubSplit) -> Files | None:
+def _read_note(notes: Path, request: HubSplit) -> Files | None:
     """What was used last, if all its files are still there"""
     try:
-        note = json.loads(_note_path(notes, wanted).read_text(encoding="utf-8"))
+        note = json.loads(_note_path(notes, request).read_text(encoding="utf-8"))
         files, commit = [Path(name) for name in note["files"]], str(note["commit"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return (files, commit) if all(path.is_file() for path in files) else None
 
 
-def _write_note(notes: Path, wanted: HubSplit, files: list[Path], commit: str) -> None:
-    path = _note_path(notes, wanted)
+def _write_note(notes: Path, request: HubSplit, files: list[Path], commit: str) -> None:
+    path = _note_path(notes, request)
     # a cache that cannot be written is reported where blocks are written
     with suppress(OSError), new_file(notes, path.name) as (file, keep):
         file.write(json.dumps({"files": [str(file) for file in files], "commit": commit}).encode())

@@ -70,7 +70,7 @@ def test_every_kind_of_file_gives_the_same_build(tmp_path: Path, monkeypatch: py
 def test_compressed_lines_are_decompressed_once_and_a_damaged_copy_again(tmp_path: Path) -> None:
     write(tmp_path / "a.jsonl.gz", ROWS)
     mixture = {"train": [{"task": "chat", "path": "a.jsonl.gz"}]}
-    wanted = content(build_mixture(tmp_path, mixture, TOY, "one", max_seq_len=64)[0])
+    expected = content(build_mixture(tmp_path, mixture, TOY, "one", max_seq_len=64)[0])
     (plain,) = (tmp_path / "cache" / "plain").iterdir()
     before = plain.read_bytes(), plain.stat().st_mtime_ns
     build_mixture(tmp_path, mixture, TOY, "two", max_seq_len=64)
@@ -78,7 +78,7 @@ def test_compressed_lines_are_decompressed_once_and_a_damaged_copy_again(tmp_pat
     plain.write_bytes(before[0][:100])
     for run in (tmp_path / "cache" / "runs").rglob("*.run"):
         run.unlink()
-    assert content(build_mixture(tmp_path, mixture, TOY, "three", max_seq_len=64)[0]) == wanted
+    assert content(build_mixture(tmp_path, mixture, TOY, "three", max_seq_len=64)[0]) == expected
     assert plain.read_bytes() == before[0]
 
 
@@ -134,10 +134,10 @@ def test_a_file_that_cannot_be_read_is_one_line(
 ) -> None:
     (tmp_path / name).write_bytes(data)
     monkeypatch.setattr(formats, "LINE_BYTES", 4000)
-    with pytest.raises(ValueError, match=words) as found:
+    with pytest.raises(ValueError, match=words) as error:
         build_mixture(tmp_path, {"train": [{"task": "chat", "path": name}]}, TOY)
-    assert "\n" not in str(found.value)
-    assert name in str(found.value)
+    assert "\n" not in str(error.value)
+    assert name in str(error.value)
 
 
 def test_files_of_two_kinds_or_none_are_one_line(tmp_path: Path) -> None:
@@ -176,9 +176,9 @@ def test_files_of_two_kinds_or_none_are_one_line(tmp_path: Path) -> None:
     ],
 )
 def test_a_mistake_in_an_entry_is_one_line(entry: dict[str, Any], words: str) -> None:
-    with pytest.raises(ValueError, match=words) as found:
+    with pytest.raises(ValueError, match=words) as error:
         parse_mixture({"train": [{"task": "chat", **entry}]}, "m.toml", Path(), "m")
-    assert "\n" not in str(found.value)
+    assert "\n" not in str(error.value)
 
 
 def test_a_column_that_is_not_there_is_named_with_those_that_are(tmp_path: Path) -> None:

@@ -90,9 +90,9 @@ def test_json_lines_are_numbered_without_blank_ones(tmp_path: Path) -> None:
 
 
 def test_a_source_is_known_by_its_content_not_by_its_name(tmp_path: Path) -> None:
-    one, two = (write_parquet(tmp_path / name, 0, 5, 5) for name in ("a.parquet", "b.parquet"))
+    first, second = (write_parquet(tmp_path / name, 0, 5, 5) for name in ("a.parquet", "b.parquet"))
     other = write_parquet(tmp_path / "c.parquet", 1, 5, 5)
-    identities = [open_files([path], ["n"]).sha256 for path in (one, two, other)]
+    identities = [open_files([path], ["n"]).sha256 for path in (first, second, other)]
     assert identities[0] == identities[1] != identities[2]
 
 
@@ -133,9 +133,9 @@ def test_files_that_are_not_what_they_should_be_are_errors_in_one_line(tmp_path:
         (wrong, r"has the columns \['n', 'other'\], wanted \['question'\]"),
         (tmp_path / "none.jsonl", "not found"),
     ):
-        with pytest.raises((ValueError, FileNotFoundError), match=words) as found:
+        with pytest.raises((ValueError, FileNotFoundError), match=words) as error:
             open_files([path], ["question"])
-        assert "\n" not in str(found.value)
+        assert "\n" not in str(error.value)
 
 
 # ---- the Hub, for real, against the local server ----
@@ -213,8 +213,8 @@ def test_what_the_hub_has_not_is_an_error_that_names_it(
 @needs_shared
 def test_a_pinned_revision_is_what_is_read(hub: dict[str, str], tmp_path: Path) -> None:
     script = "from prep.sources.hub import hub_files; print(hub_files('openai/gsm8k', 'main', 'test', None)[1])"
-    found = subprocess.run([sys.executable, "-c", script], env=hub, capture_output=True, text=True, timeout=60)
-    revision = found.stdout.strip()
+    done = subprocess.run([sys.executable, "-c", script], env=hub, capture_output=True, text=True, timeout=60)
+    revision = done.stdout.strip()
     mixture = tmp_path / "hub.toml"
     mixture.write_text(f'[[train]]\ntask = "gsm8k"\nrevision = "{revision}"\nstop = 9\n')
     assert midprep(hub, "build", "--mixture", str(mixture), "-o", str(tmp_path / "out")).returncode == 0

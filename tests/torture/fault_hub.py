@@ -47,12 +47,12 @@ def problems(num: int, first: int = 0) -> bytes:
 
 
 class FaultHub:
-    """Serves `files` until left; `asked` are the requests, `commit` what the data set is now."""
+    """Serves `files` until left; `requests` are those that came, `commit` what the data set is now."""
 
     def __init__(self) -> None:
         self.files = {"README.md": CARD.encode()}
         self.fault, self.times, self.only = "", 1 << 30, ""
-        self.asked: list[str] = []
+        self.requests: list[str] = []
         self.change(0)
         hub = self
 
@@ -112,7 +112,7 @@ class _Handler(BaseHTTPRequestHandler):
         url = urlsplit(self.path)
         path = unquote(url.path)
         posted = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()
-        self.hub.asked.append(f"{self.command} {path}")
+        self.hub.requests.append(f"{self.command} {path}")
         fault = self.hub.fails_now(path)
         if fault == "hang":
             time.sleep(60)
@@ -138,14 +138,14 @@ class _Handler(BaseHTTPRequestHandler):
         if verb == "tree":
             inside = [name for name in self.hub.files if name.startswith(folder)]
             deep = query.get("recursive", [""])[0].lower() in ("1", "true")
-            found = {name if deep else _top(name, folder): self.hub.files[name] for name in inside}
-            return self.reply(200, [self.entry(name) for name in found])
+            names = {name if deep else _top(name, folder): self.hub.files[name] for name in inside}
+            return self.reply(200, [self.entry(name) for name in names])
         if verb == "paths-info":
             try:
-                wanted = json.loads(posted)["paths"]
+                paths = json.loads(posted)["paths"]
             except ValueError:
-                wanted = parse_qs(posted).get("paths", [])
-            known = [name.rstrip("/") for name in ([wanted] if isinstance(wanted, str) else wanted)]
+                paths = parse_qs(posted).get("paths", [])
+            known = [name.rstrip("/") for name in ([paths] if isinstance(paths, str) else paths)]
             entries = [
                 self.entry(name) for name in known if any((f + "/").startswith(name + "/") for f in self.hub.files)
             ]

@@ -91,11 +91,12 @@ def test_a_download_that_is_cut_off_is_never_taken_for_the_file(hub: FaultHub, t
 def test_a_pinned_commit_needs_no_hub_once_it_is_in_the_cache_nor_does_offline(hub: FaultHub, tmp_path: Path) -> None:
     env = hub.environment(tmp_path)
     assert build(env, tmp_path, "first").returncode == 0
-    asked, commit = len(hub.asked), commit_of(tmp_path / "first")
+    num_requests = len(hub.requests)
+    commit = commit_of(tmp_path / "first")
     offline = build(env | {"HF_HUB_OFFLINE": "1"}, tmp_path)
     pinned = build(env, tmp_path, "pinned", MIXTURE.replace('"gsm8k"', f'"gsm8k"\nrevision = "{commit}"'))
     assert (offline.returncode, pinned.returncode) == (0, 0)
-    assert len(hub.asked) == asked
+    assert len(hub.requests) == num_requests
     assert tree(tmp_path / "out") == tree(tmp_path / "pinned") == tree(tmp_path / "first")
     nothing = build(env | {"HF_HUB_OFFLINE": "1", "XDG_CACHE_HOME": str(tmp_path / "empty")}, tmp_path, "none")
     assert "is not in the cache, and HF_HUB_OFFLINE is set" in nothing.stderr

@@ -30,8 +30,8 @@ def test_a_build_on_one_engine_does_not_import_the_other(tmp_path: Path) -> None
         "try: list(run(max, 0, [1, 2], BuildOptions(engine='ray', workers=0).where))\n"
         "except ValueError as error: print(error, 'prep.workers.local' in sys.modules)"
     )
-    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
-    assert found.stdout.splitlines() == [
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.stdout.splitlines() == [
         "False True",
         "--engine ray needs Ray, which is not installed: pip install 'midprep[ray]'. False",
     ]
@@ -57,9 +57,9 @@ def test_a_cluster_that_is_not_there_is_one_line_at_once(tmp_path: Path) -> None
     command = midprep_command("build", "--mixture", mixture, "-o", tmp_path / "out")
     command += ["--engine", "ray", "--address", "127.0.0.1:1", "--cache-dir", str(tmp_path / "cache")]
     begin = time.monotonic()
-    found = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert (found.returncode, found.stderr.count("\n")) == (1, 1), found.stderr
-    assert "no Ray cluster at 127.0.0.1:1" in found.stderr
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
+    assert "no Ray cluster at 127.0.0.1:1" in done.stderr
     assert time.monotonic() - begin < 20
     assert not (tmp_path / "out").exists()
 
