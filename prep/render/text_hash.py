@@ -36,7 +36,8 @@ NOT_NORMALIZED = (  # for RE2, one after the other
     (rf"(^|[^\p{{Nd}}{SIGNS}])[{SIGNS}]+", r"\1"),  # no digit before the signs
     (rf"[{SIGNS}]+([^\p{{Nd}}{SIGNS}]|$)", r"\1"),  # or none after them
 )
-NOT_WORDS = ((r"[^\pL\pN\pM\s\pZ]", ""), (rf"[^\pL\pN\s\pZ{VOWEL_MARKS}]", ""))
+SPACE = r"\pZ\t-\r\x1c-\x1f\x85"  # what str.split splits at
+NOT_WORDS = ((rf"[^\pL\pN\pM{SPACE}]", ""), (rf"[^\pL\pN{SPACE}{VOWEL_MARKS}]", ""))
 NOT_PLAIN = rf"[\x80-\xff]|[0-9][^0-9A-Za-z]*[{ASCII_SIGNS}][^0-9A-Za-z]*[0-9]"  # for bytes
 
 LOWER = bytes.maketrans(bytes(range(ord("A"), ord("Z") + 1)), bytes(range(ord("a"), ord("z") + 1)))
@@ -81,6 +82,8 @@ def _lower(texts: list[bytes], dropped: bytes) -> list[bytes]:
 
 def _folded(texts: list[bytes], patterns: tuple[tuple[str, str], ...]) -> list[str]:
     """n texts in NFKC and lower case, with what the patterns match replaced"""
+    if not texts:  # to compile the patterns takes a few milliseconds
+        return []
     # NFKC makes capitals (℃ is °C), and composes some accents with small letters only: lower case before it and after
     left = text_array([text.decode("utf-8", "ignore") for text in texts])
     left = pc.utf8_lower(pc.utf8_normalize(pc.utf8_lower(left), "NFKC"))

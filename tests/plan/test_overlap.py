@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis.strategies import lists, sampled_from, text
+from hypothesis import given, settings
+from hypothesis.strategies import characters, lists, sampled_from, text
 
 from prep.check.verify import problems
 from prep.encode import decode as user_text
@@ -69,6 +69,7 @@ def test_a_text_of_which_nothing_is_left_is_a_copy_of_nothing() -> None:
     assert held.match([b"...", b"?!"]).tolist() == [0, 0]
 
 
+@settings(deadline=None)
 @given(lists(text(), max_size=5))
 def test_any_text_has_words_and_a_hash_and_normalizing_words_again_changes_nothing(texts: list[str]) -> None:
     data = [text.encode("utf-8", "ignore") for text in texts]
@@ -108,6 +109,7 @@ def test_every_character_is_normalized_by_the_rule() -> None:
 ALPHABET = "aB1+-=<*×⁻ि é０中한각ᆨ\u0301ßẞΣςİﬁ٣。Я़क_\n\t\xa0–"
 
 
+@settings(max_examples=40, deadline=None)
 @given(texts=lists(text(sampled_from(ALPHABET)), max_size=9))
 def test_texts_of_a_batch_are_normalized_as_each_alone_and_by_the_rule(texts: list[str]) -> None:
     batch = normalized([text.encode() for text in texts])
@@ -115,11 +117,20 @@ def test_texts_of_a_batch_are_normalized_as_each_alone_and_by_the_rule(texts: li
     assert batch == [normalized([text.encode()])[0] for text in texts]
 
 
+@settings(deadline=None)
 @given(texts=lists(text(sampled_from("aB1 2+-=<*?.\n")), max_size=9))
 def test_plain_texts_skip_what_would_change_nothing(texts: list[str]) -> None:
     assert normalized([text.encode() for text in texts]) == [rule(text) for text in texts]
 
 
+@settings(deadline=None)
+@given(text(characters(max_codepoint=127)))
+def test_words_of_plain_texts_are_those_of_others(plain: str) -> None:
+    alone, beside = words([plain.encode(), f"{plain} é".encode()])
+    assert beside == f"{alone} é".strip()
+
+
+@settings(deadline=None)
 @given(lists(lists(sampled_from("abc"), max_size=20), max_size=6))
 def test_runs_are_the_same_where_their_words_are_and_only_there(texts: list[list[str]]) -> None:
     hashes, owner = runs_of_words([" ".join(some).encode() for some in texts])
