@@ -1,5 +1,6 @@
 """
-build.json: where the time of a build went, and on what. Kept out of the manifest, which holds no time, host or path.
+build.json: where the time of a build went, on what, and from what it was built. Kept out of the manifest, which holds no
+time, host or path.
 """
 
 import json
@@ -15,9 +16,16 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from prep.build.options import BuildOptions
-
 PACKAGES = ("midprep", "numpy", "pyarrow", "tiktoken", "fastokens", "gigatoken", "datasets", "ray")
+KINDS = {  # of the values that are read again
+    "command": list,
+    "directory": str,
+    "finished": str,
+    "seconds": float,
+    "passes": dict,
+    "encoder": str,
+    "versions": dict,
+}
 
 
 @dataclass
@@ -27,8 +35,8 @@ class PassTiming:
     seconds: float = 0.0
     conversations: int = 0
     tokens: int = 0
-    num_bytes: int = 0  # that it left in files: runs in the cache, shards
-    states: Counter[str] = field(default_factory=Counter)
+    num_bytes: int = 0  # that it left in files: blocks in the cache, shards
+    states: Counter[str] = field(default_factory=Counter)  # of blocks
 
     def add(self, conversations: int, tokens: int, state: str = "", num_bytes: int = 0) -> None:
         self.conversations += conversations
@@ -59,70 +67,51 @@ class BuildTimer:
 
     @contextmanager
     def measure(self, name: str) -> Iterator[PassTiming]:
-        one = self.passes.setdefault(name, PassTiming())
+        timing = self.passes.setdefault(name, PassTiming())
         start = time.monotonic()
         try:
-            yield one
+            yield timing
         finally:
-            one.seconds += time.monotonic() - start
+            timing.seconds += time.monotonic() - start
 
-    def write(self, staging: Path, root: Path, options: BuildOptions, encoder: str) -> None:
-        sizes = {path.name: path.stat().st_size for path in staging.iterdir()}
-        about = {
+    def write(self, staging: Path, root: Path, **what: Any) -> None:
+        """Write build.json; `what` the build says of its inputs, engine and encoder goes into it"""
+        record = {
             "command": sys.argv,
-            "directory": str(Path.cwd()),  # where relative paths in the command are from
+            "directory": str(Path.cwd()),
             "output": str(root.resolve()),
             "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             "seconds": round(time.monotonic() - self.start, 3),
-            "passes": {name: one.describe() for name, one in self.passes.items()},
-            "bytes": sum(sizes.values()),
-            **_engine(options),
-            "encoder": encoder,
+            "passes": {name: timing.describe() for name, timing in self.passes.items()},
+            "bytes": sum(path.stat().st_size for path in staging.iterdir()),
+            **what,
             "cores": os.cpu_count(),
             "platform": platform.platform(),
             "python": platform.python_version(),
-            "versions": {name: found for name in PACKAGES if (found := _version(name))},
+            "versions": {name: number for name in PACKAGES if (number := package_version(name))},
         }
-        (staging / "build.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
-
-
-FIELDS = {
-    "command": list,
-    "directory": str,
-    "finished": str,
-    "seconds": float,
-    "passes": dict,
-    "encoder": str,
-    "versions": dict,
-}
+        (staging / "build.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 def read_record(root: Path) -> dict[str, Any] | None:
-    """build.json of a build, or None where it was not copied along. ValueError in one line, where it is damaged."""
+    """build.json of a build, or None where it was not copied along. ValueError, in one line, where it is damaged."""
     path = root / "build.json"
     if not path.is_file():
         return None
     try:
-        about: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        about["seconds"] = float(about["seconds"])
-        sound = all(isinstance(about[name], kind) for name, kind in FIELDS.items())
-        sound = sound and all(isinstance(one["seconds"], int | float) for one in about["passes"].values())
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        record["seconds"] = float(record["seconds"])
+        sound = all(isinstance(record[name], kind) for name, kind in KINDS.items())
+        sound = sound and all(isinstance(timing["seconds"], int | float) for timing in record["passes"].values())
     except (ValueError, KeyError, TypeError):
         sound = False
     if not sound:
         raise ValueError(f"{path} is not as midprep writes it: remove it, or build {root} again with --overwrite.")
-    return about
+    return record
 
 
-def _engine(options: BuildOptions) -> dict[str, Any]:
-    if options.engine == "local":
-        return {"engine": "local", "workers": options.workers}
-    from prep.workers.ray import cluster
-
-    return {"engine": "ray", "workers": options.workers or None, "cluster": cluster(options.address, options.workers)}
-
-
-def _version(package: str) -> str | None:
+def package_version(package: str) -> str | None:
+    """The version of an installed package, None where it is not installed"""
     try:
         return version(package)
     except PackageNotFoundError:

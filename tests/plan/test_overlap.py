@@ -16,9 +16,9 @@ from xxhash import xxh3_64_intdigest
 from prep.check.verify import problems
 from prep.encode import decode as user_text
 from prep.inspect.overlap import find_overlap
-from prep.plan import grams
+from prep.plan import overlap as grams
 from prep.plan import rows as plan
-from prep.plan.grams import HeldOut, runs_of_words
+from prep.plan.overlap import HeldOut, hash_ngrams
 from prep.render.text_hash import hash_texts, squeezed, words
 from prep.shard import open_shards
 from prep.sources import source as sources
@@ -93,7 +93,7 @@ def test_every_code_point_is_hashed_in_a_batch_as_alone() -> None:
 
 @given(lists(lists(sampled_from("abc"), max_size=20), max_size=6))
 def test_runs_are_the_same_where_their_words_are_and_only_there(texts: list[list[str]]) -> None:
-    hashes, owner = runs_of_words([" ".join(some).encode() for some in texts])
+    hashes, owner = hash_ngrams([" ".join(some).encode() for some in texts])
     found = list(zip(owner.tolist(), hashes.tolist(), strict=True))
     plain = [(i, tuple(some[k : k + 13])) for i, some in enumerate(texts) for k in range(len(some) - 12)]
     assert [i for i, _ in found] == [i for i, _ in plain]
@@ -109,7 +109,7 @@ def test_the_share_is_of_the_held_out_texts_runs_and_the_best_text_is_named() ->
 
 def test_a_form_that_many_held_out_texts_share_does_not_count() -> None:
     form = " ".join(f"f{i}" for i in range(30))
-    held = HeldOut([f"{form} {i}".encode() for i in range(grams.FORM + 1)])
+    held = HeldOut([f"{form} {i}".encode() for i in range(grams.MOST_SHARED + 1)])
     assert held.match([form.encode()]).tolist() == [0]
     assert held.match([f"{form} 7".encode()]).tolist() == [1]
 
