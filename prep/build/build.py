@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from prep.build.manifest import BuiltSplit, find_overlaps, finish_split
+from prep.build.manifest import BuiltSplit, find_overlaps, finish_split, make_manifest
 from prep.build.options import BuildOptions
 from prep.build.output import Output, fingerprint
-from prep.build.rejected import check_rejected, write_rejected
+from prep.build.rejected import check_rejected
 from prep.build.timings import BuildTimer
 from prep.build.write import write_split
 from prep.encode.encode import choose_engine
@@ -33,10 +33,9 @@ from prep.plan.table import read_table
 from prep.render import render
 from prep.render.block_cache import BlockFiles, block_key, block_path
 from prep.render.blocks import RenderContext, WorkItem, render_item
-from prep.shard import FORMAT, VERSION, Manifest, read_manifest, token_dtype, write_manifest
+from prep.shard import Manifest, read_manifest, write_manifest
 from prep.tokenizer.tokenizer import Tokenizer
 from prep.workers import run
-from prep.workers.progress import Progress
 
 Say = Callable[[str], None]
 
@@ -143,10 +142,10 @@ def build(job: Job, root: str | Path, say: Say = lambda line: None) -> tuple[Man
     with Output(root) as output:
         if output.holds(job.fingerprint, job.description(), job.options.overwrite):
             return read_manifest(root), False
-        staging, timer = output.prepare(), BuildTimer()
+        staging, timer = output.prepare(), BuildTimer(job.options.quiet)
         splits = run_passes(job, staging, timer, say)
-        manifest = make_manifest(job, splits, staging)
-        timer.write(staging, root, **describe_engine(job))
+        manifest = make_manifest(job.description(), job.tokenizer, splits, staging)
+        timer.write(staging, root, job.options, choose_engine(job.tokenizer, job.options.encoder))
         write_manifest(staging, manifest)
         output.publish()
     return manifest, True
@@ -188,10 +187,9 @@ def render_all(job: Job, timer: BuildTimer, say: Say) -> None:
     )
     kind = "here" if num_missing <= SMALL_BUILD else "processes"
     context = RenderContext(job.tokenizer, options.encoder)
-    with Progress("render", num_rows, options.quiet) as progress, timer.measure("render") as timing:
+    with timer.measure("render", num_rows) as timing:
         for _, blocks in run(render_item, context, items, options.where, kind):
             for block in blocks:
-                progress.add(block.conversations, block.tokens)
                 timing.add(block.conversations, block.tokens, block.state, block.num_bytes)
     if timing.states["rendered"]:
         remove_abandoned(options.cache_dir)
@@ -204,47 +202,7 @@ def build_split(job: Job, name: str, staging: Path, timer: BuildTimer) -> BuiltS
     split, options = job.split(name), job.options
     with timer.measure("plan") as timing:
         plan = plan_split(split, check_rejected(read_table(split.inputs, split.blocks), name, options.max_rejected))
-        timing.add(len(plan.fitted.pieces), int(plan.fitted.pieces["length"].sum(dtype=np.int64)))
-    with timer.measure("write") as timing:
-        shards = write_split(split, plan, staging, options, timing)
+        timing.add(len(plan.pieces), int(plan.pieces["length"].sum(dtype=np.int64)))
+    with timer.measure("write", sum(len(shard.pieces) for shard in plan.shards)) as timing:
+        shards = write_split(split, plan, staging, options.where, timing)
     return finish_split(split, plan, shards, staging)
-
-
-def make_manifest(job: Job, splits: dict[str, BuiltSplit], staging: Path) -> Manifest:
-    """Everything but times and places: two builds of the same thing have equal manifests."""
-    tokenizer, description = job.tokenizer, job.description()
-    rejected = [(name, examples) for name, split in splits.items() for examples in split.rejected]
-    decided = ("mixture", "seed", "max_seq_len", "packing_strategy", "excess_length_strategy", "max_tokens")
-    return {
-        "format": FORMAT,
-        "version": VERSION,
-        "fingerprint": job.fingerprint,
-        **{key: description[key] for key in decided},
-        "token_dtype": token_dtype(tokenizer.vocab_size).name,
-        "vocab_size": tokenizer.vocab_size,
-        "bos_id": tokenizer.bos_id,
-        "pad_id": tokenizer.bos_id,
-        "tokenizer": {
-            "name": tokenizer.name,
-            "sha256": tokenizer.sha256,
-            "special_tokens": dict(sorted(tokenizer.special_tokens.items(), key=lambda item: item[1])),
-        },
-        "renderer_version": render.VERSION,
-        "planner_version": rows.VERSION,
-        "splits": {name: split.to_manifest() for name, split in splits.items()},
-        "files": {
-            **tokenizer.write(staging),
-            "rejected.jsonl": write_rejected(staging / "rejected.jsonl", rejected),
-        },
-    }
-
-
-def describe_engine(job: Job) -> dict[str, Any]:
-    """What build.json says of where the build ran"""
-    options = job.options
-    engine: dict[str, Any] = {"engine": options.engine, "workers": options.workers or None}
-    if options.engine == "ray":
-        from prep.workers.ray import cluster
-
-        engine["cluster"] = cluster(options.address, options.workers)
-    return {**engine, "encoder": choose_engine(job.tokenizer, options.encoder)}

@@ -11,49 +11,46 @@ from typing import Any
 import numpy as np
 
 from prep.arrays import Array, offsets
+from prep.build.output import fingerprint
+from prep.build.rejected import write_rejected
 from prep.build.write import WrittenShard
 from prep.mixture.resolve import Input
 from prep.plan.overlap import count_overlap, read_user_hashes
-from prep.plan.sampling import Sample
-from prep.plan.split import SplitJob, SplitPlan, piece_loss_tokens
+from prep.plan.split import PlannedCounts, SplitJob, SplitPlan, piece_loss_tokens
 from prep.plan.table import RejectedExamples
-from prep.shard import COUNTS, DOC, Manifest, write_array, write_rows
+from prep.shard import COUNTS, DOC, FORMAT, VERSION, Manifest, token_dtype, write_array, write_rows
+from prep.tokenizer.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
 class SourceCounts:
-    """What became of one entry of a split. Counts of tokens and conversations are of what is in the split."""
+    """What became of one entry of a split."""
 
     source: Input
-    rows: int  # that the entry selects, copies counted
-    rejected: dict[str, int]  # by reason
-    truncated: int
-    extra_pieces: int
-    conversations: int
+    planned: PlannedCounts
+    conversations: int  # in the split, as all that follows; a piece of a split one counts as one
     total_tokens: int
     trainable_tokens: int
     untrained: int  # conversations without a loss token
-    sample: Sample
-    num_usable: int
 
     def to_manifest(self, total: dict[str, int], by: str, overlap: tuple[int, int] | None) -> dict[str, Any]:
         """Its part of the manifest; `total` are the counts of the split, `by` what proportions are of"""
+        planned = self.planned
         entry = {
             **self.source.describe(),
-            "rows": self.rows,
-            "rejected": self.rejected,
-            "truncated": self.truncated,
-            "extra_pieces": self.extra_pieces,
+            "rows": planned.rows,
+            "rejected": planned.rejected,
+            "truncated": planned.truncated,
+            "extra_pieces": planned.extra_pieces,
             "conversations": self.conversations,
             "total_tokens": self.total_tokens,
             "trainable_tokens": self.trainable_tokens,
             "untrained": self.untrained,
         }
         if self.source.entry.takes_part:
-            number = self.sample.size(self.num_usable)
-            # of the entry's usable rows; above the number of its last copy
-            entry["repeat"] = number / self.num_usable if self.num_usable else 0.0
-            entry["not_chosen"] = self.num_usable - number if not self.sample.copies else 0
+            number, num_usable = planned.sample.size(planned.num_usable), planned.num_usable
+            entry["repeat"] = number / num_usable if num_usable else 0.0  # above the number of its last copy
+            entry["not_chosen"] = num_usable - number if not planned.sample.copies else 0
             entry["share"] = self._describe_share(number, entry, total, by)
         if overlap is not None:
             entry["overlap"] = {"asked_in_train": overlap[0], "of": overlap[1]}
@@ -65,7 +62,7 @@ class SourceCounts:
         if keys.proportion is not None:
             counted = {"tokens": "total_tokens", "trained_tokens": "trainable_tokens"}.get(by, by)
             got = round(entry[counted] / total[counted], 6) if total[counted] else 0.0
-            return {"of": by, "asked": keys.proportion, "got": got, "limited": self.sample.limited}
+            return {"of": by, "asked": keys.proportion, "got": got, "limited": self.planned.sample.limited}
         if keys.choose is not None:
             return {"of": "choose", "asked": keys.choose, "got": number}
         return {"of": "repeat", "asked": keys.repeat, "got": round(entry["repeat"], 6)}
@@ -74,22 +71,16 @@ class SourceCounts:
 def count_sources(split: SplitJob, plan: SplitPlan, shards: list[WrittenShard]) -> list[SourceCounts]:
     """The counts of every entry of a split that is written"""
     counts = []
-    for number, source in enumerate(split.inputs):
+    for number, (source, planned) in enumerate(zip(split.inputs, plan.counts, strict=True)):
         lengths, loss_tokens = _document_tokens(split, plan, shards, number)
-        sample, num_rejected = plan.samples[number], len(plan.rejected[number].examples)
         counts.append(
             SourceCounts(
                 source=source,
-                rows=sample.size(plan.num_usable[number]) + max(sample.copies, 1) * num_rejected,
-                rejected=plan.rejected_by_reason(number),
-                truncated=int(plan.fitted.truncated[number]),
-                extra_pieces=int(plan.fitted.extra_pieces[number]),
+                planned=planned,
                 conversations=len(lengths),
                 total_tokens=int(lengths.sum(dtype=np.int64)),
                 trainable_tokens=int(loss_tokens.sum(dtype=np.int64)),
                 untrained=int((loss_tokens == 0).sum()),
-                sample=sample,
-                num_usable=plan.num_usable[number],
             )
         )
     return counts
@@ -98,7 +89,7 @@ def count_sources(split: SplitJob, plan: SplitPlan, shards: list[WrittenShard]) 
 def _document_tokens(split: SplitJob, plan: SplitPlan, shards: list[WrittenShard], source: int) -> tuple[Array, Array]:
     """Tokens and loss tokens of every conversation, or piece of one, of a source"""
     if split.options.wrapped:  # rows share tokens, so conversations are counted, not what rows hold of them
-        pieces = plan.fitted.pieces[plan.fitted.pieces["source"] == source]
+        pieces = plan.pieces[plan.pieces["source"] == source]
         return pieces["length"], piece_loss_tokens(pieces, split.blocks[source])
     docs = [shard.docs[shard.docs["source"] == source] for shard in shards]
     return np.concatenate([each["length"] for each in docs]), np.concatenate([each["trainable"] for each in docs])
@@ -139,12 +130,15 @@ class BuiltSplit:
             "files": self.files,
         }
         if mix.dedup is not None:
-            split["duplicates"] = {"left_out": sum(source.rejected.get("duplicate", 0) for source in self.counts)}
+            split["duplicates"] = {
+                "left_out": sum(source.planned.rejected.get("duplicate", 0) for source in self.counts)
+            }
         return split
 
 
 def finish_split(split: SplitJob, plan: SplitPlan, shards: list[WrittenShard], staging: Path) -> BuiltSplit:
-    """Write the rows and documents of a split, and count what is in it"""
+    """Count what is in a split, and write its rows and documents"""
+    counts = count_sources(split, plan, shards)
     num_docs = [len(shard.docs) for shard in shards]
     rows = np.concatenate([shard.rows for shard in shards])
     rows["first_doc"] += np.repeat(offsets(num_docs)[:-1].astype("u8"), [len(shard.rows) for shard in shards])
@@ -155,8 +149,8 @@ def finish_split(split: SplitJob, plan: SplitPlan, shards: list[WrittenShard], s
     }
     return BuiltSplit(
         job=split,
-        counts=count_sources(split, plan, shards),
-        rejected=[*plan.rejected, *plan.fitted.dropped],
+        counts=counts,
+        rejected=plan.rejected,
         num_rows=len(rows),
         num_docs=sum(num_docs),
         num_tokens=int(rows["num_tokens"].sum(dtype=np.int64)),
@@ -176,3 +170,36 @@ def find_overlaps(splits: dict[str, BuiltSplit], staging: Path) -> list[tuple[in
         blocks = splits[name].job.blocks
         hashes[name] = [read_user_hashes(files, np.unique(index[source == i])) for i, files in enumerate(blocks)]
     return count_overlap(hashes["train"], hashes["val"])
+
+
+def make_manifest(
+    description: dict[str, Any], tokenizer: Tokenizer, splits: dict[str, BuiltSplit], staging: Path
+) -> Manifest:
+    """
+    The manifest of a build, for which the tokenizer and the rejected examples are written; `description` is what its bytes
+    depend on (Job.description). Everything but times and places: two builds of the same thing have equal manifests.
+    """
+    rejected = [(name, examples) for name, split in splits.items() for examples in split.rejected]
+    decided = ("mixture", "seed", "max_seq_len", "packing_strategy", "excess_length_strategy", "max_tokens")
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "fingerprint": fingerprint(description),
+        **{key: description[key] for key in decided},
+        "token_dtype": token_dtype(tokenizer.vocab_size).name,
+        "vocab_size": tokenizer.vocab_size,
+        "bos_id": tokenizer.bos_id,
+        "pad_id": tokenizer.bos_id,
+        "tokenizer": {
+            "name": tokenizer.name,
+            "sha256": tokenizer.sha256,
+            "special_tokens": dict(sorted(tokenizer.special_tokens.items(), key=lambda item: item[1])),
+        },
+        "renderer_version": description["renderer_version"],
+        "planner_version": description["planner_version"],
+        "splits": {name: split.to_manifest() for name, split in splits.items()},
+        "files": {
+            **tokenizer.write(staging),
+            "rejected.jsonl": write_rejected(staging / "rejected.jsonl", rejected),
+        },
+    }

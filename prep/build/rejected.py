@@ -58,6 +58,6 @@ def _lines(split: str, rejected: RejectedExamples) -> Iterator[str]:
 
 def contents(source: Input, rows: Array) -> list[str]:
     """The content of rows (n,), ascending, as text of at most SHOWN_CHARACTERS; reads only their blocks"""
-    if source.task.generates:
+    if source.task.generates or not len(rows):
         return []
     return [show_row(row, SHOWN_CHARACTERS) for row in rows_at(source.source, rows)]

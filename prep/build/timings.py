@@ -10,11 +10,14 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+from prep.build.options import BuildOptions
+from prep.workers.progress import Progress
 
 PACKAGES = ("midprep", "numpy", "pyarrow", "tiktoken", "fastokens", "gigatoken", "datasets", "ray")
 KINDS = {  # of the values that are read again
@@ -37,11 +40,14 @@ class PassTiming:
     tokens: int = 0
     num_bytes: int = 0  # that it left in files: blocks in the cache, shards
     states: Counter[str] = field(default_factory=Counter)  # of blocks
+    progress: Progress | None = None  # while it runs
 
     def add(self, conversations: int, tokens: int, state: str = "", num_bytes: int = 0) -> None:
         self.conversations += conversations
         self.tokens += tokens
         self.num_bytes += num_bytes
+        if self.progress is not None:
+            self.progress.add(conversations, tokens)
         if state:
             self.states[state] += 1
 
@@ -59,23 +65,27 @@ class PassTiming:
 
 
 class BuildTimer:
-    """Measures the passes of a build; a pass may be entered more than once."""
+    """Measures the passes of a build, and shows how far they are; a pass may be entered more than once."""
 
-    def __init__(self) -> None:
+    def __init__(self, quiet: bool) -> None:
+        self.quiet = quiet
         self.passes: dict[str, PassTiming] = {}
         self.start = time.monotonic()
 
     @contextmanager
-    def measure(self, name: str) -> Iterator[PassTiming]:
+    def measure(self, name: str, total: int | None = None) -> Iterator[PassTiming]:
+        """Measure a pass; over `total` conversations, which are shown as they are added"""
         timing = self.passes.setdefault(name, PassTiming())
         start = time.monotonic()
         try:
-            yield timing
+            with nullcontext() if total is None else Progress(name, total, self.quiet) as timing.progress:
+                yield timing
         finally:
+            timing.progress = None
             timing.seconds += time.monotonic() - start
 
-    def write(self, staging: Path, root: Path, **what: Any) -> None:
-        """Write build.json; `what` the build says of its inputs, engine and encoder goes into it"""
+    def write(self, staging: Path, root: Path, options: BuildOptions, encoder: str) -> None:
+        """Write build.json"""
         record = {
             "command": sys.argv,
             "directory": str(Path.cwd()),
@@ -84,7 +94,8 @@ class BuildTimer:
             "seconds": round(time.monotonic() - self.start, 3),
             "passes": {name: timing.describe() for name, timing in self.passes.items()},
             "bytes": sum(path.stat().st_size for path in staging.iterdir()),
-            **what,
+            **_describe_engine(options),
+            "encoder": encoder,
             "cores": os.cpu_count(),
             "platform": platform.platform(),
             "python": platform.python_version(),
@@ -108,6 +119,14 @@ def read_record(root: Path) -> dict[str, Any] | None:
     if not sound:
         raise ValueError(f"{path} is not as midprep writes it: remove it, or build {root} again with --overwrite.")
     return record
+
+
+def _describe_engine(options: BuildOptions) -> dict[str, Any]:
+    if options.engine == "local":
+        return {"engine": "local", "workers": options.workers}
+    from prep.workers.ray import cluster
+
+    return {"engine": "ray", "workers": options.workers or None, "cluster": cluster(options.address, options.workers)}
 
 
 def package_version(package: str) -> str | None:

@@ -14,25 +14,21 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from weakref import WeakValueDictionary
 
 import numpy as np
 import pyarrow as pa
 
 from prep.arrays import Array, offsets
-from prep.build.options import BuildOptions
 from prep.build.timings import PassTiming
 from prep.plan.rows import ShardPlan
 from prep.plan.split import SplitJob, SplitPlan
-from prep.render.block_cache import BlockFiles, count_loss_tokens, read_block
+from prep.render.block_cache import BlockFiles, count_loss_tokens, map_block
 from prep.render.render import Rendered
 from prep.shard import DOC, ROW, token_dtype, write_rows
 from prep.workers import run
-from prep.workers.progress import Progress
+from prep.workers.engine import Workers
 
 CHUNK_ROWS, CHUNK_TOKENS = 512, 1 << 20  # most that are joined at a time
-
-_mapped: WeakValueDictionary[Path, Rendered] = WeakValueDictionary()  # blocks that some shard is being made of
 
 
 @dataclass(frozen=True)
@@ -56,24 +52,22 @@ class ShardWriter:
 
 
 def write_split(
-    split: SplitJob, plan: SplitPlan, staging: Path, options: BuildOptions, timing: PassTiming
+    split: SplitJob, plan: SplitPlan, staging: Path, workers: Workers, timing: PassTiming
 ) -> list[WrittenShard]:
     """Write the shards of a split; they come back in their order"""
     writer = ShardWriter(
         blocks=tuple(split.blocks),
         root=staging,
         name=f"{split.name}-{{:05d}}-of-{len(plan.shards):05d}",
-        width=options.max_seq_len + 1,
+        width=split.options.max_seq_len + 1,
         bos=split.tokenizer.bos_id,
         dtype=token_dtype(split.tokenizer.vocab_size).str,
     )
     written: dict[int, WrittenShard] = {}
-    with Progress("write", sum(len(shard.pieces) for shard in plan.shards), options.quiet) as progress:
-        for planned, shard in run(write_shard, writer, plan.shards, options.where, "threads"):
-            written[planned.number] = shard
-            num_tokens = int(shard.rows["num_tokens"].sum(dtype=np.int64))
-            progress.add(len(shard.docs), num_tokens)
-            timing.add(len(shard.docs), num_tokens, num_bytes=sum(file["bytes"] for file in shard.files.values()))
+    for planned, shard in run(write_shard, writer, plan.shards, workers, "threads"):
+        written[planned.number] = shard
+        num_tokens = int(shard.rows["num_tokens"].sum(dtype=np.int64))
+        timing.add(len(shard.docs), num_tokens, num_bytes=sum(file["bytes"] for file in shard.files.values()))
     return [written[number] for number in sorted(written)]
 
 
@@ -137,14 +131,6 @@ def find_pieces(pieces: Array, files_of: tuple[BlockFiles, ...]) -> tuple[list[R
             trainable[here] = count_loss_tokens(block, rows, starts, pieces["length"][here].astype(np.int64))
             blocks.append(block)
     return blocks, block_of, first, trainable
-
-
-def map_block(path: Path) -> Rendered:
-    """A block, mapped once for all shards that are being written"""
-    block = _mapped.get(path)
-    if block is None:
-        block = _mapped[path] = read_block(path)
-    return block
 
 
 def lay_out(

@@ -20,8 +20,6 @@ import numpy as np
 
 from prep.arrays import Array, offsets
 
-HUB_SEED = 42  # every Hub source is permuted by this seed, whatever the mixture's
-
 
 @dataclass(frozen=True)
 class OrderSlice:
@@ -56,18 +54,6 @@ class Order:
                 position[in_part] = part[position[in_part]]
         repeat = copy - self.first_copy[entry]
         return OrderSlice(entry.astype(np.uint16), repeat.astype(np.uint16), position)
-
-
-def select_examples(num_rows: int, permuted: bool, start: int, stop: int | None) -> Array:
-    """
-    Row numbers of a source that an entry selects, in its order: permuted if it comes from the Hub, then sliced.
-
-    >>> select_examples(5, False, 1, 4)
-    array([1, 2, 3], dtype=uint32)
-    """
-    dtype = np.uint32 if num_rows <= 1 << 32 else np.int64
-    rows = np.random.default_rng(HUB_SEED).permutation(num_rows) if permuted else np.arange(num_rows, dtype=dtype)
-    return rows[start:stop].astype(dtype, copy=False)
 
 
 def shuffle(numbers: "array[int]", seed: int) -> None:

@@ -78,11 +78,6 @@ class RowOptions:
             return self.max_tokens
         return max(NANOCHAT_MAX_TOKENS, self.max_seq_len)
 
-    @property
-    def drops(self) -> bool:
-        """Whether conversations that do not fit a row are left out"""
-        return not self.wrapped and self.excess_length_strategy == "drop"
-
 
 @dataclass(frozen=True)
 class ShardPlan:

@@ -10,7 +10,7 @@ Only lengths, positions, hashes and counts are moved here, no text: `dedup` comp
 `drop_overlap` reads what users say.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -56,22 +56,25 @@ class Fitted:
 
 
 @dataclass(frozen=True)
+class PlannedCounts:
+    """What the plan does with the examples of one entry."""
+
+    num_usable: int
+    sample: Sample
+    rows: int  # that the entry selects, copies counted
+    rejected: dict[str, int]  # by reason: once per whole copy, and once where there is none
+    truncated: int
+    extra_pieces: int
+
+
+@dataclass(frozen=True)
 class SplitPlan:
     """What is decided of a split."""
 
-    samples: list[Sample]  # by entry, as all that follows but the shards
-    num_usable: list[int]
-    rejected: list[RejectedExamples]  # invalid or excluded
-    fitted: Fitted
+    counts: list[PlannedCounts]  # by entry
+    rejected: list[RejectedExamples]  # of entries: invalid, excluded or too long
+    pieces: Array  # (D,) PIECE, those of the shards
     shards: list[ShardPlan]
-
-    def rejected_by_reason(self, entry: int) -> dict[str, int]:
-        """Examples by reason: once per whole copy of the entry, and once where there is none"""
-        copies = max(self.samples[entry].copies, 1)
-        counts = {reason: number * copies for reason, number in self.rejected[entry].by_reason().items()}
-        if num_dropped := int(self.fitted.num_dropped[entry]):
-            counts["too long"] = num_dropped
-        return counts
 
 
 def plan_split(split: SplitJob, table: Table) -> SplitPlan:
@@ -83,17 +86,38 @@ def plan_split(split: SplitJob, table: Table) -> SplitPlan:
     num_usable = [len(table.usable(entry)) for entry in range(len(split.inputs))]
     del table  # what is not needed any more makes room for the plans
     fitted = fit_pieces(split, pieces)
-    plan = SplitPlan(samples, num_usable, rejected, fitted, [])
+    counts = [
+        count_entry(sample, number, examples, fitted, entry)
+        for entry, (sample, number, examples) in enumerate(zip(samples, num_usable, rejected, strict=True))
+    ]
     if not len(fitted.pieces):
-        counts = [
-            f"{source.entry.label}: " + ", ".join(f"{reason} {n:,}" for reason, n in plan.rejected_by_reason(i).items())
-            for i, source in enumerate(split.inputs)
+        reasons = [
+            f"{source.entry.label}: " + ", ".join(f"{reason} {number:,}" for reason, number in count.rejected.items())
+            for source, count in zip(split.inputs, counts, strict=True)
         ]
         raise ValueError(
-            f"no conversation of the {split.name} split is left ({'; '.join(counts)}): give other rows or filters, or a "
+            f"no conversation of the {split.name} split is left ({'; '.join(reasons)}): give other rows or filters, or a "
             "larger --max-seq-len."
         )
-    return replace(plan, shards=plan_rows(fitted.pieces, split.options, split.seed))
+    shards = plan_rows(fitted.pieces, split.options, split.seed)
+    return SplitPlan(counts, [*rejected, *fitted.dropped], fitted.pieces, shards)
+
+
+def count_entry(
+    sample: Sample, num_usable: int, rejected: RejectedExamples, fitted: Fitted, entry: int
+) -> PlannedCounts:
+    copies = max(sample.copies, 1)
+    by_reason = {reason: number * copies for reason, number in rejected.by_reason().items()}
+    if num_dropped := int(fitted.num_dropped[entry]):
+        by_reason["too long"] = num_dropped
+    return PlannedCounts(
+        num_usable=num_usable,
+        sample=sample,
+        rows=sample.size(num_usable) + copies * len(rejected.examples),
+        rejected=by_reason,
+        truncated=int(fitted.truncated[entry]),
+        extra_pieces=int(fitted.extra_pieces[entry]),
+    )
 
 
 def exclude(split: SplitJob, table: Table) -> None:
@@ -112,7 +136,7 @@ def exclude(split: SplitJob, table: Table) -> None:
 def draw_samples(split: SplitJob, table: Table) -> list[Sample]:
     """How much of each entry is in the split, measured in what a row would take of each conversation"""
     entries = [source.entry for source in split.inputs]
-    if split.options.drops and any(entry.takes_part for entry in entries):
+    if split.options.excess_length_strategy == "drop" and any(entry.takes_part for entry in entries):
         for number in range(len(entries)):  # what is dropped later cannot be chosen
             places = table.places(number)
             tokens = np.minimum(table.tokens[places], split.options.token_limit or np.iinfo(np.uint32).max)

@@ -17,8 +17,9 @@ import numpy as np
 from prep.arrays import Array, offsets
 from prep.conversations.conversation import REASON, REASONS
 from prep.mixture.resolve import Input
-from prep.plan.order import select_examples
 from prep.render.block_cache import BlockFiles
+
+HUB_SEED = 42  # every Hub source is permuted by this seed, whatever the mixture's
 
 
 @dataclass(frozen=True)
@@ -95,3 +96,15 @@ def read_table(inputs: list[Input], blocks: list[BlockFiles]) -> Table:
         tokens=np.concatenate(tokens),
         reasons=np.concatenate(reasons),
     )
+
+
+def select_examples(num_rows: int, permuted: bool, start: int, stop: int | None) -> Array:
+    """
+    Row numbers of a source that an entry selects, in its order: permuted if it comes from the Hub, then sliced.
+
+    >>> select_examples(5, False, 1, 4)
+    array([1, 2, 3], dtype=uint32)
+    """
+    dtype = np.uint32 if num_rows <= 1 << 32 else np.int64
+    rows = np.random.default_rng(HUB_SEED).permutation(num_rows) if permuted else np.arange(num_rows, dtype=dtype)
+    return rows[start:stop].astype(dtype, copy=False)

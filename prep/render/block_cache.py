@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 from xxhash import xxh3_128
@@ -39,6 +40,8 @@ COLUMNS = {
     "mask": ("u1", "tokens"),
     "reasons": ("u1", "conversations"),
 }
+
+_mapped: WeakValueDictionary[Path, Rendered] = WeakValueDictionary()
 
 
 def block_key(*parts: object) -> str:
@@ -96,6 +99,14 @@ def read_block(path: Path, verify: bool = False) -> Rendered:
     if verify and _checksum(header, [memoryview(data)[HEADER_BYTES:]]) != checksum:
         raise ValueError(f"{path} is damaged: its checksum differs")
     return Rendered(**columns)
+
+
+def map_block(path: Path) -> Rendered:
+    """The same, mapped once for all who use it at a time"""
+    block = _mapped.get(path)
+    if block is None:
+        block = _mapped[path] = read_block(path)
+    return block
 
 
 def _checksum(header: dict[str, Any], contents: Iterable[Any]) -> str:

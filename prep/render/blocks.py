@@ -65,9 +65,10 @@ def render_item(context: RenderContext, item: WorkItem) -> list[RenderedBlock]:
     states = [check_block(path) for path in item.paths]
     missing = [i for i, state in enumerate(states) if state != "cached"]
     if missing:
+        encode = context.encode
         batches = read_batches(item, item.bounds[missing[0]], item.bounds[missing[-1] + 1])
         for i in range(missing[0], missing[-1] + 1):
-            rendered = render_block(context, item, batches, item.bounds[i + 1] - item.bounds[i])
+            rendered = render_block(item, batches, item.bounds[i + 1] - item.bounds[i], encode, context.tokenizer)
             if states[i] != "cached":
                 item.source.check_unchanged(item.bounds[i], item.bounds[i + 1])
                 write_block(item.paths[i], rendered)
@@ -91,7 +92,7 @@ def check_block(path: Path) -> str:
 
 
 def render_block(
-    context: RenderContext, item: WorkItem, batches: Iterator[Conversations], num_rows: int
+    item: WorkItem, batches: Iterator[Conversations], num_rows: int, encode: Encoder, tokenizer: Tokenizer
 ) -> list[Rendered]:
     """The next `num_rows` conversations, rendered batch by batch"""
     rendered = list[Rendered]()
@@ -100,7 +101,7 @@ def render_block(
         if batch is None:
             raise ValueError(f"{item.source.files[-1]} has fewer rows than before: did it change? Build again.")
         generated = item.task.generates and not item.task.own
-        rendered.append(render(batch, context.encode, context.tokenizer, generated))
+        rendered.append(render(batch, encode, tokenizer, generated))
         num_rows -= len(batch)
     return rendered
 

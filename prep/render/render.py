@@ -53,12 +53,12 @@ def render(batch: Conversations, encode: Encoder, tokenizer: Tokenizer, generate
         rest = reject(batch, failed, "text that the tokenizer cannot encode")
         return render(rest, encode, tokenizer, generated)
     hashes = np.zeros(len(batch), dtype=np.uint64) if generated else asked(batch)
-    return assemble(batch, ids, lengths, tokenizer, hashes)
+    text = to_tokens(ids, tokenizer.vocab_size)
+    return assemble(batch, text, lengths, tokenizer.special_tokens, hashes)
 
 
-def assemble(batch: Conversations, ids: Array, lengths: Array, tokenizer: Tokenizer, hashes: Array) -> Rendered:
-    """Text ids (n,) with lengths (P,) of each part -> tokens with the special ones between them, and the mask"""
-    special = tokenizer.special_tokens
+def assemble(batch: Conversations, text: Array, lengths: Array, special: dict[str, int], hashes: Array) -> Rendered:
+    """Text tokens (n,) with lengths (P,) of each part -> tokens with the special ones between them, and the mask"""
     num_messages = len(batch.roles)
     has_messages = np.diff(batch.messages) > 0  # (C,) rejected conversations have none and get no bos
     num_bos = np.repeat(np.cumsum(has_messages), np.diff(batch.messages))  # (M,) so far, with the message's own
@@ -72,7 +72,6 @@ def assemble(batch: Conversations, ids: Array, lengths: Array, tokenizer: Tokeni
     bos = starts[batch.messages[:-1][has_messages]] - 1
     total = int(before[-1]) + len(bos) + 2 * num_messages
 
-    text = to_tokens(ids, tokenizer.vocab_size)
     tokens = np.empty(total, dtype=text.dtype)
     is_text = np.ones(total, dtype=bool)
 

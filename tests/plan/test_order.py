@@ -8,7 +8,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis.strategies import integers, lists, tuples
 
-from prep.plan.order import mixture_order, select_examples
+from prep.plan.order import mixture_order
+from prep.plan.table import select_examples
 from tests.conftest import SHARED, needs_shared
 
 
