@@ -25,7 +25,7 @@ import numpy.typing as npt
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT)]
 
-from prep.build.build import make_job  # noqa: E402
+from prep.build.job import make_job  # noqa: E402
 from prep.build.options import BuildOptions  # noqa: E402
 from prep.conversations.conversation import ASSISTANT, KINDS, USER, Conversations  # noqa: E402
 from prep.encode.encode import Encoder  # noqa: E402

@@ -84,9 +84,10 @@ class BuildTimer:
             timing.progress = None
             timing.seconds += time.monotonic() - start
 
-    def write(self, staging: Path, root: Path, options: BuildOptions, encoder: str) -> None:
-        """Write build.json"""
+    def write(self, staging: Path, root: Path, options: BuildOptions, encoder: str, inputs: dict[str, Any]) -> None:
+        """Write build.json; `inputs` are those of prep.build.inputs"""
         record = {
+            "inputs": inputs,
             "command": sys.argv,
             "directory": str(Path.cwd()),
             "output": str(root.resolve()),

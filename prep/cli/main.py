@@ -98,7 +98,7 @@ def build(
     ] = False,
 ) -> None:
     """Build shards from a mixture: render, plan, write."""
-    from prep.build import build as building
+    from prep.build import job as building
     from prep.build.options import BuildOptions
     from prep.files import default_cache_dir
     from prep.inspect.stats import built_lines, dry_run_lines

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from prep.build import build as building
+from prep.build import job as building
 from prep.build.options import BuildOptions
 from prep.build.output import Output
 from prep.inspect.stats import built_lines

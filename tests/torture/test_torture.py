@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from prep.build import build as building
-from prep.build.build import build, make_job
+from prep.build import job as building
+from prep.build.job import build, make_job
 from prep.build.options import BuildOptions
 from prep.check.verify import problems
 from prep.mixture.mixture import load_mixture

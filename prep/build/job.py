@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from prep.build.inputs import BuildInputs
 from prep.build.manifest import BuiltSplit, find_overlaps, finish_split, make_manifest
 from prep.build.options import BuildOptions
 from prep.build.output import Output, fingerprint
@@ -52,7 +53,7 @@ class Job:
     tokenizer: Tokenizer
     options: BuildOptions
     without: tuple[str, ...] = ()
-    recorded: dict[str, Any] | None = None  # what build.json says of its inputs
+    made_from: BuildInputs | None = None  # what build.json says of it
 
     def description(self) -> dict[str, Any]:
         """What the bytes depend on; the fingerprint is its hash"""
@@ -124,12 +125,13 @@ def make_job(
 ) -> Job:
     """Resolve the sources of a build. ValueError or FileNotFoundError where one is missing."""
     choose_engine(tokenizer, options.encoder)
+    made_from = BuildInputs(mixture, data_root, identity)
     mixture = mixture.without(without) if without else mixture
     entries = [entry for entries in mixture.splits.values() for entry in entries]
     if identity is not None and not any(entry.task == "identity" for entry in entries):
         raise ValueError(f"--identity {identity}: the mixture {mixture.name!r} has no identity task: leave it out.")
     inputs = resolve(mixture, data_root, identity, options.cache_dir)
-    return Job(mixture, inputs, tokenizer, options, without)
+    return Job(mixture, inputs, tokenizer, options, without, made_from)
 
 
 def build(job: Job, root: str | Path, say: Say = lambda line: None) -> tuple[Manifest, bool]:
@@ -145,7 +147,8 @@ def build(job: Job, root: str | Path, say: Say = lambda line: None) -> tuple[Man
         staging, timer = output.prepare(), BuildTimer(job.options.quiet)
         splits = run_passes(job, staging, timer, say)
         manifest = make_manifest(job.description(), job.tokenizer, splits, staging)
-        timer.write(staging, root, job.options, choose_engine(job.tokenizer, job.options.encoder))
+        encoder = choose_engine(job.tokenizer, job.options.encoder)
+        timer.write(staging, root, job.options, encoder, job.made_from.to_record() if job.made_from else {})
         write_manifest(staging, manifest)
         output.publish()
     return manifest, True
