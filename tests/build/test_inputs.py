@@ -66,5 +66,5 @@ def test_what_is_given_wins_over_what_is_recorded(tmp_path: Path, toy: Tokenizer
     assert given.mixture.name == "sample"
     assert (given.data_root, given.identity) == (Path("elsewhere"), Path("who.jsonl"))
     (root / "build.json").unlink()
-    with pytest.raises(FileNotFoundError, match="does not say what .* was built from: give --mixture"):
+    with pytest.raises(FileNotFoundError, match=r"does not say what .* was built from: give --mixture"):
         find_inputs(root, None, None, None)
