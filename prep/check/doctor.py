@@ -19,7 +19,7 @@ from prep.files import default_cache_dir
 from prep.render.block_cache import list_blocks
 from prep.sources.hub import is_offline
 from prep.text import size
-from prep.tokenizer.tokenizer import load_tokenizer, notice_of_nanochat
+from prep.tokenizer.load import load_tokenizer, notice_of_nanochat
 
 PACKAGES = ("numpy", "pyarrow", "polars", "datasets", "tiktoken", "fastokens", "gigatoken", "rustbpe", "torch", "ray")
 

@@ -24,7 +24,7 @@ from prep.encode.encode import ENGINES, Encoder, why_not
 from prep.mixture.mixture import parse_mixture
 from prep.plan.rows import PACKINGS
 from prep.render.render import render
-from prep.tokenizer.tokenizer import load_tokenizer
+from prep.tokenizer.load import load_tokenizer
 
 NUM_STRINGS = 4000
 PIECES = [

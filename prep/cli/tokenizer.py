@@ -21,7 +21,7 @@ def info(
     """Show a tokenizer: size, special tokens, pattern, identity."""
     import json
 
-    from prep.tokenizer.tokenizer import info, load_tokenizer
+    from prep.tokenizer.load import info, load_tokenizer
 
     about = info(load_tokenizer(name, pattern))
     if as_json:
@@ -78,8 +78,8 @@ def export(
 ) -> None:
     """Write a tokenizer as other programs read it: nanochat's files, or Hugging Face's."""
     from prep.tokenizer.huggingface import export_hf
+    from prep.tokenizer.load import load_tokenizer
     from prep.tokenizer.nanochat import export_nanochat
-    from prep.tokenizer.tokenizer import load_tokenizer
 
     writers = {"nanochat": export_nanochat, "hf": export_hf}
     if to not in writers:

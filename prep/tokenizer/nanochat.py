@@ -14,17 +14,14 @@ import pickle
 import struct
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from prep import shard
 from prep.tokenizer.safe_pickle import read_encoding
-from prep.tokenizer.spec import TokenizerSpec, check_spec
-
-if TYPE_CHECKING:
-    from prep.tokenizer.tokenizer import Tokenizer
+from prep.tokenizer.tokenizer import Tokenizer, TokenizerSpec, check_spec
 
 ALIGNMENT: Final = 64  # of the data in the archive, so that torch can map it
 MAX_PICKLE: Final = 1024  # bytes of the pickle in the archive
@@ -33,7 +30,7 @@ MAX_PICKLE: Final = 1024  # bytes of the pickle in the archive
 def read_nanochat(path: Path) -> TokenizerSpec:
     """nanochat's tokenizer.pkl, checked against the token_bytes.pt beside it. Nothing in either is run."""
     parts = read_pickle(path)
-    check_spec(parts, ())
+    check_spec(parts)
     beside = path.parent / "token_bytes.pt"
     if beside.is_file():
         num_ids = len(read_token_bytes(beside))
@@ -74,7 +71,7 @@ def read_token_bytes(path: Path) -> npt.NDArray[np.int32]:
         raise ValueError(f"{path} refused, nothing in it was run: wanted torch's file of one int32 vector.") from None
 
 
-def export_nanochat(tokenizer: "Tokenizer", root: Path) -> list[Path]:
+def export_nanochat(tokenizer: Tokenizer, root: Path) -> list[Path]:
     """Write tokenizer.pkl and token_bytes.pt into `root`, equal files for equal tokenizers. Returns their paths."""
     import tiktoken
 

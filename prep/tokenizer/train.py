@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from prep.tokenizer.spec import TokenizerSpec, check_pattern
-from prep.tokenizer.tokenizer import PATTERN, SPECIAL_TOKENS, Tokenizer, make_tokenizer
+from prep.tokenizer.load import make_tokenizer
+from prep.tokenizer.tokenizer import BYTE_RANKS, PATTERN, SPECIAL_TOKENS, Tokenizer, TokenizerSpec, check_spec
 
 MAX_PIECE: Final = 16_384  # characters; the regex engine of rustbpe panics on runs of about a million spaces
 BUFFER: Final = 1024  # pieces that rustbpe takes at a time
@@ -40,7 +40,7 @@ def train_tokenizer(
         raise ValueError(
             f"vocabulary of {vocab_size}: wanted at least {256 + len(SPECIAL_TOKENS)}, 256 bytes and 9 special"
         )
-    check_pattern(name, pattern)
+    check_spec(TokenizerSpec(name, BYTE_RANKS, pattern, {}))
     missing = [str(path) for path in files if not path.is_file()]
     if missing or not files:
         raise FileNotFoundError(f"{', '.join(missing) or 'files'} not found: wanted text, .jsonl or .parquet files.")

@@ -13,7 +13,8 @@ from prep.conversations import messages
 from prep.conversations.conversation import REASONS, Conversations
 from prep.encode.encode import Encoder
 from prep.render.render import Rendered, render
-from prep.tokenizer.tokenizer import Tokenizer, load_tokenizer
+from prep.tokenizer.load import load_tokenizer
+from prep.tokenizer.tokenizer import Tokenizer
 from tests.conftest import SHARED, chat, needs_shared, toy_tokenizer
 from tests.reference import render_plainly
 

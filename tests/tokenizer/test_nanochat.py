@@ -12,9 +12,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from prep.tokenizer.load import load_tokenizer, make_tokenizer
 from prep.tokenizer.nanochat import export_nanochat, read_token_bytes, torch_bytes
-from prep.tokenizer.spec import TokenizerSpec
-from prep.tokenizer.tokenizer import PATTERN, Tokenizer, load_tokenizer, make_tokenizer
+from prep.tokenizer.tokenizer import PATTERN, Tokenizer, TokenizerSpec
 
 SHARED = Path(__file__).parents[3] / "shared"
 NANO = load_tokenizer()

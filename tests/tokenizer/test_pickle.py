@@ -17,8 +17,9 @@ import tiktoken
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from prep.tokenizer.load import load_tokenizer
 from prep.tokenizer.safe_pickle import read_encoding, run
-from prep.tokenizer.tokenizer import PATTERN, SPECIAL_TOKENS, load_tokenizer
+from prep.tokenizer.tokenizer import PATTERN, SPECIAL_TOKENS
 
 SHARED = Path(__file__).parents[3] / "shared"
 RANKS = {bytes([byte]): byte for byte in range(256)} | {b"ab": 256}
@@ -271,13 +272,13 @@ def test_a_state_of_wrong_types_is_refused_in_one_line(key: str, value: object, 
 
 
 BAD_RANKS = [
-    (RANKS | {b"abc": 256}, "rank 256 is taken twice"),
-    (RANKS | {b"abc": 300}, "no token has rank 266"),
-    (RANKS | {b"abc": "300"}, "rank '300'"),
+    (RANKS | {b"abc": 256}, "id 256 is taken twice"),
+    (RANKS | {b"abc": 300}, "no token has id 266"),
+    (RANKS | {b"abc": "300"}, "has id '300'"),
     (RANKS | {"abc": 300}, "'abc'"),
     (RANKS | {b"abc": 1 << 200}, "wanted bytes and 0"),
-    (RANKS | {b"abc": 258}, "id of a special token 258 is taken twice"),
-    ({b"ab": 0}, "byte 0x00 is no token"),
+    (RANKS | {b"abc": 258}, "id 258 is taken twice"),
+    ({b"ab": 0}, "byte 0x00 is not a token"),
 ]
 
 

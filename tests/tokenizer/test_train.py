@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prep.tokenizer.tokenizer import PATTERN, SPECIAL_TOKENS, load_tokenizer
+from prep.tokenizer.load import load_tokenizer
+from prep.tokenizer.tokenizer import PATTERN, SPECIAL_TOKENS
 from prep.tokenizer.train import MAX_PIECE, cut, read_pieces, train_tokenizer
 
 TEXTS = [f"the cat {i} sat on the mat,\nit's 日本 {i * i}\n" for i in range(60)]
