@@ -172,7 +172,7 @@ def test_what_cannot_be_written_exactly_is_refused_in_one_line(tmp_path: Path) -
 
 def test_a_tokenizer_that_is_there_is_not_written_over(tmp_path: Path) -> None:
     NANO.write(tmp_path)
-    with pytest.raises(ValueError, match=r"tokenizer.json is there and holds something else: move it away"):
+    with pytest.raises(ValueError, match=r"tokenizer.json exists with other content: move it away"):
         export_hf(NANO, tmp_path)
     assert load_tokenizer(tmp_path).sha256 == NANO.sha256
 
