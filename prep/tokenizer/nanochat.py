@@ -6,7 +6,7 @@ nanochat's own two files: read without running anything in them, and written so 
 
 A pickle is a program, and pickle.load runs it. An Encoding needs 27 of its 68 instructions: those that push text, bytes and
 whole numbers, fill dicts, and make one object of one class. Here Python's own unpickler has these alone, and a stand-in for
-that class: a file can name no other, and call none. Time and memory are linear in its size: 0.06 s for 32,768 tokens.
+that class: a file can name no other, and call none. Time and memory are linear in its size: 0.04 s for 32,768 tokens.
 """
 
 import io
@@ -55,7 +55,7 @@ def read_nanochat(path: Path) -> TokenizerSpec:
     return spec
 
 
-# ---- tokenizer.pkl ----
+# ---- tokenizer.pkl; up to token_bytes.pt this needs the standard library alone ----
 
 
 class Encoding:
@@ -116,11 +116,9 @@ def unpickle(data: bytes) -> dict[str, Any]:
         raise
     except KeyError as error:
         code = bytes(error.args)
-        instruction = next((name for name in pickle.__all__ if getattr(pickle, name) == code), f"{code!r}")
-        name = next(names_in(data), None)
-        raise ValueError(
-            f"{f'it names {name}, and ' if name else ''}instruction {instruction} is not admitted"
-        ) from None
+        instruction = next((name for name in pickle.__all__ if getattr(pickle, name) == code), repr(code))
+        named = "".join([f"it names {name}, and " for name in names_in(data)][:1])
+        raise ValueError(f"{named}instruction {instruction} is not admitted") from None
     except Exception as error:
         raise ValueError(f"it is damaged ({type(error).__name__}: {error})") from None
     if not isinstance(encoding, Encoding) or unpickler.stack or unpickler.metastack:
