@@ -120,7 +120,7 @@ def unpickle(data: bytes) -> dict[str, Any]:
         named = "".join([f"it names {name}, and " for name in names_in(data)][:1])
         raise ValueError(f"{named}instruction {instruction} is not admitted") from None
     except Exception as error:
-        raise ValueError(f"it is damaged ({type(error).__name__}: {error})") from None
+        raise ValueError(f"it is damaged ({error!r})") from None
     if not isinstance(encoding, Encoding) or unpickler.stack or unpickler.metastack:
         raise ValueError(f"{type(encoding).__name__} found, wanted one tiktoken.Encoding and nothing else")
     if isinstance(encoding.state, str):  # tiktoken pickles its own encodings by name, and loading would download
