@@ -32,7 +32,8 @@ from prep.encode.encode import Encoder  # noqa: E402
 from prep.mixture.mixture import load_mixture  # noqa: E402
 from prep.render.blocks import read_batches  # noqa: E402
 from prep.render.nanochat import normalize  # noqa: E402
-from prep.tokenizer.tokenizer import Tokenizer, load_tokenizer  # noqa: E402
+from prep.tokenizer.load import load_tokenizer  # noqa: E402
+from prep.tokenizer.tokenizer import Tokenizer  # noqa: E402
 
 Conversation = list[dict[str, Any]]  # messages; content is a string, or for assistants a list of parts
 MAX_SEQ_LEN = 2048

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from prep.render.reference import render_conversation
     from prep.shard.batches import PackedDataset
     from prep.shard.format import open_shards
-    from prep.tokenizer.tokenizer import Tokenizer, load_tokenizer
+    from prep.tokenizer.load import load_tokenizer
+    from prep.tokenizer.tokenizer import Tokenizer
 
 __version__ = "0.1.0"
 
@@ -48,7 +49,7 @@ _HOMES = {
     "Tokenizer": "prep.tokenizer.tokenizer",
     "build_shards": "prep.build.api",
     "load_mixture": "prep.mixture.mixture",
-    "load_tokenizer": "prep.tokenizer.tokenizer",
+    "load_tokenizer": "prep.tokenizer.load",
     "open_shards": "prep.shard.format",
     "read_conversations": "prep.build.api",
     "render_conversation": "prep.render.reference",

@@ -20,7 +20,8 @@ from prep.plan.table import select_examples
 from prep.render.blocks import WorkItem, read_batches
 from prep.render.nanochat import normalize
 from prep.shard import Manifest
-from prep.tokenizer.tokenizer import Tokenizer, load_tokenizer
+from prep.tokenizer.load import load_tokenizer
+from prep.tokenizer.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ from prep.render.block_cache import list_blocks
 from prep.render.render import render
 from prep.sources.hub import is_offline
 from prep.text import size
-from prep.tokenizer.tokenizer import load_tokenizer, notice_of_nanochat
+from prep.tokenizer.load import load_tokenizer, notice_of_nanochat
 
 EXAMPLES = Path(__file__).parents[1] / "data" / "selftest.jsonl"
 NUM_STRINGS = 4000

@@ -27,7 +27,7 @@ from prep.build.options import BuildOptions
 from prep.build.output import changes, describe, fingerprint
 from prep.check.mask_rules import broken_rules, may_skip
 from prep.shard import COUNTS, Manifest, Split, check_files, listed_files, manifest_text, open_shards, read_manifest
-from prep.tokenizer.tokenizer import load_tokenizer
+from prep.tokenizer.load import load_tokenizer
 
 CHUNK_TOKENS = 1 << 22
 UNLISTED = ("manifest.json", "build.json")

@@ -59,7 +59,7 @@ def show(
     from prep.inspect.terminal import Printer
     from prep.shard import open_shards
     from prep.shard.steps import plan_steps
-    from prep.tokenizer.tokenizer import load_tokenizer
+    from prep.tokenizer.load import load_tokenizer
     from train.config import Config
     from train.schedule import LR_FRAC, lr_multiplier
 

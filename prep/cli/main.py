@@ -103,7 +103,7 @@ def build(
     from prep.files import default_cache_dir
     from prep.inspect.stats import built_lines, dry_run_lines
     from prep.mixture.mixture import load_mixture
-    from prep.tokenizer.tokenizer import load_tokenizer, notice_of_nanochat
+    from prep.tokenizer.load import load_tokenizer, notice_of_nanochat
     from prep.workers.local import warm_up_process
 
     options = BuildOptions(

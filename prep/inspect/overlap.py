@@ -25,7 +25,7 @@ from prep.render.blocks import WorkItem, read_batches
 from prep.render.nanochat import normalize
 from prep.shard import Split, open_shards
 from prep.sources.detect import find_files
-from prep.tokenizer.tokenizer import load_tokenizer
+from prep.tokenizer.load import load_tokenizer
 
 EXAMPLES = 3  # of a source
 SHOWN_CHARACTERS = 100

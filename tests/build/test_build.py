@@ -25,7 +25,8 @@ from prep.plan.rows import EXCESS, PACKINGS
 from prep.render.reference import render_conversation
 from prep.shard import Split, check_files, open_shards
 from prep.sources import source as sources
-from prep.tokenizer.tokenizer import Tokenizer, load_tokenizer
+from prep.tokenizer.load import load_tokenizer
+from prep.tokenizer.tokenizer import Tokenizer
 from tests.conftest import SHARED, build_mixture, chat, check_shards, needs_shared, toy_tokenizer, write_lines
 
 WORDS = "the quick brown fox jumps over a lazy dog and 42 others"

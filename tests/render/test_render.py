@@ -14,7 +14,8 @@ from prep.conversations.conversation import REASONS, Conversations
 from prep.encode.encode import Encoder
 from prep.render.reference import render_conversation
 from prep.render.render import Rendered, render
-from prep.tokenizer.tokenizer import Tokenizer, load_tokenizer
+from prep.tokenizer.load import load_tokenizer
+from prep.tokenizer.tokenizer import Tokenizer
 from tests.conftest import SHARED, chat, needs_shared, toy_tokenizer
 
 BOS, USER, USER_END, ASSISTANT, END, PYTHON, PYTHON_END, OUTPUT, OUTPUT_END = range(256, 265)

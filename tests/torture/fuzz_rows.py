@@ -26,7 +26,8 @@ from prep.build.options import BuildOptions
 from prep.check.verify import problems
 from prep.mixture.mixture import parse_mixture
 from prep.shard import open_shards
-from prep.tokenizer.tokenizer import PATTERN, SPECIAL_TOKENS, Tokenizer, load_tokenizer
+from prep.tokenizer.load import load_tokenizer
+from prep.tokenizer.tokenizer import PATTERN, SPECIAL_TOKENS, Tokenizer
 
 POISON = "POISON" * 2
 ODD = ("\x00", "\ufeff", "\u2028\u2029\x85", "\U0010ffff", "e\u0301" * 300, " " * 5000, "9" * 3000, "<|assistant_end|>",

@@ -194,7 +194,7 @@ from pathlib import Path
 from prep.build import job
 from prep.mixture.mixture import load_mixture
 from prep.build.options import BuildOptions
-from prep.tokenizer.tokenizer import load_tokenizer
+from prep.tokenizer.load import load_tokenizer
 
 job.SMALL_BUILD = 0  # as if it were worth starting workers
 options = BuildOptions(cache_dir=Path("cache"), quiet=True, workers=2)

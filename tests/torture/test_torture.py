@@ -17,7 +17,7 @@ from prep.build.options import BuildOptions
 from prep.check.verify import problems
 from prep.mixture.mixture import load_mixture
 from prep.render.block_cache import list_blocks
-from prep.tokenizer.tokenizer import load_tokenizer
+from prep.tokenizer.load import load_tokenizer
 from tests.build.test_build import some_chats, tree
 from tests.conftest import midprep_command, toy_tokenizer, write_lines
 
