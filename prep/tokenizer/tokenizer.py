@@ -77,21 +77,18 @@ class Tokenizer:
     pattern: str
     special_tokens: dict[str, int]
     source: str = field(default="", repr=False)  # where it was read from, for people
+    vocab_size: int = field(init=False)
+    bos_id: int = field(init=False)
 
     def __post_init__(self) -> None:
         check_spec(TokenizerSpec(self.name, self.ranks, self.pattern, self.special_tokens), SPECIAL_TOKENS)
+        largest = max(*self.ranks.values(), *self.special_tokens.values())
+        object.__setattr__(self, "vocab_size", largest + 1)
+        object.__setattr__(self, "bos_id", self.special_tokens[SPECIAL_TOKENS[0]])
 
     def __getstate__(self) -> dict[str, Any]:
         """Workers get everything but the encoder, and make their own."""
         return {name: value for name, value in vars(self).items() if name != "encoding"}
-
-    @cached_property
-    def vocab_size(self) -> int:
-        return max(max(self.ranks.values()), max(self.special_tokens.values())) + 1
-
-    @property
-    def bos_id(self) -> int:
-        return self.special_tokens[SPECIAL_TOKENS[0]]
 
     @cached_property
     def sha256(self) -> str:
@@ -140,13 +137,13 @@ class Tokenizer:
 
     def write(self, root: Path) -> dict[str, dict[str, Any]]:
         """Write the three files that every build has into `root`; returns {file: {"bytes", "sha256"}}."""
-        special_tokens = dict(by_id(self.special_tokens))
+        special_tokens, token_bytes = dict(by_id(self.special_tokens)), self.token_bytes()
         about = {"name": self.name, "pattern": self.pattern, "special_tokens": special_tokens, "sha256": self.sha256}
         text = json.dumps(about, ensure_ascii=False, indent=1) + "\n"
         return {
             "tokenizer.tiktoken": shard.write_bytes(root / "tokenizer.tiktoken", self.file),
             "tokenizer.json": shard.write_bytes(root / "tokenizer.json", text.encode()),
-            "token_bytes.npy": shard.write_array(root / "token_bytes.npy", self.token_bytes()),
+            "token_bytes.npy": shard.write_array(root / "token_bytes.npy", token_bytes),
         }
 
 
