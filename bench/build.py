@@ -35,7 +35,7 @@ sys.path[:0] = [str(ROOT)]
 from bench.real_size import make_data_root, scaled_mixture  # noqa: E402
 from prep.encode.encode import ENGINES, why_not  # noqa: E402
 from prep.plan.packing import pack  # noqa: E402
-from prep.tokenizer.tokenizer import load_tokenizer  # noqa: E402
+from prep.tokenizer.load import load_tokenizer  # noqa: E402
 
 PLAIN = [sys.executable, str(ROOT / "bench/plain_build.py")]
 BUILD = [sys.executable, "-m", "prep", "build", "--quiet"]

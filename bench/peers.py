@@ -43,7 +43,7 @@ from bench.build import HUB, IDENTITY, Bench, plain  # noqa: E402
 from bench.plain_build import MAX_SEQ_LEN, PlainRenderer, batches_of, to_messages  # noqa: E402
 from prep.encode.encode import choose_engine  # noqa: E402
 from prep.tokenizer.huggingface import export_hf  # noqa: E402
-from prep.tokenizer.tokenizer import load_tokenizer  # noqa: E402
+from prep.tokenizer.load import load_tokenizer  # noqa: E402
 
 WIDTH = MAX_SEQ_LEN + 1
 NUM_GENERATED = 20_000

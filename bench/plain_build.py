@@ -25,14 +25,15 @@ import numpy.typing as npt
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT)]
 
-from prep.build.build import make_job  # noqa: E402
+from prep.build.job import make_job  # noqa: E402
 from prep.build.options import BuildOptions  # noqa: E402
 from prep.conversations.conversation import ASSISTANT, KINDS, USER, Conversations  # noqa: E402
 from prep.encode.encode import Encoder  # noqa: E402
 from prep.mixture.mixture import load_mixture  # noqa: E402
-from prep.render.blocks import read_conversations  # noqa: E402
+from prep.render.blocks import read_batches  # noqa: E402
 from prep.render.nanochat import normalize  # noqa: E402
-from prep.tokenizer.tokenizer import Tokenizer, load_tokenizer  # noqa: E402
+from prep.tokenizer.load import load_tokenizer  # noqa: E402
+from prep.tokenizer.tokenizer import Tokenizer  # noqa: E402
 
 Conversation = list[dict[str, Any]]  # messages; content is a string, or for assistants a list of parts
 MAX_SEQ_LEN = 2048
@@ -96,8 +97,8 @@ def plain_loop(
 def batches_of(mixture: str, data_root: Path | None, identity: Path | None) -> Iterator[Conversations]:
     """Every conversation that a build of the mixture renders, checked, in blocks"""
     job = make_job(load_mixture(mixture), load_tokenizer(), BuildOptions(quiet=True), data_root, identity)
-    for unit in job.units():
-        for batch in read_conversations(unit, unit.bounds[0], unit.bounds[-1]):
+    for item in job.items():
+        for batch in read_batches(item, item.bounds[0], item.bounds[-1]):
             yield normalize(batch)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from prep.build.build import build, make_job
+from prep.build.job import build, make_job
 from prep.build.options import BuildOptions
 from prep.mixture.mixture import parse_mixture
 from prep.shard import Manifest

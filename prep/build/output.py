@@ -51,6 +51,19 @@ class Output:
         shutil.rmtree(self.staging, ignore_errors=True)
         self._lock.release()
 
+    def holds(self, fingerprint: str, description: dict[str, Any], overwrite: bool) -> bool:
+        """
+        Whether the output is the build that is described (Job.description). ValueError, with what is different, where it is
+        another one that may not be replaced, or not a build.
+        """
+        what, words = state(self.name, fingerprint, description)
+        if what == "foreign" or (what in ("different", "broken") and not overwrite):
+            advice = "give another -o DIR"
+            if what != "foreign":
+                advice = f"replace it with --overwrite, or {advice}"
+            raise ValueError(words if what == "broken" and words.endswith(".") else f"{words}: {advice}.")
+        return what == "current"
+
     def prepare(self) -> Path:
         """An empty staging directory; what a killed build left is removed."""
         shutil.rmtree(self.staging, ignore_errors=True)

@@ -1,5 +1,6 @@
 """
-build.json: where the time of a build went, and on what. Kept out of the manifest, which holds no time, host or path.
+build.json: where the time of a build went, on what, and from what it was built. Kept out of the manifest, which holds no
+time, host or path.
 """
 
 import json
@@ -9,15 +10,25 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from prep.build.options import BuildOptions
+from prep.workers.progress import Progress
 
 PACKAGES = ("midprep", "numpy", "pyarrow", "tiktoken", "fastokens", "gigatoken", "datasets", "ray")
+KINDS = {  # of the values that are read again
+    "command": list,
+    "directory": str,
+    "finished": str,
+    "seconds": float,
+    "passes": dict,
+    "encoder": str,
+    "versions": dict,
+}
 
 
 @dataclass
@@ -27,13 +38,16 @@ class PassTiming:
     seconds: float = 0.0
     conversations: int = 0
     tokens: int = 0
-    num_bytes: int = 0  # that it left in files: runs in the cache, shards
-    states: Counter[str] = field(default_factory=Counter)
+    num_bytes: int = 0  # that it left in files: blocks in the cache, shards
+    states: Counter[str] = field(default_factory=Counter)  # of blocks
+    progress: Progress | None = None  # while it runs
 
     def add(self, conversations: int, tokens: int, state: str = "", num_bytes: int = 0) -> None:
         self.conversations += conversations
         self.tokens += tokens
         self.num_bytes += num_bytes
+        if self.progress is not None:
+            self.progress.add(conversations, tokens)
         if state:
             self.states[state] += 1
 
@@ -51,70 +65,64 @@ class PassTiming:
 
 
 class BuildTimer:
-    """Measures the passes of a build; a pass may be entered more than once."""
+    """Measures the passes of a build, and shows how far they are; a pass may be entered more than once."""
 
-    def __init__(self) -> None:
+    def __init__(self, quiet: bool) -> None:
+        self.quiet = quiet
         self.passes: dict[str, PassTiming] = {}
         self.start = time.monotonic()
 
     @contextmanager
-    def measure(self, name: str) -> Iterator[PassTiming]:
-        one = self.passes.setdefault(name, PassTiming())
+    def measure(self, name: str, total: int | None = None) -> Iterator[PassTiming]:
+        """Measure a pass; over `total` conversations, which are shown as they are added"""
+        timing = self.passes.setdefault(name, PassTiming())
         start = time.monotonic()
         try:
-            yield one
+            with nullcontext() if total is None else Progress(name, total, self.quiet) as timing.progress:
+                yield timing
         finally:
-            one.seconds += time.monotonic() - start
+            timing.progress = None
+            timing.seconds += time.monotonic() - start
 
-    def write(self, staging: Path, root: Path, options: BuildOptions, encoder: str) -> None:
-        sizes = {path.name: path.stat().st_size for path in staging.iterdir()}
-        about = {
+    def write(self, staging: Path, root: Path, options: BuildOptions, encoder: str, inputs: dict[str, Any]) -> None:
+        """Write build.json; `inputs` are those of prep.build.inputs"""
+        record = {
+            "inputs": inputs,
             "command": sys.argv,
-            "directory": str(Path.cwd()),  # where relative paths in the command are from
+            "directory": str(Path.cwd()),
             "output": str(root.resolve()),
             "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             "seconds": round(time.monotonic() - self.start, 3),
-            "passes": {name: one.describe() for name, one in self.passes.items()},
-            "bytes": sum(sizes.values()),
-            **_engine(options),
+            "passes": {name: timing.describe() for name, timing in self.passes.items()},
+            "bytes": sum(path.stat().st_size for path in staging.iterdir()),
+            **_describe_engine(options),
             "encoder": encoder,
             "cores": os.cpu_count(),
             "platform": platform.platform(),
             "python": platform.python_version(),
-            "versions": {name: found for name in PACKAGES if (found := _version(name))},
+            "versions": {name: number for name in PACKAGES if (number := package_version(name))},
         }
-        (staging / "build.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
-
-
-FIELDS = {
-    "command": list,
-    "directory": str,
-    "finished": str,
-    "seconds": float,
-    "passes": dict,
-    "encoder": str,
-    "versions": dict,
-}
+        (staging / "build.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 def read_record(root: Path) -> dict[str, Any] | None:
-    """build.json of a build, or None where it was not copied along. ValueError in one line, where it is damaged."""
+    """build.json of a build, or None where it was not copied along. ValueError, in one line, where it is damaged."""
     path = root / "build.json"
     if not path.is_file():
         return None
     try:
-        about: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        about["seconds"] = float(about["seconds"])
-        sound = all(isinstance(about[name], kind) for name, kind in FIELDS.items())
-        sound = sound and all(isinstance(one["seconds"], int | float) for one in about["passes"].values())
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        record["seconds"] = float(record["seconds"])
+        sound = all(isinstance(record[name], kind) for name, kind in KINDS.items())
+        sound = sound and all(isinstance(timing["seconds"], int | float) for timing in record["passes"].values())
     except (ValueError, KeyError, TypeError):
         sound = False
     if not sound:
         raise ValueError(f"{path} is not as midprep writes it: remove it, or build {root} again with --overwrite.")
-    return about
+    return record
 
 
-def _engine(options: BuildOptions) -> dict[str, Any]:
+def _describe_engine(options: BuildOptions) -> dict[str, Any]:
     if options.engine == "local":
         return {"engine": "local", "workers": options.workers}
     from prep.workers.ray import cluster
@@ -122,7 +130,8 @@ def _engine(options: BuildOptions) -> dict[str, Any]:
     return {"engine": "ray", "workers": options.workers or None, "cluster": cluster(options.address, options.workers)}
 
 
-def _version(package: str) -> str | None:
+def package_version(package: str) -> str | None:
+    """The version of an installed package, None where it is not installed"""
     try:
         return version(package)
     except PackageNotFoundError:

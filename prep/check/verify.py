@@ -9,6 +9,7 @@ Is a build what it says it is? Checked on the files as they lie there, with noth
 `rebuild` goes further: it builds again from the sources with an empty cache and compares every byte.
 """
 
+import filecmp
 import json
 import tempfile
 from collections import Counter
@@ -20,13 +21,21 @@ from typing import Any
 import numpy as np
 
 from prep.arrays import Array
+from prep.build.inputs import BuildInputs
+from prep.build.job import build, make_job
+from prep.build.options import BuildOptions
 from prep.build.output import changes, describe, fingerprint
 from prep.check.mask_rules import broken_rules, may_skip
 from prep.shard import COUNTS, Manifest, Split, check_files, listed_files, manifest_text, open_shards, read_manifest
-from prep.tokenizer.tokenizer import load_tokenizer
+from prep.tokenizer.load import load_tokenizer
 
 CHUNK_TOKENS = 1 << 22
 UNLISTED = ("manifest.json", "build.json")
+
+
+def verify_shards(root: str | Path) -> list[str]:
+    """Check a finished build: a line for everything that is not as it should be, [] if it is sound. Reads all of it."""
+    return list(problems(Path(root)))
 
 
 def problems(root: Path) -> Iterator[str]:
@@ -41,14 +50,13 @@ def problems(root: Path) -> Iterator[str]:
             yield f"{root / 'manifest.json'}: not written as midprep writes it"
         if manifest["fingerprint"] != fingerprint(describe(manifest)):
             yield f"{root / 'manifest.json'}: the fingerprint is not of the mixture, tokenizer and options named there"
-        found = list(check_files(root, manifest))
         stray = {path.name for path in root.iterdir()} - set(listed_files(manifest)) - set(UNLISTED)
-        found += [f"{root / name}: not a file of this build" for name in sorted(stray)]
-        yield from found
-        if found:
+        damage = [*check_files(root, manifest), *(f"{root / name}: not a file of this build" for name in sorted(stray))]
+        yield from damage
+        if damage:
             return  # the arrays are not what the manifest is about
         yield from check_tokenizer(root, manifest)
-        yield from check_rejected(root, manifest)
+        yield from check_rejected_file(root, manifest)
         for split in open_shards(root).splits.values():
             yield from check_split(split)
     except (KeyError, TypeError, ValueError, OSError, IndexError, AttributeError, OverflowError) as error:
@@ -70,19 +78,22 @@ def check_tokenizer(root: Path, manifest: Manifest) -> Iterator[str]:
         yield f"{root / 'token_bytes.npy'}: not the bytes of the tokenizer's tokens"
 
 
-def check_rejected(root: Path, manifest: Manifest) -> Iterator[str]:
+def check_rejected_file(root: Path, manifest: Manifest) -> Iterator[str]:
     """rejected.jsonl has every rejected row once, whatever the number of its copies"""
-    wanted, found = Counter[tuple[str, str, str]](), Counter[tuple[str, str, str]]()
+    expected, counted = Counter[tuple[str, str, str]](), Counter[tuple[str, str, str]]()
     for name, split in manifest["splits"].items():
         for source in split["sources"]:
             for reason, number in source["rejected"].items():
-                wanted[name, source["name"], reason] += number // max(int(source["repeat"]), 1)
+                expected[name, source["name"], reason] += number // max(int(source["repeat"]), 1)
     with open(root / "rejected.jsonl", encoding="utf-8") as file:
         for row in map(json.loads, file):
-            found[row["split"], row["source"], row["reason"]] += 1
-    for key in sorted({*wanted, *found}):
-        if wanted[key] != found[key]:
-            yield f"{root / 'rejected.jsonl'}: {found[key]:,} rows of {': '.join(key)}, the manifest says {wanted[key]:,}"
+            counted[row["split"], row["source"], row["reason"]] += 1
+    for key in sorted({*expected, *counted}):
+        if expected[key] != counted[key]:
+            yield (
+                f"{root / 'rejected.jsonl'}: {counted[key]:,} rows of {': '.join(key)}, the manifest says "
+                f"{expected[key]:,}"
+            )
 
 
 @dataclass
@@ -115,7 +126,7 @@ def check_split(split: Split) -> Iterator[str]:
         yield from check_rows(split, start, min(start + chunk, len(rows)), counts)
     if (counts.trainable != docs["trainable"]).any():
         document = np.flatnonzero(counts.trainable != docs["trainable"])[0]
-        yield f"{where}: document {document} has another number of trained tokens than its mask"
+        yield f"{where}: document {document} has another number of loss tokens than its mask"
     if (counts.row_trainable != rows["num_trainable"]).any():
         row = np.flatnonzero(counts.row_trainable != rows["num_trainable"])[0]
         yield f"{where}: num_trainable of row {row} differs from its mask"
@@ -161,8 +172,8 @@ def check_counts(split: Split) -> Iterator[str]:
     entry, rows, docs, width = split.entry, split.rows, split.docs, split.max_seq_len + 1
     where = f"{split.root} {split.name}"
     tokens, filled = docs["length"].astype(np.int64), int(rows["num_tokens"].sum(dtype=np.int64))
-    shared = 0 if split.manifest["packing_strategy"] == "bfd" else len(rows) - 1
-    wanted: dict[str, Any] = {
+    shared = len(rows) - 1 if split.wrapped else 0
+    expected: dict[str, Any] = {
         "rows": len(rows),
         "docs": len(docs),
         "total_tokens": int(tokens.sum()) - shared,
@@ -173,81 +184,79 @@ def check_counts(split: Split) -> Iterator[str]:
     }
     sources = entry["sources"]
     if not shared:
-        wanted |= {"conversations": len(docs), "trainable_tokens": int(docs["trainable"].sum(dtype=np.int64))}
-    for key, value in wanted.items():
+        expected |= {"conversations": len(docs), "trainable_tokens": int(docs["trainable"].sum(dtype=np.int64))}
+    for key, value in expected.items():
         if entry[key] != value:
             yield f"{where}: {key} is {entry[key]} in the manifest, {value} in the arrays"
     for key in COUNTS:
         if entry[key] != (total := sum(source[key] for source in sources)):
             yield f"{where}: {key} is {entry[key]}, its sources have {total}"
     for number, source in enumerate(sources):
-        mine = docs[docs["source"] == number]
-        asked = split.manifest["mixture"][split.name][number]
-        if differing := [
-            key for key in asked if source[key] != asked[key] and not (key == "repeat" and "share" in source)
-        ]:
-            yield f"{where}: {source['name']} has another {differing[0]} than in the mixture of the manifest"
-        inside = source["conversations"] - source["extra_pieces"] + sum(source["rejected"].values())
-        if source["rows"] != inside:
-            yield f"{where}: {source['name']} has {source['rows']} rows, {inside} are in the split or rejected"
-        counted = {"conversations": len(mine), "untrained": int((mine["trainable"] == 0).sum())}
-        counted |= {"total_tokens": int(mine["length"].sum(dtype=np.int64))}
-        counted |= {"trainable_tokens": int(mine["trainable"].sum(dtype=np.int64))}
-        for key, value in counted.items():
-            if not shared and source[key] != value:
-                yield f"{where}: {key} of {source['name']} is {source[key]} in the manifest, {value} in the documents"
-        if len(mine) and int(mine["repeat"].max()) >= source["repeat"]:
-            yield f"{where}: a document of {source['name']} is of copy {mine['repeat'].max()}, there are {source['repeat']}"
+        described = split.manifest["mixture"][split.name][number]
+        yield from check_source(where, source, described, docs[docs["source"] == number], split.wrapped)
     if int(docs["source"].max()) >= len(sources):
         yield f"{where}: a document is of source {docs['source'].max()}, there are {len(sources)}"
+
+
+def check_source(
+    where: str, source: dict[str, Any], described: dict[str, Any], docs: Array, wrapped: bool
+) -> Iterator[str]:
+    """What the manifest says of a source against its part of the mixture and its documents (D,) DOC"""
+    name = source["name"]
+    for key in described:
+        if source[key] != described[key] and not (key == "repeat" and "share" in source):
+            yield f"{where}: {name} has another {key} than in the mixture of the manifest"
+            break
+    accounted = source["conversations"] - source["extra_pieces"] + sum(source["rejected"].values())
+    if source["rows"] != accounted:
+        yield f"{where}: {name} has {source['rows']} rows, {accounted} are in the split or rejected"
+    expected = {
+        "conversations": len(docs),
+        "untrained": int((docs["trainable"] == 0).sum()),
+        "total_tokens": int(docs["length"].sum(dtype=np.int64)),
+        "trainable_tokens": int(docs["trainable"].sum(dtype=np.int64)),
+    }
+    for key, value in expected.items():
+        if not wrapped and source[key] != value:
+            yield f"{where}: {key} of {name} is {source[key]} in the manifest, {value} in the documents"
+    if len(docs) and int(docs["repeat"].max()) >= source["repeat"]:
+        yield f"{where}: a document of {name} is of copy {docs['repeat'].max()}, there are {source['repeat']}"
+
+
+# ---- the proof: built again ----
+
+
+def rebuild(root: Path, inputs: BuildInputs, workers: int, say: Callable[[str], None]) -> Iterator[str]:
+    """Build again from the sources, in a temporary place and with an empty cache, and compare every byte."""
+    manifest = read_manifest(root)
+    wrapped = manifest["packing_strategy"] == "wrapped"
+    with tempfile.TemporaryDirectory(prefix="midprep-") as folder:
+        options = BuildOptions(
+            max_seq_len=manifest["max_seq_len"],
+            packing=manifest["packing_strategy"],
+            # an older build may have one that has no effect: that is told as a difference
+            excess_length_strategy="truncate" if wrapped else manifest["excess_length_strategy"],
+            max_tokens=manifest["max_tokens"],
+            cache_dir=Path(folder) / "cache",
+            workers=workers,
+            max_rejected=1.0,
+        )
+        mixture = replace(inputs.mixture, seed=manifest["seed"])
+        without = tuple(manifest["mixture"]["without"])
+        job = make_job(mixture, load_tokenizer(root), options, inputs.data_root, inputs.identity, without)
+        if job.fingerprint != manifest["fingerprint"]:
+            yield from changes(manifest, job.description())
+            return
+        build(job, Path(folder) / "build", say)
+        yield from differences(root, Path(folder) / "build")
 
 
 def differences(root: Path, other: Path) -> Iterator[str]:
     """Files of two builds that are not equal, build.json aside"""
     names = {path.name for folder in (root, other) for path in folder.iterdir()} - {"build.json"}
     for name in sorted(names):
-        one, two = root / name, other / name
-        if not (one.is_file() and two.is_file()):
-            yield f"{name}: only in {root if one.is_file() else 'the rebuild'}"
-        elif one.stat().st_size != two.stat().st_size or not _same(one, two):
+        ours, theirs = root / name, other / name
+        if not (ours.is_file() and theirs.is_file()):
+            yield f"{name}: only in {root if ours.is_file() else 'the rebuild'}"
+        elif not filecmp.cmp(ours, theirs, shallow=False):
             yield f"{name}: other bytes than in the rebuild"
-
-
-def _same(one: Path, two: Path) -> bool:
-    with open(one, "rb") as a, open(two, "rb") as b:
-        while chunk := a.read(1 << 22):
-            if chunk != b.read(len(chunk)):
-                return False
-    return True
-
-
-def rebuild(
-    root: Path, mixture: str, data_root: Path | None, identity: Path | None, workers: int, say: Callable[[str], None]
-) -> Iterator[str]:
-    """Build again from the sources, in a temporary place and with an empty cache, and compare every byte."""
-    from prep.build.build import build, make_job
-    from prep.build.options import BuildOptions
-    from prep.mixture.mixture import load_mixture
-
-    manifest = read_manifest(root)
-    with tempfile.TemporaryDirectory(prefix="midprep-") as folder:
-        options = BuildOptions(
-            max_seq_len=manifest["max_seq_len"],
-            packing=manifest["packing_strategy"],
-            # of an older build, which had one that says nothing: it is told as a difference
-            excess_length_strategy=manifest["excess_length_strategy"]
-            if manifest["packing_strategy"] == "bfd"
-            else "truncate",
-            max_tokens=manifest["max_tokens"],
-            cache_dir=Path(folder) / "cache",
-            workers=workers,
-            max_rejected=1.0,
-        )
-        wanted = replace(load_mixture(mixture), seed=manifest["seed"])
-        tokenizer = load_tokenizer(root)
-        job = make_job(wanted, tokenizer, options, data_root, identity, tuple(manifest["mixture"]["without"]))
-        if job.fingerprint != manifest["fingerprint"]:
-            yield from changes(manifest, job.description())
-            return
-        build(job, Path(folder) / "build", say)
-        yield from differences(root, Path(folder) / "build")

@@ -33,11 +33,11 @@ def verify(
         refuse(context, "mixture data_root identity workers", "without --rebuild")
     found = list(verifying.problems(root))
     if rebuild and not found:
-        from prep.inspect.origin import where_from
+        from prep.build.inputs import find_inputs
 
-        where = where_from(root, mixture, data_root, identity)
+        inputs = find_inputs(root, mixture, data_root, identity)
         num = cores() if workers is None else workers
-        found = list(verifying.rebuild(root, where.mixture, where.data_root, where.identity, num, say))
+        found = list(verifying.rebuild(root, inputs, num, say))
     if as_json:
         print(json.dumps({"root": str(root), "problems": found}, ensure_ascii=False))
     elif not found:
@@ -50,22 +50,22 @@ def verify(
 
 def doctor(as_json: Json = False) -> None:
     """Look at this machine: versions, encoder, compiler, cores, disk, caches; what will be fast and what not."""
-    from prep.check.doctor import findings
+    from prep.check.installation import examine
 
     if as_json:
-        found_all = {what: {"found": found, "advice": advice} for what, found, advice in findings(cores())}
+        found_all = {what: {"found": found, "advice": advice} for what, found, advice in examine(cores())}
         print(json.dumps(found_all, ensure_ascii=False))
         return
-    for what, found, advice in findings(cores()):
+    for what, found, advice in examine(cores()):
         print(f"{what:<12} {found}" + (f"\n{'':<12} -> {advice}" if advice else ""))
 
 
 def selftest() -> None:
     """Check that this installation is exact: encoders, renderer, shards, loss."""
-    from prep.check import selftest as checks
+    from prep.check import installation
 
     failed = False
-    for name, wrong, seconds in checks.run():
+    for name, wrong, seconds in installation.run_checks():
         print(f"{name:<10} {f'FAILED: {wrong}' if wrong else 'exact':<8} {seconds:6.1f} s")
         failed = failed or bool(wrong)
     if failed:

@@ -52,13 +52,14 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Show conversations, a row or a step: what trains, what does not, where it is from."""
+    from prep.build.inputs import find_inputs
     from prep.inspect import search as pick
     from prep.inspect import show as look
-    from prep.inspect.origin import Origins, where_from
+    from prep.inspect.origin import Origins
     from prep.inspect.terminal import Printer
     from prep.shard import open_shards
     from prep.shard.steps import plan_steps
-    from prep.tokenizer.tokenizer import load_tokenizer
+    from prep.tokenizer.load import load_tokenizer
     from train.config import Config
     from train.schedule import LR_FRAC, lr_multiplier
 
@@ -67,7 +68,7 @@ def show(
     _check_show(context, given, origin)
     split = open_shards(root).split(split_name)
     tokenizer = load_tokenizer(root)
-    origins = Origins(split, where_from(root, mixture, data_root, identity)) if origin else None
+    origins = Origins(split, find_inputs(root, mixture, data_root, identity)) if origin else None
     printer = _JsonPrinter() if as_json else Printer(plain)
 
     def with_origin(shown: dict[str, Any]) -> dict[str, Any]:

@@ -98,12 +98,12 @@ def build(
     ] = False,
 ) -> None:
     """Build shards from a mixture: render, plan, write."""
-    from prep.build import build as building
+    from prep.build import job as building
     from prep.build.options import BuildOptions
     from prep.files import default_cache_dir
     from prep.inspect.stats import built_lines, dry_run_lines
     from prep.mixture.mixture import load_mixture
-    from prep.tokenizer.tokenizer import load_tokenizer, notice_of_nanochat
+    from prep.tokenizer.load import load_tokenizer, notice_of_nanochat
     from prep.workers.local import warm_up_process
 
     options = BuildOptions(

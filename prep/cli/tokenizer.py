@@ -1,8 +1,9 @@
 """
-The commands `midprep tokenizer ...`: look at a tokenizer, train one, take one elsewhere.
+The commands `midprep tokenizer ...`: show a tokenizer, train one, write one for other programs.
 """
 
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
@@ -11,17 +12,17 @@ import typer
 
 from prep.cli.arguments import TOKENIZERS, Json, Pattern, TokenizerName
 
-app = typer.Typer(help="Train, look at and convert tokenizers.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(help="Show, train and convert tokenizers.", no_args_is_help=True, rich_markup_mode=None)
 
 
 @app.command()
 def info(
     name: Annotated[str | None, typer.Argument(help=TOKENIZERS)] = None, pattern: Pattern = None, as_json: Json = False
 ) -> None:
-    """Show a tokenizer: size, special tokens, pattern, identity."""
+    """Show a tokenizer: its size, special tokens, pattern and sha256."""
     import json
 
-    from prep.tokenizer.tokenizer import info, load_tokenizer
+    from prep.tokenizer.load import info, load_tokenizer
 
     about = info(load_tokenizer(name, pattern))
     if as_json:
@@ -29,40 +30,40 @@ def info(
         return
     for key, value in about.items():
         if isinstance(value, dict):
-            value = "  ".join(f"{token} {number}" for token, number in value.items())
+            value = "  ".join(f"{token} {id_}" for token, id_ in value.items())
         print(f"{key:<16} {value}")
 
 
 @app.command()
 def train(
     files: Annotated[list[Path], typer.Argument(help="Text, .jsonl or .parquet files.")],
-    vocab_size: Annotated[int, typer.Option(help="Ids, the nine special tokens included.")] = 32768,
-    output: Annotated[Path, typer.Option("-o", "--output", help="Directory to write it to.")] = Path("tokenizer"),
+    vocab_size: Annotated[int, typer.Option(help="Number of ids, including the nine special tokens.")] = 32768,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Directory to write to.")] = Path("tokenizer"),
     pattern: Pattern = None,
 ) -> None:
-    """Train a byte-level BPE tokenizer with rustbpe; `--tokenizer DIR` uses it."""
+    """Train a byte-level BPE tokenizer; build with it by --tokenizer DIR."""
     from prep.tokenizer.tokenizer import PATTERN
     from prep.tokenizer.train import train_tokenizer
 
     if output.exists() and any(output.iterdir()):
-        raise ValueError(f"{output} is there and not empty: give another directory with -o.")
-    trained = train_tokenizer(files, vocab_size, _show_bytes(), output.name, pattern or PATTERN)
+        raise ValueError(f"{output} exists and is not empty: give another directory with -o.")
+    trained = train_tokenizer(files, vocab_size, _show_progress(), output.name, pattern or PATTERN)
     output.mkdir(parents=True, exist_ok=True)
     trained.write(output)
     print(f"{output}: {trained.vocab_size:,} ids, sha256 {trained.sha256}. Use it with --tokenizer {output}")
 
 
-def _show_bytes() -> Callable[[int, int], None]:
-    """A callback that shows the share of the bytes read, now and then"""
-    import time
+def _show_progress() -> Callable[[int, int], None]:
+    """A function that prints the share of the bytes read: twice a second, or to a file every 10 s"""
+    is_terminal = sys.stderr.isatty()
+    last = time.monotonic()
 
-    said = [time.monotonic()]
-
-    def show(done: int, total: int) -> None:
-        if time.monotonic() - said[0] > (0.5 if sys.stderr.isatty() else 10):
-            said[0] = time.monotonic()
-            end = "\r" if sys.stderr.isatty() else "\n"
-            print(f"read {done / max(total, 1):4.0%} of {total / 1e6:,.1f} MB", file=sys.stderr, end=end, flush=True)
+    def show(num_bytes: int, total: int) -> None:
+        nonlocal last
+        if time.monotonic() - last > (0.5 if is_terminal else 10):
+            last = time.monotonic()
+            line = f"read {num_bytes / max(total, 1):4.0%} of {total / 1e6:,.1f} MB"
+            print(line, file=sys.stderr, end="\r" if is_terminal else "\n", flush=True)
 
     return show
 
@@ -76,14 +77,14 @@ def export(
         str, typer.Option("--format", help="nanochat: tokenizer.pkl and token_bytes.pt; hf: tokenizer.json.")
     ] = "nanochat",
 ) -> None:
-    """Write a tokenizer as other programs read it: nanochat's files, or Hugging Face's."""
+    """Write a tokenizer in the files of nanochat or of Hugging Face."""
     from prep.tokenizer.huggingface import export_hf
+    from prep.tokenizer.load import load_tokenizer
     from prep.tokenizer.nanochat import export_nanochat
-    from prep.tokenizer.tokenizer import load_tokenizer
 
     writers = {"nanochat": export_nanochat, "hf": export_hf}
     if to not in writers:
-        raise ValueError(f"--format {to!r} found, wanted {' or '.join(writers)}.")
+        raise ValueError(f"--format {to!r} is not known, wanted {' or '.join(writers)}.")
     directory.mkdir(parents=True, exist_ok=True)
     for path in writers[to](load_tokenizer(tokenizer, pattern), directory):
         print(path)

@@ -41,7 +41,7 @@ def try_rows(
     from prep.inspect import preview as trying
     from prep.inspect.terminal import Printer
     from prep.mixture.own_entry import check_names, check_reading
-    from prep.tokenizer.tokenizer import load_tokenizer
+    from prep.tokenizer.load import load_tokenizer
 
     if task is not None:
         refuse(context, "layout columns roles train_on consecutive tools", "with --task")

@@ -19,13 +19,13 @@ C conversations. Legend: C conversations, M messages, P parts.
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
 
 from prep.arrays import Array, offsets
-from prep.columns import index_array, text_array
+from prep.columns import index_array
 
 SYSTEM, USER, ASSISTANT = 0, 1, 2
 ROLES = ["system", "user", "assistant"]
@@ -133,12 +133,18 @@ def part_of(batch: Conversations, start: int, stop: int) -> Conversations:
     )
 
 
-def empty(reasons: Array) -> Conversations:
-    """C conversations without messages, each with its reason"""
-    none = np.zeros(1, dtype=np.int64)
-    no_text = text_array([])
-    codes = np.zeros(0, dtype=np.uint8)
-    return Conversations(no_text, codes, none, codes, np.zeros(len(reasons) + 1, dtype=np.int64), reasons)
+def to_messages(batch: Conversations, number: int) -> list[dict[str, Any]]:
+    """A conversation of a batch as messages {"role", "content"}; the content of one text part is a string"""
+    messages = []
+    for m in range(int(batch.messages[number]), int(batch.messages[number + 1])):
+        places = range(int(batch.parts[m]), int(batch.parts[m + 1]))
+        parts = [{"type": KINDS[batch.kinds[p]], "text": batch.texts[p].as_py()} for p in places]
+        is_text = len(parts) == 1 and parts[0]["type"] == "text"
+        message = {"role": ROLES[batch.roles[m]], "content": parts[0]["text"] if is_text else parts}
+        if batch.trained is not None and not batch.trained[m]:
+            message["train"] = False
+        messages.append(message)
+    return messages
 
 
 def mark(reasons: Array, where: Array, reason: str) -> None:

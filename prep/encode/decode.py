@@ -1,12 +1,12 @@
 """
-What the user says in each conversation, decoded from its tokens: of a run, or of a finished build.
+What the user says in each conversation, decoded from the tokens of a cached block or of a finished build.
 
     <|bos|> <|user_start|> 2+2? <|user_end|> <|assistant_start|> 4 <|assistant_end|> <|user_start|> 3+3? ...
                            ----                                                                     ----
     "2+2? 3+3? ..."
 
-A few million tokens at a time, by Arrow, without a Python object a token. Text never encodes to a special token, so what
-stands after <|user_start|> and before any other of them is the user's, and every <|bos|> begins a conversation.
+A few million tokens at a time are decoded by Arrow, without a Python object per token. Text never encodes to a special token,
+so what is after <|user_start|> and before the next special token is the user's, and every <|bos|> begins a conversation.
 """
 
 from collections.abc import Iterator
@@ -36,21 +36,24 @@ class Decoder:
 
     def user_texts(self, tokens: Array, starts: Array) -> list[bytes]:
         """Tokens (n,) of conversations that begin at `starts` (C,) -> C texts, all turns of the user together"""
-        special = np.flatnonzero(self.special[tokens])
-        is_user = np.append(False, tokens[special] == self.user)
-        # a token belongs to the special token before it, itself if it is one
-        mine = np.flatnonzero(is_user[np.cumsum(np.bincount(special, minlength=len(tokens))[: len(tokens)])])
-        decoded = self.words.take(index_array(tokens[mine]))
-        places = np.frombuffer(decoded.buffers()[1], dtype=np.int64)[: len(mine) + 1] if len(mine) else np.zeros(1, int)
-        data = decoded.buffers()[2].to_pybytes() if len(mine) else b""
-        bounds = places[np.searchsorted(mine, np.append(starts, len(tokens)))].tolist()
-        return [data[a:b] for a, b in pairwise(bounds)]
+        is_special = self.special[tokens]
+        starts_user = np.append(False, tokens[is_special] == self.user)
+        said = np.flatnonzero(starts_user[np.cumsum(is_special)])  # by the last special token up to each token
+        if not len(said):
+            return [b""] * len(starts)
+        decoded = self.words.take(index_array(tokens[said]))
+        byte_bounds = np.frombuffer(decoded.buffers()[1], dtype=np.int64)
+        data = decoded.buffers()[2].to_pybytes()
+        bounds = byte_bounds[np.searchsorted(said, np.append(starts, len(tokens)))].tolist()
+        return [data[start:stop] for start, stop in pairwise(bounds)]
 
 
 def token_words(tokenizer: Tokenizer, special: dict[int, bytes], other: bytes) -> pa.LargeBinaryArray:
-    """(V,) bytes of each token as an Arrow array; some ids have what `special` says, those of no text `other`"""
+    """(V,) bytes of each token as an Arrow array; `special` gives those of some special tokens, the others have `other`"""
     words = [other] * tokenizer.vocab_size
-    for word, id_ in [*tokenizer.ranks.items(), *((word, id_) for id_, word in special.items())]:
+    for word, id_ in tokenizer.ranks.items():
+        words[id_] = word
+    for id_, word in special.items():
         words[id_] = word
     bounds = offsets([len(word) for word in words])
     return pa.LargeBinaryArray.from_buffers(
@@ -59,17 +62,17 @@ def token_words(tokenizer: Tokenizer, special: dict[int, bytes], other: bytes) -
 
 
 def conversations_of(split: Split, bos: int) -> Iterator[tuple[Array, Array]]:
-    """Tokens (n,) and starts (C,) of the conversations of a build in stored order, blocks of whole ones"""
+    """Tokens (n,) and starts (C,) of the conversations of a split in stored order, some whole ones at a time"""
     wrapped, left = split.wrapped, np.zeros(0, dtype=split.manifest["token_dtype"])
     num_rows = max(1, BLOCK_TOKENS // (split.max_seq_len + 1))
     for first in range(0, split.num_rows, num_rows):
         ids = np.arange(first, min(first + num_rows, split.num_rows))
-        rows, filled = split.read_tokens(ids), split.rows["num_tokens"][ids].astype(np.int64)
+        rows, num_tokens = split.read_tokens(ids), split.rows["num_tokens"][ids].astype(np.int64)
         last = ids[-1] + 1 == split.num_rows
-        if wrapped:  # the last token of a row is the first one of the next
-            filled = filled - 1
-            filled[-1] += last
-        tokens = np.concatenate([left, rows[np.arange(rows.shape[1]) < filled[:, None]]])
+        if wrapped:  # the last token of a row is also the first one of the next
+            num_tokens -= 1
+            num_tokens[-1] += last
+        tokens = np.concatenate([left, rows[np.arange(rows.shape[1]) < num_tokens[:, None]]])
         starts = np.flatnonzero(tokens == bos)
         left = tokens[:0]
         if wrapped and not last:  # the last conversation may go on
@@ -79,10 +82,11 @@ def conversations_of(split: Split, bos: int) -> Iterator[tuple[Array, Array]]:
 
 
 def user_texts_of(batch: Conversations) -> list[bytes]:
-    """C conversations -> C texts, of those that are not rendered"""
+    """C conversations that are not rendered -> C texts"""
     texts, out = batch.texts.to_pylist(), [""] * len(batch)
-    said = np.flatnonzero(batch.roles == USER)
-    conversation = np.searchsorted(batch.messages, said, side="right") - 1
-    for message, number in zip(said.tolist(), conversation.tolist(), strict=True):
-        out[number] = " ".join([out[number], *texts[batch.parts[message] : batch.parts[message + 1]]])
+    messages = np.flatnonzero(batch.roles == USER)
+    conversations = np.searchsorted(batch.messages, messages, side="right") - 1
+    for message, conversation in zip(messages.tolist(), conversations.tolist(), strict=True):
+        parts = texts[batch.parts[message] : batch.parts[message + 1]]
+        out[conversation] = " ".join([out[conversation], *parts])
     return [text.encode() for text in out]

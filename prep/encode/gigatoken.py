@@ -3,15 +3,13 @@ gigatoken as an engine that is exact: the fastest there is, made to agree with t
 
     "in 1234"  ->  qwen2's scheme: in, " ", 1, 2, 3, 4  ->  digits paired: in, " ", 12, 34        \p{N}{1,2} of nanochat
 
-It knows no patterns, only fixed schemes, of which SCHEMES names those that were measured over all code points and a
-million strings (tests/encode/fuzz_encode.py). What it gets wrong is known by character: its Unicode tables are newer than
-tiktoken's, and digits that are not ASCII are not paired; texts with one of these go through tiktoken (0.1 to 0.3 % of
-the bytes of GSM8K, MMLU and chats).
+It takes no pattern, only the name of a scheme; SCHEMES has those that were measured over all code points and a million
+strings (tests/encode/fuzz_encode.py). It differs from tiktoken in known characters: its Unicode tables are newer, and digits
+outside ASCII are not paired. Texts with one of these go through tiktoken: 0.1 to 0.3 % of the bytes of GSM8K, MMLU and chats.
 
-All texts of a call are encoded as one, with a separator between them that is a special token: its batch call returns
-awkward arrays, which take 0.4 s to import. It uses no threads that way, and none are wanted.
-Its cache of words seen has no bound (20 bytes for each byte of random words), so the object is made anew when the process
-has grown by GROWTH bytes; that costs 0.04 s.
+All texts of a call are encoded as one, with a special token between them: its batch call returns awkward arrays, which take
+0.4 s to import. That way it uses no threads, as workers are processes. Its cache of words has no bound (20 bytes for each
+byte of random words), so the object is made again when the process has grown by GROWTH bytes, which takes 0.04 s.
 """
 
 import os
@@ -30,15 +28,15 @@ from prep.tokenizer.tokenizer import PATTERN, Tokenizer
 
 SEPARATOR: Final = "\0"  # a text that holds it goes through tiktoken
 GROWTH: Final = 256 << 20
-FRESH_TEXT: Final = 64 << 20  # bytes of text after which its size is looked at
+FRESH_TEXT: Final = 64 << 20  # bytes of text after which the size of the process is checked
 
 
 @dataclass(frozen=True)
 class Scheme:
-    """A pattern as gigatoken knows it; `pairs`: digits come one by one and are to be paired."""
+    """A pattern as gigatoken knows it"""
 
     name: str
-    pairs: bool = False
+    pairs: bool = False  # digits come one by one and must be paired
 
 
 # by pattern: nanochat's, and those of gpt2, of cl100k_base, of o200k_base and of Qwen 2
@@ -86,10 +84,9 @@ a9d0-a9d9 a9f0-a9f9 aa50-aa59 abf0-abf9 ff10-ff19 10107-10133 10140-10178 1018a-
 
 
 def risky_code_points(scheme: Scheme) -> Array:
-    """Code points that gigatoken takes for something else than tiktoken does"""
-    ranges = [one.split("-") for one in (NEWER + OTHER_DIGITS * scheme.pairs).split()]
-    parts = [np.arange(int(one[0], 16), int(one[-1], 16) + 1) for one in ranges]
-    return np.concatenate(parts)
+    """Code points that gigatoken and tiktoken treat differently"""
+    ranges = [text.split("-") for text in (NEWER + OTHER_DIGITS * scheme.pairs).split()]
+    return np.concatenate([np.arange(int(bounds[0], 16), int(bounds[-1], 16) + 1) for bounds in ranges])
 
 
 class Gigatoken:
@@ -100,8 +97,8 @@ class Gigatoken:
         self.separator = len(tokenizer.ranks)
         digits = [tokenizer.ranks.get(b"%d" % digit, 0) for digit in range(10)]
         self.dtype = token_dtype(self.separator + 1)
-        self.low, self.span = self.dtype.type(min(digits)), self.dtype.type(max(digits) - min(digits))  # where they lie
-        self.value = np.full(int(self.span) + 1, -1)  # of each id there: the digit's, or -1
+        self.low, self.span = self.dtype.type(min(digits)), self.dtype.type(max(digits) - min(digits))
+        self.value = np.full(int(self.span) + 1, -1)  # of each id from `low` on: the digit's, or -1
         self.value[np.array(digits) - int(self.low)] = np.arange(10)
         self.pair = np.array([tokenizer.ranks.get(b"%02d" % number, -1) for number in range(100)])  # -1: none
         self._renew()
@@ -114,20 +111,21 @@ class Gigatoken:
         joined = as_one[0].as_buffer().to_pybytes()
         self.new_text += len(joined)
         if self.new_text > FRESH_TEXT:
-            self._look()
-        ids = np.array(self.backend.encode(joined), dtype=self.dtype, copy=None)  # ours alone, written to below
+            self._renew_if_grown()
+        ids = np.array(self.backend.encode(joined), dtype=self.dtype, copy=None)  # not shared: written to below
         keep = ids != self.separator
-        cuts = np.flatnonzero(~keep)
-        seconds = self._pair_digits(ids) if self.scheme.pairs else cuts[:0]
+        separators = np.flatnonzero(~keep)
+        seconds = self._pair_digits(ids) if self.scheme.pairs else separators[:0]
         keep[seconds] = False
-        ends = np.append(cuts, len(ids)) - np.searchsorted(seconds, np.append(cuts, len(ids)))
+        ends = np.append(separators, len(ids))
+        ends -= np.searchsorted(seconds, ends)
         assert len(ends) == len(texts)
         return ids[keep], np.diff(ends - np.arange(len(ends)), prepend=0)
 
     def _pair_digits(self, ids: Array) -> Array:
         """
-        (n,) ids with a token for each digit: puts the token of two neighbours, counted from the left of a number, where the
-        first of them is, if there is one, and returns the places of the second
+        (n,) ids with a token for each digit: in place of the first digit of each pair, from the left of a number, goes the
+        token of the pair where there is one; returns the places of the second digits
 
             in " " 1 2 3 . 4 5   ->   in " " 12 2 3 . 45 5,   places 3 and 7
         """
@@ -143,8 +141,8 @@ class Gigatoken:
         ids[seconds - 1] = pairs[known]
         return seconds
 
-    def _look(self) -> None:
-        """Make the object anew if the process has grown, or if that cannot be known"""
+    def _renew_if_grown(self) -> None:
+        """Make the backend again if the process has grown, or if that cannot be known"""
         self.new_text = 0
         resident = resident_bytes()
         if resident is None or resident > self.resident + GROWTH:
@@ -153,19 +151,19 @@ class Gigatoken:
     def _renew(self) -> None:
         from gigatoken.gigatoken_rs import BPETokenizer
 
-        self.backend: Any = None  # first let go of the old one
+        self.backend: Any = None  # frees the old one first
         with self.tokenizer.as_file() as path:
             try:
                 self.backend = BPETokenizer.from_tiktoken(path, self.scheme.name, {SEPARATOR: self.separator})
             except (KeyboardInterrupt, SystemExit):
                 raise
-            except BaseException as error:  # a panic is no Exception
+            except BaseException as error:  # a panic is not an Exception
                 raise ValueError(f"gigatoken cannot read this tokenizer ({error}): use --encoder fastokens.") from None
         self.new_text, self.resident = 0, resident_bytes() or 0
 
 
 def resident_bytes() -> int | None:
-    """Memory of this process's own, without mapped files; None where the system does not say"""
+    """Memory of this process alone, without mapped files; None where the system does not tell"""
     try:
         fields = Path("/proc/self/statm").read_text().split()
     except OSError:

@@ -20,12 +20,12 @@ from prep.encode.decode import Decoder, conversations_of, user_texts_of
 from prep.inspect.search import conversations
 from prep.mixture.mixture import TASKS, Entry, Mixture
 from prep.mixture.resolve import Input, resolve
-from prep.plan.grams import HeldOut
-from prep.render.blocks import WorkItem, read_conversations
+from prep.plan.overlap import HeldOut
+from prep.render.blocks import WorkItem, read_batches
 from prep.render.nanochat import normalize
 from prep.shard import Split, open_shards
 from prep.sources.detect import find_files
-from prep.tokenizer.tokenizer import load_tokenizer
+from prep.tokenizer.load import load_tokenizer
 
 EXAMPLES = 3  # of a source
 SHOWN_CHARACTERS = 100
@@ -93,7 +93,7 @@ def read_group(name: str, data_root: Path | None) -> Group:
 def read_texts(one: Input) -> Iterator[bytes]:
     for bounds in one.source.units:
         unit = WorkItem(one.task, one.source, one.entry.seed, one.split or "", bounds, ())
-        for batch in read_conversations(unit, bounds[0], bounds[-1]):
+        for batch in read_batches(unit, bounds[0], bounds[-1]):
             yield from user_texts_of(normalize(batch))
 
 

@@ -22,7 +22,7 @@ from prep.text import short, size
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from prep.build.build import Job
+    from prep.build.job import Job
 
 
 def read_stats(root: Path) -> dict[str, Any]:

@@ -1,66 +1,58 @@
 """
-Conversations that a mixture does not want, though they are valid: counted as rejected, each with its reason.
+Examples that a mixture does not want, though they are valid: counted as rejected, each with its reason.
 
     filters        min_tokens and the like, by entry, of conversations as rendered
-    drop_overlap   their user asks what a conversation of val asks       training only, see prep.plan.overlap
-    dedup          their tokens are those of one before them             in each split by itself, see below
+    drop_overlap   their user asks what a conversation of val asks       train only, see prep.plan.overlap
+    dedup          their tokens are those of an example before them      in each split by itself, see below
 
-What was there before: entries in the order of the mixture, rows in the order of the entry (which is that of the list before
-it is shuffled). Copies that `repeat` makes are no duplicates. A conversation is told by 128 bits of XXH3 over its token
-ids: that any two of 10 million that differ have the same has a chance of one in 10**24.
+Before means: entries in the order of the mixture, examples in the order of the entry (the order of the list before it is
+shuffled). Copies that `repeat` makes are not duplicates. A conversation is identified by 128 bits of XXH3 over its token ids:
+that any two of 10 million different ones have the same has a chance of one in 10**24.
 """
 
 import numpy as np
 from xxhash import xxh3_128_digest
 
 from prep.arrays import Array, offsets
-from prep.conversations.conversation import REASON
-from prep.mixture.mixture import Entry
 from prep.plan.table import Table
 from prep.render.block_cache import BlockFiles, read_block
 
 
-def filter_lengths(entries: list[Entry], table: Table) -> None:
-    """Mark what the filters of each entry leave out."""
-    for i, entry in enumerate(entries):
-        places = table.places(i)
-        for name, low, high, what in (
-            ("tokens", entry.min_tokens, entry.max_tokens, "tokens"),
-            ("trainable", entry.min_trained_tokens, entry.max_trained_tokens, "trained tokens"),
-        ):
-            if low is not None:
-                mark(table, places[getattr(table, name)[places] < low], f"too few {what}")
-            if high is not None:
-                mark(table, places[getattr(table, name)[places] > high], f"too many {what}")
+def filter_lengths(table: Table) -> None:
+    """Exclude what the filters of each entry leave out."""
+    for number, source in enumerate(table.inputs):
+        entry, places = source.entry, table.places(number)
+        if entry.min_tokens is not None:
+            table.exclude(places[table.tokens[places] < entry.min_tokens], "too few tokens")
+        if entry.max_tokens is not None:
+            table.exclude(places[table.tokens[places] > entry.max_tokens], "too many tokens")
+        if entry.min_trained_tokens is not None:
+            table.exclude(places[table.loss_tokens[places] < entry.min_trained_tokens], "too few trained tokens")
+        if entry.max_trained_tokens is not None:
+            table.exclude(places[table.loss_tokens[places] > entry.max_trained_tokens], "too many trained tokens")
 
 
-def drop_duplicates(table: Table, runs: list[BlockFiles]) -> None:
-    """Mark every conversation whose tokens are those of one before it."""
-    rows = [table.selected(i)[table.usable(i)] for i in range(len(runs))]
-    digests = np.concatenate([conversation_digests(files, some) for files, some in zip(runs, rows, strict=True)])
-    places = np.concatenate([table.start[i] + some for i, some in enumerate(rows)])
-    mark(table, places[is_repeated(digests)], "duplicate")
+def drop_duplicates(table: Table) -> None:
+    """Exclude every example whose tokens are those of one before it."""
+    places = [table.usable_places(entry) for entry in range(len(table.inputs))]
+    digests = [
+        digest_conversations(files, table.examples[here].astype(np.int64))
+        for files, here in zip(table.blocks, places, strict=True)
+    ]
+    table.exclude(np.concatenate(places)[is_repeated(np.concatenate(digests))], "duplicate")
 
 
-def mark(table: Table, places: Array, reason: str) -> None:
-    """Leave out the conversations at some places, unless they are already"""
-    fine = places[table.reasons[places] == 0]
-    table.reasons[fine] = REASON[reason]
-
-
-def conversation_digests(files: BlockFiles, rows: Array) -> Array:
+def digest_conversations(files: BlockFiles, rows: Array) -> Array:
     """(n,) row numbers of a source, in any order -> (n, 2) uint64, the hash of the token ids of each"""
-    out = np.empty((len(rows), 2), dtype=np.uint64)
-    for block, here in files.by_block(rows):
-        run = read_block(files.paths[block])
-        bounds = offsets(run.lengths) * run.tokens.dtype.itemsize
-        data, wanted = run.tokens.data.cast("B"), rows[here] - files.starts[block]
-        digests = [
-            xxh3_128_digest(data[a:b])
-            for a, b in zip(bounds[wanted].tolist(), bounds[wanted + 1].tolist(), strict=True)
-        ]
-        out[here] = np.frombuffer(b"".join(digests), dtype="<u8").reshape(-1, 2)
-    return out
+    digests = np.empty((len(rows), 2), dtype=np.uint64)
+    for number, here in files.by_block(rows):
+        block, in_block = read_block(files.paths[number]), rows[here] - files.starts[number]
+        bounds = offsets(block.lengths) * block.tokens.dtype.itemsize
+        data = block.tokens.data.cast("B")
+        spans = zip(bounds[in_block].tolist(), bounds[in_block + 1].tolist(), strict=True)
+        joined = b"".join(xxh3_128_digest(data[start:end]) for start, end in spans)
+        digests[here] = np.frombuffer(joined, dtype="<u8").reshape(-1, 2)
+    return digests
 
 
 def is_repeated(digests: Array) -> Array:

@@ -4,9 +4,10 @@ Pack conversations into rows of a fixed length, best fit first.
     lengths   5  3  4        room for 8 tokens a row
     rows      [5 3] [4 .]    "." is padding: never a target, costs throughput only
 
-No conversation is split and none is lost. Packing sorts by length: permute the rows afterwards. There are as many sizes
-of free room as tokens in a row, and all conversations of one length are placed together, so the cost is linear in the
-conversations: the loop below runs a few times for each length, whatever their number (10 million take 3 s).
+No conversation is split and none is lost. Packing sorts by length: permute the rows afterwards. The rule is
+`best_fit_decreasing_plainly`, one conversation at a time. The fast form places all conversations of one length together: there
+are as many sizes of free room as tokens in a row, so its loop runs a few times per length, whatever the number of
+conversations (10 million take 3 s).
 
 Plain best-fit decreasing wastes room where many conversations have few lengths: rows of seventeen spellings of 30 tokens
 leave 3 of 513. So it is tried a second time with completions, and the better result is taken:
@@ -20,8 +21,8 @@ import numpy as np
 
 from prep.arrays import Array
 
-FEWER = 12  # so many conversations of a length less than fit are tried, to complete a row with shorter ones
-MORE_PARTS = 8  # so many numbers of shorter ones are tried
+FEWER = 12  # numbers of conversations below the most that fit, tried to complete a row with shorter ones
+MORE_PARTS = 8  # numbers of shorter ones that are tried
 
 
 def pack(lengths: Array, capacity: int) -> tuple[Array, int]:
@@ -32,25 +33,46 @@ def pack(lengths: Array, capacity: int) -> tuple[Array, int]:
     (array([0, 0, 1]), 2)
     """
     if len(lengths) and not (lengths.min() > 0 and lengths.max() <= capacity):
-        raise ValueError(f"lengths {lengths.min()} .. {lengths.max()} found, wanted 1 .. {capacity}")
+        raise ValueError(f"lengths {lengths.min()} .. {lengths.max()} found, wanted 1 .. {capacity}.")
     plain, completed = (best_fit_decreasing(lengths, capacity, complete) for complete in (False, True))
     return completed if completed[1] < plain[1] else plain
 
 
+def best_fit_decreasing_plainly(lengths: list[int], capacity: int) -> list[int]:
+    """
+    The rule (Johnson 1973): longest first, of equal ones the first; each goes to the row with the least room that is
+    enough, of several such rows to the one that has had that room longest. Returns the row of each.
+
+    >>> best_fit_decreasing_plainly([5, 3, 4], 8)
+    [0, 0, 1]
+    """
+    rows_by_room: dict[int, deque[int]] = {}
+    row_of, num_rows = [0] * len(lengths), 0
+    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        room = min((room for room, rows in rows_by_room.items() if room >= lengths[i] and rows), default=capacity)
+        if rows_by_room.get(room):
+            row = rows_by_room[room].popleft()
+        else:
+            row = num_rows
+            num_rows += 1
+        rows_by_room.setdefault(room - lengths[i], deque()).append(row)
+        row_of[i] = row
+    return row_of
+
+
 def best_fit_decreasing(lengths: Array, capacity: int, complete: bool) -> tuple[Array, int]:
     """
-    Longest first, of equal ones the first; each goes to the row with the least room that is enough, of several such rows
-    to the one that has had that room longest (Johnson 1973). With `complete`, a row is filled up at once where shorter
-    conversations fill it exactly.
+    (D,) lengths -> the row of each, and the number of rows, as the rule has them. With `complete`, a row is filled up at
+    once where shorter conversations fill it exactly.
     """
-    rows_of, num_rows = np.empty(len(lengths), dtype=np.int64), 0
+    row_of, num_rows = np.empty(len(lengths), dtype=np.int64), 0
     counts = np.bincount(lengths, minlength=capacity + 2)  # of each length, not yet placed
     order, ends = longest_first(lengths, capacity), np.cumsum(counts[::-1])[::-1]
     rooms = _Rooms(capacity)
 
     def place(length: int, rows: Array) -> None:
         first = ends[length] - counts[length]
-        rows_of[order[first : first + len(rows)]] = rows
+        row_of[order[first : first + len(rows)]] = rows
         counts[length] -= len(rows)
 
     for length in np.flatnonzero(counts)[::-1].tolist():
@@ -59,9 +81,9 @@ def best_fit_decreasing(lengths: Array, capacity: int, complete: bool) -> tuple[
             free = room or capacity
             pattern = exact_pattern(counts, length, free) if complete else None
             per_row = pattern[length] if pattern else free // length
-            wanted = min(int(counts[part]) // num for part, num in pattern.items()) if pattern else -(-left // per_row)
-            rows = rooms.take(room, wanted) if room else np.arange(num_rows, num_rows + wanted)
-            num_rows += 0 if room else wanted
+            needed = min(int(counts[part]) // num for part, num in pattern.items()) if pattern else -(-left // per_row)
+            rows = rooms.take(room, needed) if room else np.arange(num_rows, num_rows + needed)
+            num_rows += 0 if room else needed
             if pattern:
                 for part, num in pattern.items():
                     place(part, np.repeat(rows, num))
@@ -71,11 +93,11 @@ def best_fit_decreasing(lengths: Array, capacity: int, complete: bool) -> tuple[
             last = placed - (len(rows) - 1) * per_row  # conversations in the last of these rows
             rooms.put(free - per_row * length, rows[:-1])
             rooms.put(free - last * length, rows[-1:])
-    return rows_of, num_rows
+    return row_of, num_rows
 
 
 def exact_pattern(counts: Array, length: int, room: int) -> dict[int, int] | None:
-    """{length: how many} that fills a room exactly with what is left, as many of `length` as can be; None if not found"""
+    """{length: how many} that fills a room exactly with what is left, as many of `length` as can be; None if there is none"""
     most = min(room // length, int(counts[length]))
     for num in range(most, max(most - FEWER, 0), -1):
         rest = room - num * length

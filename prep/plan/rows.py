@@ -1,12 +1,17 @@
 """
-The plan: which conversation goes to which row of which shard, decided from lengths alone.
+Rows: conversations in the mixture's order, none longer than a row, laid out in rows and shards. Decided from lengths alone.
 
     lengths in mixture order   36 349 147 305 81 690 188 ...
     shard 0, row 0             [690 349 305 147 81 36 .....]        bfd: sorted and packed, rows permuted
-    wrapped, T = 512           [36 349 127] [20 305 81 106] ...     one stream, cut every T tokens, one token shared
+    wrapped, T = 512           [36 349 127] [20 305 81 106] ...     one stream, a row every T tokens, one token shared
 
-Nothing is read or written here. Conversations come and leave as pieces: a source, a row in it, and a range of its tokens, 20
-bytes each. They are put in the order of the rows where they are, and have the layout of what is written about them.
+    max_seq_len 6              <|bos|> u u u a a a a u u            too long:
+    truncate                   <|bos|> u u u a a                                as nanochat does
+    split                      <|bos|> u u u | <|bos|> a a a a | <|bos|> u u    at message starts where they are in reach
+    drop                       counted as rejected, listed in rejected.jsonl
+
+Conversations come and leave as pieces: a source, a row in it, and a range of its tokens, 20 bytes each. They are put in the
+order of the rows where they are, and have the layout of what is written about them.
 
 Legend: D pieces (documents in rows), R rows of a shard, T = max_seq_len.
 """
@@ -18,24 +23,69 @@ import numpy as np
 
 from prep.arrays import Array, offsets
 from prep.plan.packing import longest_first, pack
+from prep.render.block_cache import BlockFiles, read_block
 
 VERSION = 1  # bumped when the same lengths give other rows
 
 PACKINGS = ("bfd", "wrapped")
-EXCESS = ("truncate", "split", "drop", "raise")  # see prep.plan.excess
+EXCESS = ("truncate", "split", "drop", "raise")
+LONGEST = 1 << 24  # tokens of a row: some rows are in memory at once
+NANOCHAT_MAX_TOKENS = 2048
 SHARD_TOKENS = 1 << 25  # about 64 MiB of uint16: small enough for every worker to hold one, large enough to pack well
 
-# prep.shard.DOC with where a piece starts in place of what it trains: one array becomes the other as shards are written
+# prep.shard.DOC with where a piece starts in place of its loss tokens: one array becomes the other as shards are written
 PIECE = np.dtype([("length", "<u4"), ("start", "<u4"), ("source", "<u2"), ("repeat", "<u2"), ("index", "<u8")])
 
 
 @dataclass(frozen=True)
+class RowOptions:
+    """What decides the bytes of a build beside its mixture and tokenizer. ValueError for what cannot be meant."""
+
+    max_seq_len: int = 2048
+    packing: str = "bfd"
+    excess_length_strategy: str = "truncate"
+    max_tokens: int | None = None  # of a conversation, before anything else; see `token_limit`
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.max_seq_len <= LONGEST:
+            raise ValueError(f"--max-seq-len {self.max_seq_len} found, wanted 2 to {LONGEST}.")
+        if self.packing not in PACKINGS:
+            raise ValueError(f"--packing {self.packing!r} found, wanted {' or '.join(PACKINGS)}.")
+        if self.excess_length_strategy not in EXCESS:
+            raise ValueError(
+                f"--excess-length-strategy {self.excess_length_strategy!r} found, wanted {', '.join(EXCESS)}."
+            )
+        if self.wrapped and self.excess_length_strategy != "truncate":
+            raise ValueError(
+                f"--excess-length-strategy {self.excess_length_strategy} has no effect with --packing wrapped, whose rows "
+                "take conversations of any length (--max-tokens truncates them): leave it out."
+            )
+        if self.max_tokens is not None and self.max_tokens < 1:
+            raise ValueError(f"--max-tokens {self.max_tokens} found, wanted 1 or more.")
+
+    @property
+    def wrapped(self) -> bool:
+        return self.packing == "wrapped"
+
+    @property
+    def token_limit(self) -> int | None:
+        """
+        Where a conversation is truncated whatever the packing. nanochat's renderer truncates at 2,048 tokens, so `wrapped`,
+        which needs no limit of its own, does so too, unless rows are longer; `bfd` fits conversations to a row by the
+        excess-length strategy.
+        """
+        if self.max_tokens is not None or not self.wrapped:
+            return self.max_tokens
+        return max(NANOCHAT_MAX_TOKENS, self.max_seq_len)
+
+
+@dataclass(frozen=True)
 class ShardPlan:
-    """One shard: its pieces in row order and how many are in each row. `lead` is 1 for a piece that gets a bos of its own."""
+    """One shard: its pieces in row order and how many are in each row."""
 
     number: int
-    pieces: Array  # (D,) PIECE; length counts tokens of the conversation, without the lead
-    lead: Array  # (D,) uint8
+    pieces: Array  # (D,) PIECE; length counts tokens of the conversation, without a bos of the piece's own
+    needs_bos: Array  # (D,) uint8: 1 for a piece that is not the start of its conversation
     docs_per_row: Array  # (R,) int64
 
 
@@ -43,70 +93,37 @@ def num_shards(total_tokens: int) -> int:
     return max(1, -(-total_tokens // SHARD_TOKENS))
 
 
-# ---- too long ----
-
-
-def split_points(length: int, message_starts: Array, max_seq_len: int) -> list[int]:
-    """
-    Where to cut a conversation that is too long: at the last message start within reach, else where the room ends.
-    Every piece but the first is led by a bos, so it has one token less room.
-
-    >>> split_points(10, np.array([1, 4, 7]), 6)
-    [0, 4, 7]
-    """
-    points, room = [0], max_seq_len
-    while length - points[-1] > room:
-        reach = message_starts[(message_starts > points[-1]) & (message_starts <= points[-1] + room)]
-        # a message start right after the cut would leave a piece of bos alone
-        reach = reach[reach > points[-1] + 1]
-        points.append(int(reach[-1]) if len(reach) else points[-1] + room)
-        room = max_seq_len - 1
-    return points
-
-
-def split_pieces(pieces: Array, points: dict[int, list[int]]) -> Array:
-    """Pieces with those at the places of `points` cut at the points given"""
-    if not points:
-        return pieces
-    counts = np.ones(len(pieces), dtype=np.int64)
-    counts[list(points)] = [len(cuts) for cuts in points.values()]
-    out = np.repeat(pieces, counts)
-    first = offsets(counts)
-    for place, cuts in points.items():
-        ends = [*cuts[1:], int(pieces["length"][place])]
-        where = slice(first[place], first[place + 1])
-        out["start"][where] = cuts
-        out["length"][where] = np.subtract(ends, cuts)
-    return out
-
-
-# ---- rows ----
+def plan_rows(pieces: Array, options: RowOptions, seed: int) -> list[ShardPlan]:
+    """Pieces (D,) PIECE in mixture order, none longer than a row takes -> the shards of a split"""
+    if options.wrapped:
+        return plan_wrapped(pieces, options.max_seq_len)
+    return plan_bfd(pieces, options.max_seq_len, seed)
 
 
 def plan_bfd(pieces: Array, max_seq_len: int, seed: int) -> list[ShardPlan]:
     """
-    Pieces in mixture order -> shards of consecutive pieces, each packed best fit first, its rows permuted. `pieces` are in
-    that order afterwards, and those of the shards are views of them.
+    Pieces in mixture order -> shards of consecutive pieces, each packed best fit first, its rows permuted. `pieces` are
+    put in that order, and those of the shards are views of them.
     """
     width = max_seq_len + 1
-    lead = (pieces["start"] > 0).view(np.uint8)
-    ends = np.cumsum(pieces["length"] + lead, dtype=np.int64)
+    needs_bos = (pieces["start"] > 0).view(np.uint8)
+    ends = np.cumsum(pieces["length"] + needs_bos, dtype=np.int64)
     total = int(ends[-1]) if len(ends) else 0
-    cuts = [total * (i + 1) // num_shards(total) for i in range(num_shards(total))]
-    bounds = [0, *np.searchsorted(ends, cuts, side="left") + 1] if total else [0, 0]
+    targets = [total * (i + 1) // num_shards(total) for i in range(num_shards(total))]
+    bounds = [0, *np.searchsorted(ends, targets, side="left") + 1] if total else [0, 0]
     bounds[-1] = len(pieces)
-    del ends
+    del ends  # 8 bytes a conversation
     plans = []
     for number, (a, b) in enumerate(pairwise(bounds)):
-        lengths = pieces["length"][a:b].astype(np.int64) + lead[a:b]
-        rows_of, num_rows = pack(lengths, width)
-        new_rows = np.empty(num_rows, dtype=np.int64)
-        new_rows[np.random.default_rng([seed, number]).permutation(num_rows)] = np.arange(num_rows)
+        lengths = pieces["length"][a:b].astype(np.int64) + needs_bos[a:b]
+        row_of, num_rows = pack(lengths, width)
+        permuted = np.empty(num_rows, dtype=np.int64)
+        permuted[np.random.default_rng([seed, number]).permutation(num_rows)] = np.arange(num_rows)
+        row_of = permuted[row_of]
         by_length = longest_first(lengths, width)
-        order = by_length[np.argsort(new_rows[rows_of[by_length]], kind="stable")]  # in a row: longest first
-        counts = np.bincount(new_rows[rows_of], minlength=num_rows)
-        pieces[a:b], lead[a:b] = pieces[a:b][order], lead[a:b][order]
-        plans.append(ShardPlan(number, pieces[a:b], lead[a:b], counts))
+        order = by_length[np.argsort(row_of[by_length], kind="stable")]  # in a row: longest first
+        pieces[a:b], needs_bos[a:b] = pieces[a:b][order], needs_bos[a:b][order]
+        plans.append(ShardPlan(number, pieces[a:b], needs_bos[a:b], np.bincount(row_of, minlength=num_rows)))
     return plans
 
 
@@ -126,9 +143,61 @@ def plan_wrapped(pieces: Array, max_seq_len: int) -> list[ShardPlan]:
         counts = last - first
         row = np.repeat(np.arange(b - a), counts)
         which = np.arange(len(row)) - offsets(counts)[row] + first[row]
-        out = pieces[which].copy()
-        begin = np.maximum(starts[which], row_starts[row])
-        out["start"] = begin - starts[which]
-        out["length"] = np.minimum(starts[which + 1], row_ends[row]) - begin
-        plans.append(ShardPlan(number, out, np.zeros(len(out), dtype=np.uint8), counts))
+        begins = np.maximum(starts[which], row_starts[row])
+        parts = pieces[which].copy()
+        parts["start"] = begins - starts[which]
+        parts["length"] = np.minimum(starts[which + 1], row_ends[row]) - begins
+        plans.append(ShardPlan(number, parts, np.zeros(len(parts), dtype=np.uint8), counts))
     return plans
+
+
+# ---- splitting what is too long ----
+
+
+def split_points(length: int, message_starts: Array, max_seq_len: int) -> list[int]:
+    """
+    Where to split a conversation that is too long: at the last message start within reach, else where the room ends.
+    Every piece but the first gets a bos of its own, so it has one token less room.
+
+    >>> split_points(10, np.array([1, 4, 7]), 6)
+    [0, 4, 7]
+    """
+    points, room = [0], max_seq_len
+    while length - points[-1] > room:
+        in_reach = (message_starts > points[-1]) & (message_starts <= points[-1] + room)
+        # a message start right after the split would leave a piece of bos alone
+        reach = message_starts[in_reach & (message_starts > points[-1] + 1)]
+        points.append(int(reach[-1]) if len(reach) else points[-1] + room)
+        room = max_seq_len - 1
+    return points
+
+
+def split_pieces(pieces: Array, points: dict[int, list[int]]) -> Array:
+    """Pieces with those at the places of `points` split at the points given"""
+    counts = np.ones(len(pieces), dtype=np.int64)
+    counts[list(points)] = [len(starts) for starts in points.values()]
+    parts, first = np.repeat(pieces, counts), offsets(counts)
+    for place, starts in points.items():
+        here = slice(first[place], first[place + 1])
+        ends = [*starts[1:], int(pieces["length"][place])]
+        parts["start"][here] = starts
+        parts["length"][here] = np.subtract(ends, starts)
+    return parts
+
+
+def find_split_points(
+    pieces: Array, too_long: Array, blocks: list[BlockFiles], message_starts: list[int], max_seq_len: int
+) -> dict[int, list[int]]:
+    """{place of a piece: where to split it} for the pieces at the places `too_long`; `message_starts` are token ids"""
+    points = {}
+    for source, files in enumerate(blocks):
+        mine = too_long[pieces["source"][too_long] == source]
+        for number, places in files.by_block(pieces["index"][mine].astype(np.int64)):
+            block, here = read_block(files.paths[number]), mine[places]
+            first = offsets(block.lengths)[pieces["index"][here].astype(np.int64) - files.starts[number]]
+            # text never encodes to a special token, so these are the message starts and nothing else
+            starts = np.flatnonzero(np.isin(block.tokens, message_starts))
+            for place, a, b in zip(here.tolist(), first, first + pieces["length"][here], strict=True):
+                inside = starts[np.searchsorted(starts, a) : np.searchsorted(starts, b)] - a
+                points[place] = split_points(int(b - a), inside, max_seq_len)
+    return points

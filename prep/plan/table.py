@@ -1,11 +1,12 @@
 """
-What is known of every rendered row of a split before anything is planned: a few numbers a conversation, from the runs.
+What the plan knows of every example that the entries of a split select: a few numbers each, read from the rendered blocks.
 
-    input 0, rows 0 .. 3       tokens 36 0 147 305    trainable 20 0 80 90    reasons 0 2 0 0
-    input 1, rows 0 .. 1              81 690                    2 300                 0 0
+    entry 0   examples 2 0 1      tokens 305 36 147      reasons 0 0 0
+    entry 1   examples 0 1               81 0                    0 2        2: not an object
 
-5 bytes a row, and 4 for its number in the order of its source. All that follows (what is left out, how much is taken, the
-order, the rows) is decided from it.
+Three kinds of numbers, each with a name of its own. An *example* is a row of a source, by its number there. A *position*
+counts the examples of one entry, in the order in which the entry has them. A *place* counts through this table: entry e has
+the places bounds[e] .. bounds[e + 1] - 1, so place = bounds[e] + position. 9 bytes an example.
 """
 
 from dataclasses import dataclass
@@ -14,52 +15,96 @@ from functools import cached_property
 import numpy as np
 
 from prep.arrays import Array, offsets
+from prep.conversations.conversation import REASON, REASONS
 from prep.mixture.resolve import Input
-from prep.plan.order import select_rows
-from prep.render.block_cache import BlockFiles, read_block
+from prep.render.block_cache import BlockFiles
+
+HUB_SEED = 42  # every Hub source is permuted by this seed, whatever the mixture's
+
+
+@dataclass(frozen=True)
+class RejectedExamples:
+    """Examples of one source that are not in a split."""
+
+    source: Input
+    examples: Array  # (n,) row numbers in the source, ascending
+    reasons: Array  # (n,) uint8: place in REASONS
+
+    def by_reason(self) -> dict[str, int]:
+        """Number of examples by reason"""
+        codes, counts = np.unique(self.reasons, return_counts=True)
+        return {REASONS[code]: count for code, count in zip(codes.tolist(), counts.tolist(), strict=True)}
 
 
 @dataclass(frozen=True)
 class Table:
-    """All rows of all inputs, one after the other: row r of input i is at start[i] + r."""
+    """Every example that the entries select, those of one entry after the other."""
 
-    start: Array  # (inputs,) int64
-    tokens: Array  # (n,) uint32, 0 where the row is no valid conversation
-    reasons: Array  # (n,) uint8; prep.plan.filters adds to them
-    rows: Array  # (m,) uint32: the rows that the mixture uses, those of one input after the other, each in its order
-    bounds: Array  # (inputs + 1,) int64: where those of each input begin in `rows`
-    runs: list[BlockFiles]  # of each input
+    inputs: list[Input]  # by entry
+    blocks: list[BlockFiles]  # by entry
+    bounds: Array  # (entries + 1,) int64: where the places of each entry begin
+    examples: Array  # (n,) uint32 row number in the source
+    tokens: Array  # (n,) uint32, 0 where the row is not a valid conversation
+    reasons: Array  # (n,) uint8: place in REASONS, 0 where the example is used; `exclude` adds to them
 
     @cached_property
-    def trainable(self) -> Array:
-        """(n,) uint32; read where a mixture asks for it"""
-        return np.concatenate([read_block(path).trainable for files in self.runs for path in files.paths])
+    def loss_tokens(self) -> Array:
+        """(n,) uint32 tokens that SFT trains on; read only where a mixture asks for it"""
+        pairs = zip(self.blocks, self.bounds, self.bounds[1:], strict=False)
+        return np.concatenate(
+            [files.column("trainable")[self.examples[a:b] - files.starts[0]] for files, a, b in pairs]
+        )
 
-    def selected(self, number: int) -> Array:
-        """The rows of an input that the mixture uses, in their order"""
-        return self.rows[self.bounds[number] : self.bounds[number + 1]]
+    def places(self, entry: int) -> Array:
+        """(m,) places of an entry's examples"""
+        return np.arange(self.bounds[entry], self.bounds[entry + 1])
 
-    def places(self, number: int) -> Array:
-        """Where the selected rows of an input are"""
-        places: Array = self.start[number] + self.selected(number)
+    def usable(self, entry: int) -> Array:
+        """(u,) positions of an entry's examples that are valid and not excluded, ascending"""
+        return np.flatnonzero(self.reasons[self.bounds[entry] : self.bounds[entry + 1]] == 0)
+
+    def usable_places(self, entry: int) -> Array:
+        """(u,) the same as places"""
+        places: Array = self.bounds[entry] + self.usable(entry)
         return places
 
-    def usable(self, number: int) -> Array:
-        """Which of the selected rows of an input are valid and wanted, as places in `selected`"""
-        return np.flatnonzero(self.reasons[self.places(number)] == 0)
+    def exclude(self, places: Array, reason: str) -> None:
+        """Leave out the examples at some places; one that is left out already keeps its reason."""
+        self.reasons[places[self.reasons[places] == 0]] = REASON[reason]
+
+    def rejected(self, entry: int) -> RejectedExamples:
+        """What an entry selects and does not use, by now"""
+        places = self.places(entry)[self.reasons[self.places(entry)] > 0]
+        places = places[np.argsort(self.examples[places])]
+        return RejectedExamples(self.inputs[entry], self.examples[places].astype(np.int64), self.reasons[places])
 
 
-def read_table(inputs: list[Input], runs: list[BlockFiles]) -> Table:
-    """The numbers of every rendered row"""
-    opened = [read_block(path) for files in runs for path in files.paths]
-    sizes = [int(files.starts[-1] - files.starts[0]) for files in runs]
-    first = np.array([files.starts[0] for files in runs], dtype=np.int64)
-    selected = [select_rows(one.source.num_rows, one.permuted, one.entry.start, one.entry.stop) for one in inputs]
+def read_table(inputs: list[Input], blocks: list[BlockFiles]) -> Table:
+    """The numbers of every example that the entries select"""
+    selected = [
+        select_examples(each.source.num_rows, each.permuted, each.entry.start, each.entry.stop) for each in inputs
+    ]
+    tokens, reasons = [], []
+    for files, examples in zip(blocks, selected, strict=True):
+        tokens.append(files.column("lengths")[examples - files.starts[0]])
+        reasons.append(files.column("reasons")[examples - files.starts[0]])
     return Table(
-        start=offsets(np.array(sizes))[:-1] - first,
-        tokens=np.concatenate([run.lengths for run in opened]),
-        reasons=np.concatenate([run.reasons for run in opened]),
-        rows=np.concatenate(selected),
-        bounds=offsets([len(some) for some in selected]),
-        runs=runs,
+        inputs=inputs,
+        blocks=blocks,
+        bounds=offsets([len(examples) for examples in selected]),
+        examples=np.concatenate(selected),
+        tokens=np.concatenate(tokens),
+        reasons=np.concatenate(reasons),
     )
+
+
+def select_examples(num_rows: int, permuted: bool, start: int, stop: int | None) -> Array:
+    """
+    Row numbers of a source that an entry selects, in its order: permuted if it comes from the Hub, then sliced.
+
+    >>> select_examples(5, False, 1, 4)
+    array([1, 2, 3], dtype=uint32)
+    """
+    dtype = np.uint32 if num_rows <= 1 << 32 else np.int64
+    rows = np.random.default_rng(HUB_SEED).permutation(num_rows) if permuted else np.arange(num_rows, dtype=dtype)
+    return rows[start:stop].astype(dtype, copy=False)

@@ -1,14 +1,15 @@
 """
-The render pass: blocks of rows to runs in the cache. Done by workers, a unit of neighbouring blocks at a time.
+The render pass: examples to rendered blocks in the cache. Done by workers, an item of neighbouring blocks at a time.
 
-    unit [0, 8192, 16384]   block 0: in the cache, checksum right -> kept      block 1: missing -> read, rendered, written
+    item [0, 8192, 16384]   block 0: in the cache, checksum right -> kept      block 1: missing -> read, rendered, written
 
-A unit may be done twice or by two builds at once: the run has the same name and the same bytes.
+An item may be done twice, or by two builds at once: a block has the same name and the same bytes.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 
 import pyarrow as pa
@@ -26,10 +27,10 @@ from prep.tokenizer.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class RenderContext:
-    """What every unit needs; each worker gets it once."""
+    """What every item needs; each worker gets it once."""
 
     tokenizer: Tokenizer
-    engine: str
+    engine: str  # of the encoder
 
     @cached_property
     def encode(self) -> Encoder:
@@ -58,21 +59,23 @@ class RenderedBlock:
     num_bytes: int  # in the cache
 
 
-def render_unit(context: RenderContext, unit: WorkItem) -> list[RenderedBlock]:
-    """See to it that every block of the unit is in the cache and whole."""
-    states = [check_block(path) for path in unit.paths]
+def render_item(context: RenderContext, item: WorkItem) -> list[RenderedBlock]:
+    """Make sure that every block of the item is in the cache and whole."""
+    states = [check_block(path) for path in item.paths]
     missing = [i for i, state in enumerate(states) if state != "cached"]
     if missing:
-        batches = read_conversations(unit, unit.bounds[missing[0]], unit.bounds[missing[-1] + 1])
-        for i, pieces in cut_blocks(context, unit, batches, missing[0], missing[-1]):
+        encode = context.encode
+        batches = read_batches(item, item.bounds[missing[0]], item.bounds[missing[-1] + 1])
+        for i in range(missing[0], missing[-1] + 1):
+            rendered = render_block(item, batches, item.bounds[i + 1] - item.bounds[i], encode, context.tokenizer)
             if states[i] != "cached":
-                unit.source.check_unchanged(unit.bounds[i], unit.bounds[i + 1])
-                write_block(unit.paths[i], pieces)
+                item.source.check_unchanged(item.bounds[i], item.bounds[i + 1])
+                write_block(item.paths[i], rendered)
     blocks = []
-    for path, state in zip(unit.paths, states, strict=True):
-        done = read_block(path)
+    for path, state in zip(item.paths, states, strict=True):
+        block = read_block(path)
         state = "rendered" if state == "missing" else state
-        blocks.append(RenderedBlock(len(done.lengths), len(done.tokens), state, path.stat().st_size))
+        blocks.append(RenderedBlock(len(block.lengths), len(block.tokens), state, path.stat().st_size))
     return blocks
 
 
@@ -87,59 +90,52 @@ def check_block(path: Path) -> str:
     return "cached"
 
 
-def read_conversations(unit: WorkItem, start: int, stop: int) -> Iterator[Conversations]:
+def render_block(
+    item: WorkItem, batches: Iterator[Conversations], num_rows: int, encode: Encoder, tokenizer: Tokenizer
+) -> list[Rendered]:
+    """The next `num_rows` conversations, rendered batch by batch"""
+    rendered = list[Rendered]()
+    while num_rows:
+        batch = next(batches, None)
+        if batch is None:
+            raise ValueError(f"{item.source.files[-1]} has fewer rows than before: did it change? Build again.")
+        generated = item.task.generates and not item.task.own
+        rendered.append(render(batch, encode, tokenizer, generated))
+        num_rows -= len(batch)
+    return rendered
+
+
+def read_batches(item: WorkItem, start: int, stop: int) -> Iterator[Conversations]:
     """Rows start .. stop - 1 as batches of conversations of bounded size, none across a block's end"""
-    for batch in _tables(unit, start, stop):
+    for batch in _read_parts(item, start, stop):
         for a, b in slices(batch, BATCH_BYTES):
             yield part_of(batch, a, b)
 
 
-def _tables(unit: WorkItem, start: int, stop: int) -> Iterator[Conversations]:
+def _read_parts(item: WorkItem, start: int, stop: int) -> Iterator[Conversations]:
     """The same, of whatever size the reader or the task gives"""
-    bounds = [bound for bound in unit.bounds if start < bound <= stop]
-    if unit.task.generates:
+    bounds = [bound for bound in item.bounds if start < bound <= stop]
+    if item.task.generates:
         for bound in bounds:
-            yield unit.task.generate(start, bound, unit.seed, unit.split)
+            yield item.task.generate(start, bound, item.seed, item.split)
             start = bound
         return
-    place = start
-    for table in read_rows(unit.source, start, stop):
-        for part in _cut(table, place, bounds):
-            yield _conversations(unit, part, place)
-        place += len(table)
+    for table in read_rows(item.source, start, stop):
+        inner = [bound - start for bound in bounds if start < bound < start + len(table)]
+        for a, b in pairwise([0, *inner, len(table)]):
+            yield _to_conversations(item, table.slice(a, b - a), start)
+        start += len(table)
 
 
-def _conversations(unit: WorkItem, rows: pa.Table, place: int) -> Conversations:
-    """ValueError that names the file where columns are not what the task reads; one's own tasks speak for themselves"""
-    if unit.task.own:
-        return unit.task.conversations(rows)
+def _to_conversations(item: WorkItem, rows: pa.Table, first_row: int) -> Conversations:
+    """ValueError that names the file where columns are not what the task reads; your own tasks speak for themselves"""
+    if item.task.own:
+        return item.task.conversations(rows)
     try:
-        return unit.task.conversations(rows)
+        return item.task.conversations(rows)
     except (ValueError, KeyError, TypeError, pa.ArrowException) as error:
-        path = unit.source.file_of(place)
+        path = item.source.file_of(first_row)
         raise ValueError(
-            f"{path} is not what task {unit.task.name!r} reads: {one_line(error)} It has the columns "
+            f"{path} is not what task {item.task.name!r} reads: {one_line(error)} It has the columns "
             f"{rows.column_names}: give another file, or a task of your own."
         ) from None
-
-
-def _cut(table: pa.Table, place: int, bounds: list[int]) -> Iterator[pa.Table]:
-    """A table of rows from `place` on, cut where blocks end"""
-    inner = [bound - place for bound in bounds if place < bound < place + len(table)]
-    for a, b in zip([0, *inner], [*inner, len(table)], strict=True):
-        yield table.slice(a, b - a)
-
-
-def cut_blocks(
-    context: RenderContext, unit: WorkItem, batches: Iterator[Conversations], first: int, last: int
-) -> Iterator[tuple[int, list[Rendered]]]:
-    """Render batches and yield (block, its pieces) for the blocks first .. last"""
-    for i in range(first, last + 1):
-        left, pieces = unit.bounds[i + 1] - unit.bounds[i], list[Rendered]()
-        while left:
-            batch = next(batches, None)
-            if batch is None:
-                raise ValueError(f"{unit.source.files[-1]} has fewer rows than before: did it change? Build again.")
-            pieces.append(render(batch, context.encode, context.tokenizer, unit.task.generates and not unit.task.own))
-            left -= len(batch)
-        yield i, pieces

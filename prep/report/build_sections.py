@@ -9,7 +9,7 @@ from prep.build.timings import read_record
 from prep.inspect.show import show_conversation
 from prep.report import numbers as report_data
 from prep.report.charts import bars, colour, esc, percent, table
-from prep.tokenizer.tokenizer import load_tokenizer
+from prep.tokenizer.load import load_tokenizer
 
 if TYPE_CHECKING:
     from prep.report.page import Report

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from prep.arrays import Array
+from prep.moved import moved
 from prep.shard import Split, open_shards
 from prep.shard.steps import FILLER, row_targets
 
@@ -107,3 +108,6 @@ class PackedDataset:
         starts = np.repeat(np.cumsum(lengths) - lengths, lengths)
         labels = np.where(trains, tokens, IGNORE)
         return {"input_ids": tokens, "labels": labels, "position_ids": np.arange(len(tokens)) - starts}
+
+
+__getattr__ = moved(__name__, {"Rows": "prep:PackedDataset"})

@@ -1,35 +1,30 @@
 """
-Hugging Face's tokenizer.json, in and out, with equal ids or not at all.
+Hugging Face's tokenizer.json, read and written: with equal ids, or refused.
 
     ranks   h 72 .. e 101 .. l 108 .. el 256, hel 257      tiktoken: neighbours whose bytes are a token, lowest first
     merges  (e, l), (h, el)                                Hugging Face: listed pairs, in the order of the list
 
-A token's last two parts are found by merging its bytes by rank, as tiktoken would. One pair a token is enough: whatever
-stands beside it, what is inside a token is merged in the order in which it would be alone, and alone it comes to two
-parts in one way only. A token that its own bytes never merge to is no merge, and found only as a whole piece
-(`ignore_merges`), as in tiktoken. Reading turns this round: the file's list must hold the pairs so found, in rank
-order; more pairs do no harm, they are never met. Text rules that tiktoken has not (a normalizer, a second split, tokens
-that are cut out of text) are refused. 32,768 tokens cost 0.4 s each way.
+A token's last two parts are found by merging its bytes by rank, as tiktoken would. One pair per token is enough: whatever
+stands beside a token, its bytes are merged in the order in which they would be alone, and alone they come to two parts in
+one way only. A token that its own bytes never merge to has no pair, and is found only as a whole piece (`ignore_merges`), as
+in tiktoken. Reading is the reverse: the file must list these pairs, in rank order; further pairs are never met. What changes
+text in a way that tiktoken cannot (a normalizer, a second split, added tokens that are not special) is refused. 32,768 tokens
+take 0.4 s each way.
 """
 
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-from prep.tokenizer.load import read_json
 from prep.tokenizer.nanochat import write_files
 from prep.tokenizer.regex import from_oniguruma, to_oniguruma
-from prep.tokenizer.spec import TokenizerSpec
+from prep.tokenizer.tokenizer import Tokenizer, TokenizerSpec, by_id
 
-if TYPE_CHECKING:
-    from prep.tokenizer.tokenizer import Tokenizer
-
-MAX_TOKEN: Final = 1024  # bytes; merging one alone is quadratic
+MAX_TOKEN: Final = 1024  # bytes; finding the parts of a token is quadratic
 GPT2_PATTERN: Final = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-BYTE_LEVEL: Final = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
 
-# a byte is written as one visible character: itself where it is one in Latin-1, or else the next from U+0100 on
+# a byte is written as one visible character: as itself where that is one in Latin-1, else as the next from U+0100 on
 _VISIBLE: Final = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
 _HIDDEN: Final = [byte for byte in range(256) if byte not in set(_VISIBLE)]
 CHARS: Final = {byte: chr(byte) for byte in _VISIBLE} | {byte: chr(256 + i) for i, byte in enumerate(_HIDDEN)}
@@ -59,34 +54,35 @@ def last_parts(token: bytes, ranks: dict[bytes, int]) -> tuple[bytes, bytes] | N
 
 
 def find_merges(ranks: dict[bytes, int]) -> Iterator[tuple[bytes, tuple[bytes, bytes] | None]]:
-    """(token, its last two parts) of every token of more than a byte, by rank"""
+    """(token, its last two parts) of every token of more than one byte, by rank"""
     longest = max(ranks, key=len)
     if len(longest) > MAX_TOKEN:
         raise ValueError(f"token {ranks[longest]} has {len(longest):,} bytes, merges are found up to {MAX_TOKEN:,}")
-    for token in sorted(ranks, key=ranks.__getitem__):
+    for token, _ in by_id(ranks):
         if len(token) > 1:
             yield token, last_parts(token, ranks)
 
 
-# ---- out ----
+# ---- writing ----
 
 
-def export_hf(tokenizer: "Tokenizer", root: Path) -> list[Path]:
-    """Write tokenizer.json for Hugging Face into `root`; returns the path. ValueError if ids would not be equal."""
+def export_hf(tokenizer: Tokenizer, root: Path) -> list[Path]:
+    """Write tokenizer.json for Hugging Face into `root`; returns its path. ValueError if ids would not be equal."""
     text = json.dumps(hf_content(tokenizer), ensure_ascii=False, indent=1) + "\n"
     return write_files({root / "tokenizer.json": text.encode()})
 
 
-def hf_content(tokenizer: "Tokenizer") -> dict[str, Any]:
-    special = sorted(tokenizer.special_tokens.items(), key=lambda item: item[1])
-    vocab = {to_chars(token): rank for token, rank in sorted(tokenizer.ranks.items(), key=lambda item: item[1])}
-    clash = [text for text, _ in special if text in vocab]
+def hf_content(tokenizer: Tokenizer) -> dict[str, Any]:
+    """tokenizer.json as an object"""
+    special = by_id(tokenizer.special_tokens)
+    vocab = {to_chars(token): rank for token, rank in by_id(tokenizer.ranks)}
+    clash = next((text for text, _ in special if text in vocab), None)
     if clash:
-        raise ValueError(
-            f"tokenizer {tokenizer.name}: {clash[0]} is a special token and the text of a rank, one only fits"
-        )
+        raise ValueError(f"tokenizer {tokenizer.name}: {clash} is a special token and the text of a rank, wanted one")
     merges = [[to_chars(part) for part in parts] for _, parts in find_merges(tokenizer.ranks) if parts is not None]
-    split = {"Regex": to_oniguruma(tokenizer.pattern)}
+    regex = {"Regex": to_oniguruma(tokenizer.pattern)}
+    split = {"type": "Split", "pattern": regex, "behavior": "Isolated", "invert": False}
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
     return {
         "version": "1.0",
@@ -94,13 +90,7 @@ def hf_content(tokenizer: "Tokenizer") -> dict[str, Any]:
         "padding": None,
         "added_tokens": [{"id": id_, "content": text, **flags} for text, id_ in special],
         "normalizer": None,
-        "pre_tokenizer": {
-            "type": "Sequence",
-            "pretokenizers": [
-                {"type": "Split", "pattern": split, "behavior": "Isolated", "invert": False},
-                dict(BYTE_LEVEL),
-            ],
-        },
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, byte_level]},
         "post_processor": None,
         "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
         "model": {
@@ -118,14 +108,13 @@ def hf_content(tokenizer: "Tokenizer") -> dict[str, Any]:
     }
 
 
-# ---- in ----
+# ---- reading ----
 
 
-def read_hf(path: Path) -> TokenizerSpec:
-    """A byte-level BPE tokenizer.json. ValueError, in one line, if tiktoken would give other ids."""
+def read_hf(path: Path, content: dict[str, Any]) -> TokenizerSpec:
+    """The byte-level BPE of a tokenizer.json with this content. ValueError, in one line, if tiktoken would give other ids."""
     name = path.stem if path.stem != "tokenizer" else path.resolve().parent.name
     try:
-        content = read_json(path)
         if content.get("normalizer") not in (None, {"type": "Sequence", "normalizers": []}):
             raise ValueError("it changes text by a normalizer")
         pattern = _pattern(content.get("pre_tokenizer"))
@@ -137,9 +126,10 @@ def read_hf(path: Path) -> TokenizerSpec:
     return TokenizerSpec(name, ranks, pattern, special)
 
 
-def _pattern(pre: Any) -> str:
-    """The one split of the pre_tokenizer, for tiktoken"""
-    steps = pre.get("pretokenizers") if isinstance(pre, dict) and pre.get("type") == "Sequence" else [pre]
+def _pattern(pre_tokenizer: Any) -> str:
+    """The pattern of its one split, for tiktoken"""
+    is_sequence = isinstance(pre_tokenizer, dict) and pre_tokenizer.get("type") == "Sequence"
+    steps = pre_tokenizer.get("pretokenizers") if is_sequence else [pre_tokenizer]
     steps = [step if isinstance(step, dict) else {} for step in steps] if isinstance(steps, list) else []
     kinds = [step.get("type") for step in steps]
     if kinds not in (["ByteLevel"], ["Split", "ByteLevel"]):
@@ -147,14 +137,14 @@ def _pattern(pre: Any) -> str:
     if steps[-1].get("add_prefix_space", True):
         raise ValueError("it puts a space before the text (add_prefix_space)")
     if steps[-1].get("use_regex", True) != (len(steps) == 1):
-        raise ValueError("it splits by other than one pattern (use_regex of ByteLevel)")
+        raise ValueError("it does not split by exactly one pattern (use_regex of ByteLevel)")
     if len(steps) == 1:
         return GPT2_PATTERN
     split = steps[0]
-    how = (split.get("behavior"), split.get("invert", False))
+    behavior = (split.get("behavior"), split.get("invert", False))
     regex = split["pattern"].get("Regex") if isinstance(split.get("pattern"), dict) else None
-    if how not in (("Isolated", False), ("Removed", True)) or not isinstance(regex, str):
-        raise ValueError(f"its Split is {how!r:.60}, wanted a Regex, Isolated")
+    if behavior not in (("Isolated", False), ("Removed", True)) or not isinstance(regex, str):
+        raise ValueError(f"its Split is {behavior!r:.60}, wanted a Regex, Isolated")
     return from_oniguruma(regex)
 
 
@@ -164,7 +154,7 @@ def _special_tokens(added: Any) -> dict[str, int]:
         if not isinstance(token, dict) or not isinstance(token.get("content"), str) or type(token.get("id")) is not int:
             raise ValueError(f"its added token {token!r:.60} has no content and id")
         if token.get("special") is not True:
-            raise ValueError(f"its added token {token['content']!r:.40} is cut out of ordinary text (special: false)")
+            raise ValueError(f"its added token {token['content']!r:.40} also stands for ordinary text (special: false)")
         if token["content"] in special:
             raise ValueError(f"its added token {token['content']!r:.40} is there twice")
         special[token["content"]] = token["id"]
@@ -183,12 +173,11 @@ def _ranks(model: Any, special: dict[str, int]) -> dict[bytes, int]:
     for text, rank in vocab.items() if isinstance(vocab, dict) else ():
         if type(rank) is not int:
             raise ValueError(f"token {text!r:.40} has id {rank!r:.40}")
-        if text in special:
-            if special[text] != rank:
-                raise ValueError(f"special token {text!r:.40} has ids {rank} and {special[text]}")
-            continue
+        if special.get(text, rank) != rank:
+            raise ValueError(f"special token {text!r:.40} has ids {rank} and {special[text]}")
         try:
-            ranks[to_bytes(text)] = rank
+            if text not in special:
+                ranks[to_bytes(text)] = rank
         except KeyError as error:
             raise ValueError(f"token {text!r:.40} is not byte-level (it has {error})") from None
     if not ranks:
@@ -197,27 +186,24 @@ def _ranks(model: Any, special: dict[str, int]) -> dict[bytes, int]:
 
 
 def _check_merges(model: dict[str, Any], ranks: dict[bytes, int]) -> None:
-    """The merges of the file do what merging by rank does"""
+    """ValueError if the file's merges do something else than merging by rank"""
     places: dict[tuple[str, str], int] = {}
     merges = model.get("merges")
     for place, merge in enumerate(merges if isinstance(merges, list) else []):
         pair = merge.split(" ") if isinstance(merge, str) else merge
         if not isinstance(pair, list) or [type(part) for part in pair] != [str, str]:
-            raise ValueError(f"its merge {merge!r:.60} is no pair")
-        places[pair[0], pair[1]] = place  # of a pair that is there twice Hugging Face keeps the later
-    last = -1
+            raise ValueError(f"its merge {merge!r:.60} is not a pair")
+        places[pair[0], pair[1]] = place  # of a pair that is listed twice Hugging Face keeps the later
+    last_place = -1
     for token, parts in find_merges(ranks):
+        shown = f"token {ranks[token]} ({token!r:.40})"
         if parts is None:
             if not model.get("ignore_merges"):
-                raise ValueError(
-                    f"token {ranks[token]} ({token!r:.40}) is never merged from its bytes, tiktoken finds it"
-                )
+                raise ValueError(f"{shown} is never merged from its bytes, tiktoken finds it")
             continue
-        found = places.get((to_chars(parts[0]), to_chars(parts[1])))
-        if found is None:
-            raise ValueError(
-                f"token {ranks[token]} ({token!r:.40}) has no merge of {parts[0]!r:.40} and {parts[1]!r:.40}"
-            )
-        if found <= last:
-            raise ValueError(f"token {ranks[token]} ({token!r:.40}) merges before one of a lower id")
-        last = found
+        place = places.get((to_chars(parts[0]), to_chars(parts[1])), -1)
+        if place < 0:
+            raise ValueError(f"{shown} has no merge of {parts[0]!r:.40} and {parts[1]!r:.40}")
+        if place <= last_place:
+            raise ValueError(f"{shown} merges before one of a lower id")
+        last_place = place

@@ -1,14 +1,14 @@
 r"""
-Split patterns between tiktoken's regex engine and that of Hugging Face's tokenizers, where they mean the same.
+Split patterns translated between the regex engines of tiktoken and Hugging Face's tokenizers, where both can mean the same.
 
     tiktoken (fancy-regex)     tokenizers (Oniguruma)
     \p{N}{1,3}+                (?>\p{N}{1,3})         a possessive interval; there it would mean (\p{N}{1,3})+
     \s++$                      \s++\z                 the end of the text; there $ is the end of any line
     [^\r\n\p{L}]?+\p{L}++      the same
 
-A pattern made of what is listed here, and nothing else, splits any text alike in both: each class and escape was
-compared over all 1,112,064 code points (tests/tokenizer/test_huggingface.py). The rest (\w, look-behind, back references, set
-operations) is refused by name, and so is a fold such as (?i:ss), which in Oniguruma matches the ß of "groß".
+A pattern made of what _TOKEN lists, and nothing else, splits any text alike in both: each class and escape was compared over
+all 1,112,064 code points (tests/tokenizer/test_huggingface.py). The rest (\w, look-behind, back references, set operations)
+is refused, and so is a fold such as (?i:ss), which in Oniguruma matches the ß of "groß".
 """
 
 import re
@@ -30,12 +30,11 @@ _TOKEN: Final = re.compile(
     rf"|(?P<bar>\|)|(?P<interval>{_INTERVAL})(?P<possessive>\+?)|(?P<many>[?*+]\+?)|(?P<end>\$)|(?P<last>\\z)"
 )
 _WIDE_FOLD: Final = re.compile(r"ss|st|f[fil]")  # two letters that are one after case folding: ß, ﬆ, ﬀ, ﬁ, ﬂ
-_REPEATED: Final = ("interval", "many")  # what stands after one thing that it repeats
 
 
 def to_oniguruma(pattern: str) -> str:
     r"""
-    The pattern of the same meaning for Hugging Face. ValueError names what has none.
+    The pattern of the same meaning for Hugging Face. ValueError names a part that has none.
 
     >>> to_oniguruma(r"\p{N}{1,3}+| ?\p{L}++|\s++$|\s")
     '(?>\\p{N}{1,3})| ?\\p{L}++|\\s++\\z|\\s'
@@ -53,7 +52,7 @@ def to_oniguruma(pattern: str) -> str:
 
 def from_oniguruma(pattern: str) -> str:
     r"""
-    The pattern of the same meaning for tiktoken; undoes `to_oniguruma`. ValueError names what has none.
+    The pattern of the same meaning for tiktoken; undoes `to_oniguruma`. ValueError names a part that has none.
 
     >>> from_oniguruma(r"(?>\p{N}{1,3})|\s++\z")
     '\\p{N}{1,3}+|\\s++$'
@@ -80,7 +79,8 @@ def _scan(pattern: str) -> list[tuple[str, str]]:
         if match is None or (kind == "atom" and match[0].startswith("(?i:") and _WIDE_FOLD.search(match[0])):
             raise _refused(pattern, pattern[position : position + 12])
         possessive_group = kind == "interval" and match["possessive"] and before != "atom"
-        if (kind in _REPEATED and before not in ("atom", "close")) or possessive_group:
+        repeats_nothing = kind in ("interval", "many") and before not in ("atom", "close")
+        if repeats_nothing or possessive_group:
             raise _refused(pattern, pattern[max(0, position - 6) : match.end()])
         tokens.append((kind, match[0]))
         position, before = match.end(), kind

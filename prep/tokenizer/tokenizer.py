@@ -1,40 +1,38 @@
 """
-The tokenizer: ranks, a split pattern and special tokens, from whatever file they come.
+The tokenizer: ranks, a split pattern and special tokens.
 
-    load_tokenizer("nano32k")       "2+2?" -> [50, 43, 50, 63]        32,759 ranks + 9 special tokens = 32,768 ids
+    "2+2?" -> pattern -> "2", "+", "2", "?" -> ranks -> [50, 43, 50, 63]      nano32k: 32,759 ranks + 9 special tokens
+
     ids    0 .. 32758     32759      32760          ...  32767
            ranks          <|bos|>  <|user_start|>        <|output_end|>
 
-A tokenizer is what it does, not where it lay: its sha256 covers ranks, pattern and special tokens, so the same one in
-a pickle of nanochat's, a .tiktoken file and a finished build has one identity, and its name counts for nothing.
-A tokenizer that lacks some of the nine special tokens gets them after its own last id; all others are kept.
-Loading nano32k costs 0.03 s; the encoder, 0.01 s more, is made on first use.
+Every tokenizer is checked when it is made, in 10 ms: it encodes any text and loses none of it. A file that is damaged or
+malicious is refused there, in one line, and not in the middle of a build. Two tokenizers are the same if their sha256 is:
+it covers ranks, pattern and special tokens, but neither the name nor the file they were read from.
 """
 
-import difflib
+import binascii
+import hashlib
 import json
-import os
+import re
+import reprlib
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from prep import shard
-from prep.files import nanochat_home
-from prep.tokenizer.load import identity, read_path, read_tiktoken_name, tiktoken_bytes
-from prep.tokenizer.nanochat import read_nanochat
-from prep.tokenizer.spec import TokenizerSpec, check_spec
 
 if TYPE_CHECKING:
     import tiktoken
 
-DEFAULT: Final = "nano32k"
 PATTERN: Final = (
     r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,2}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"
 )
@@ -49,47 +47,59 @@ SPECIAL_TOKENS: Final = (
     "<|output_start|>",
     "<|output_end|>",
 )
-SAMPLE: Final = (
-    "The quick brown fox jumps over the lazy dog. It's 12:45, and 3,141 people don't know why!\n"
-    "def area(r):\n    return 3.14159 * r ** 2\n\n"
-    "Größe zählt nicht. ¿Qué hora es? Привет, мир. 今日は天気がいいですね。 مرحبا بالعالم 🙂\n"
+BYTE_RANKS: Final = {bytes([byte]): byte for byte in range(256)}
+MAX_ID: Final = (1 << 24) - 1  # every table with a place for each id has this size at most
+
+# at least one of every kind of character that patterns tell apart
+PROBE: Final = "".join(map(chr, range(128))) + (
+    " a  b\r\n\n\t 12345\u00e9\u0130\u4e2d\u6587\u0301\u2019s\U0001f600\u00a0\u3000\u0660\ufffd\ue000 "
 )
 
 
-@dataclass(frozen=True, eq=False)
-class Tokenizer:
-    """A tokenizer that is known to be sound: `check_spec` has passed. Two are the same if their sha256 is."""
+Token = TypeVar("Token", str, bytes)
+
+
+class TokenizerSpec(NamedTuple):
+    """What a tokenizer file holds; its special tokens may lack some of SPECIAL_TOKENS."""
 
     name: str
     ranks: dict[bytes, int]
     pattern: str
     special_tokens: dict[str, int]
-    source: str = field(default="", repr=False)  # where it came from, for people
+
+
+@dataclass(frozen=True, eq=False)
+class Tokenizer:
+    """A tokenizer that passed `check_spec` and has all of SPECIAL_TOKENS. The encoder is made on first use, in 10 ms."""
+
+    name: str
+    ranks: dict[bytes, int]
+    pattern: str
+    special_tokens: dict[str, int]
+    source: str = field(default="", repr=False)  # where it was read from, for people
+    vocab_size: int = field(init=False)
+    bos_id: int = field(init=False)
 
     def __post_init__(self) -> None:
         check_spec(TokenizerSpec(self.name, self.ranks, self.pattern, self.special_tokens), SPECIAL_TOKENS)
+        largest = max(*self.ranks.values(), *self.special_tokens.values())
+        object.__setattr__(self, "vocab_size", largest + 1)
+        object.__setattr__(self, "bos_id", self.special_tokens[SPECIAL_TOKENS[0]])
 
     def __getstate__(self) -> dict[str, Any]:
-        """Workers get the parts and the file of them, and make their own encoder"""
+        """Workers get everything but the encoder, and make their own."""
         return {name: value for name, value in vars(self).items() if name != "encoding"}
 
     @cached_property
-    def vocab_size(self) -> int:
-        return max(max(self.ranks.values()), max(self.special_tokens.values())) + 1
-
-    @property
-    def bos_id(self) -> int:
-        return self.special_tokens[SPECIAL_TOKENS[0]]
-
-    @cached_property
     def sha256(self) -> str:
-        """Identity: over ranks, pattern and special tokens in a fixed form, never over the name"""
-        return identity(self.file, self.pattern, self.special_tokens)
+        content = [hashlib.sha256(self.file).hexdigest(), self.pattern, by_id(self.special_tokens)]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
     @cached_property
     def file(self) -> bytes:
-        """The .tiktoken file of its ranks"""
-        return tiktoken_bytes(self.ranks)
+        """The .tiktoken file of its ranks; equal ranks give equal bytes."""
+        base64 = binascii.b2a_base64
+        return b"".join([b"%s %d\n" % (base64(token, newline=False), rank) for token, rank in by_id(self.ranks)])
 
     @cached_property
     def encoding(self) -> "tiktoken.Encoding":
@@ -100,11 +110,11 @@ class Tokenizer:
         )
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Text of ids, special tokens included; bytes that are no UTF-8 become U+FFFD"""
+        """The text of ids, special tokens included; bytes that are not UTF-8 become U+FFFD."""
         return self.encoding.decode([int(id_) for id_ in ids], errors="replace")
 
     def token_bytes(self) -> npt.NDArray[np.uint16]:
-        """(V,) bytes of each token, 0 for special tokens and unused ids. ValueError over 65,535 bytes."""
+        """(V,) number of bytes of each token, 0 for special tokens and unused ids. ValueError over 65,535 bytes."""
         longest = max(self.ranks, key=len)
         if len(longest) > 0xFFFF:
             raise ValueError(
@@ -121,106 +131,77 @@ class Tokenizer:
             path = Path(folder) / "tokenizer.tiktoken"
             try:
                 path.write_bytes(self.file)
-            except OSError as error:  # a full disk does not say which file it is about
+            except OSError as error:  # of a full disk, which does not name the file
                 raise OSError(error.errno, error.strerror, str(path)) from None
             yield path
 
     def write(self, root: Path) -> dict[str, dict[str, Any]]:
-        """Write it into `root` as every build has it; returns {file: {"bytes", "sha256"}}. Equal parts, equal files."""
-        by_id = dict(sorted(self.special_tokens.items(), key=lambda item: item[1]))
-        about = {"name": self.name, "pattern": self.pattern, "special_tokens": by_id, "sha256": self.sha256}
+        """Write the three files that every build has into `root`; returns {file: {"bytes", "sha256"}}."""
+        special_tokens, token_bytes = dict(by_id(self.special_tokens)), self.token_bytes()
+        about = {"name": self.name, "pattern": self.pattern, "special_tokens": special_tokens, "sha256": self.sha256}
         text = json.dumps(about, ensure_ascii=False, indent=1) + "\n"
         return {
             "tokenizer.tiktoken": shard.write_bytes(root / "tokenizer.tiktoken", self.file),
             "tokenizer.json": shard.write_bytes(root / "tokenizer.json", text.encode()),
-            "token_bytes.npy": shard.write_array(root / "token_bytes.npy", self.token_bytes()),
+            "token_bytes.npy": shard.write_array(root / "token_bytes.npy", token_bytes),
         }
 
 
-def make_tokenizer(parts: TokenizerSpec, source: str) -> Tokenizer:
-    """A tokenizer of these parts; those of the nine special tokens that it lacks get the ids after its last"""
-    known = [id_ for id_ in (*parts.ranks.values(), *parts.special_tokens.values()) if isinstance(id_, int)]
-    free = max(known, default=-1) + 1
-    missing = [text for text in SPECIAL_TOKENS if text not in parts.special_tokens]
-    special_tokens = parts.special_tokens | {text: free + i for i, text in enumerate(missing)}
-    return Tokenizer(parts.name, parts.ranks, parts.pattern, special_tokens, source)
+def by_id(tokens: dict[Token, int]) -> list[tuple[Token, int]]:
+    """(token, id) of each token in the order of ids"""
+    return sorted(tokens.items(), key=itemgetter(1))
 
 
-# ---- finding one ----
+# ---- what makes a tokenizer ----
 
 
-def nanochat_pickle() -> Path:
-    """Where a nanochat installation keeps its tokenizer"""
-    return nanochat_home() / "tokenizer" / "tokenizer.pkl"
+def check_spec(spec: TokenizerSpec, required: tuple[str, ...] = ()) -> None:
+    """ValueError, in one line, if the spec does not make a tokenizer that has the `required` special tokens"""
+    if problem := next(_problems(spec, required), None):
+        raise ValueError(f"tokenizer {spec.name if isinstance(spec.name, str) else '':.40}: {problem}")
 
 
-def notice_of_nanochat() -> str | None:
-    """The line to say when no tokenizer was asked for and nanochat has one: nothing is chosen silently"""
-    path = nanochat_pickle()
-    if not path.is_file():
-        return None
-    return f"nanochat's tokenizer found at {path}, not used (using {DEFAULT}): --tokenizer nanochat uses it."
+def _problems(spec: TokenizerSpec, required: tuple[str, ...]) -> Iterator[str]:
+    """What is wrong, the first problem first; what follows it may be nonsense"""
+    for field_name, value, kind in zip(spec._fields, spec, (str, dict, str, dict), strict=True):
+        if type(value) is not kind:
+            yield f"{field_name} is {type(value).__name__}, wanted {kind.__name__}"
+    tokens_of_ids: dict[int, bytes | str] = {}
+    for kind, ids_of_tokens in ((bytes, spec.ranks), (str, spec.special_tokens)):
+        for token, id_ in ids_of_tokens.items():
+            if type(token) is not kind or not token or type(id_) is not int or not 0 <= id_ <= MAX_ID:
+                yield f"token {token!r:.40} has id {reprlib.repr(id_):.40}, wanted {kind.__name__} and 0 .. {MAX_ID}"
+            if id_ in tokens_of_ids:
+                yield f"id {id_} is taken twice, by {tokens_of_ids[id_]!r:.40} and {token!r:.40}"
+            tokens_of_ids[id_] = token
+    for text in spec.special_tokens:
+        if re.search("[\ud800-\udfff]", text):
+            yield f"special token {text!r:.40} is not valid Unicode"
+    missing_bytes = [byte for byte in BYTE_RANKS if byte not in spec.ranks]
+    if missing_bytes:
+        yield f"byte 0x{missing_bytes[0].hex()} is not a token ({len(missing_bytes)} missing), wanted all 256"
+    largest = max(spec.ranks.values())  # a hole below it means a damaged file, and an id without text
+    hole = next((id_ for id_ in range(largest) if id_ not in tokens_of_ids), None)
+    if hole is not None:
+        yield f"no token has id {hole}, there are {len(spec.ranks):,} ranks up to {largest:,}"
+    missing = [text for text in required if text not in spec.special_tokens]
+    if missing:
+        yield f"special tokens missing: {', '.join(missing)}"
+    yield from _problems_of_pattern(spec.pattern)
 
 
-def load_tokenizer(name: str | Path | None = None, pattern: str | None = None) -> Tokenizer:
-    """
-    The tokenizer of a name or path: nano32k, nanochat, one of tiktoken's names; nanochat's directory or .pkl, a
-    finished build, a .tiktoken file (the one kind that takes a `pattern`), Hugging Face's tokenizer.json or directory.
-    Names win over paths: write ./gpt2 for a file of that name. ValueError or FileNotFoundError in one line.
-    """
-    name = DEFAULT if name is None else str(name)
-    path, source = Path(name).expanduser(), name
-    if name == DEFAULT:
-        path, source = Path(__file__).parents[1] / "data" / "nano32k.tiktoken", "shipped with midprep"
-        parts = read_path(path, PATTERN)
-    elif name == "nanochat":
-        path = nanochat_pickle()
-        if not path.is_file():
-            raise FileNotFoundError(f"{path} not found: set NANOCHAT_BASE_DIR to nanochat's directory, or give a path.")
-        parts, source = read_nanochat(path), str(path)
-    elif name in tiktoken_names():
-        parts, source = read_tiktoken_name(name), "tiktoken"
-    elif path.exists():
-        parts = read_path(path, PATTERN if pattern is None else pattern)
-    else:
-        raise FileNotFoundError(unknown(name))
-    if pattern not in (None, parts.pattern):
-        raise ValueError(
-            f"{name} has its own pattern ({parts.pattern[:60]} ...): --pattern goes with a .tiktoken file only."
-        )
-    return make_tokenizer(parts, source)
-
-
-def tiktoken_names() -> list[str]:
+def _problems_of_pattern(pattern: str) -> Iterator[str]:
+    """It must compile, match no empty text (tiktoken would panic), and leave no character out (it would be lost)"""
     import tiktoken
 
-    return tiktoken.list_encoding_names()
-
-
-def unknown(name: str) -> str:
-    """The line for a name that is nothing known, with the nearest right ones"""
-    if os.sep in name or Path(name).suffix:
-        return f"{name} not found: wanted a tokenizer file, a directory that has one, or a name such as {DEFAULT}."
-    names = [DEFAULT, "nanochat", *tiktoken_names()]
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
-    if near:
-        return f"tokenizer {name!r} is no name and no file: did you mean {' or '.join(near)}?"
-    return f"tokenizer {name!r} is no name and no file: names are {', '.join(names)}."
-
-
-def info(tokenizer: Tokenizer) -> dict[str, Any]:
-    """What `midprep tokenizer info` shows"""
-    num_bytes, num_tokens = len(SAMPLE.encode()), len(tokenizer.encoding.encode_ordinary(SAMPLE))
-    return {
-        "name": tokenizer.name,
-        "source": tokenizer.source,
-        "vocab_size": tokenizer.vocab_size,
-        "ranks": len(tokenizer.ranks),
-        "special_tokens": dict(sorted(tokenizer.special_tokens.items(), key=lambda item: item[1])),
-        "bos_id": tokenizer.bos_id,
-        "pattern": tokenizer.pattern,
-        "sha256": tokenizer.sha256,
-        "token_dtype": shard.token_dtype(tokenizer.vocab_size).name,
-        "longest_token": int(tokenizer.token_bytes().max()),
-        "bytes_per_token": round(num_bytes / num_tokens, 3),
-    }
+    ranks = BYTE_RANKS | {b"": 256}  # 256 shows an empty match
+    try:
+        encoding = tiktoken.Encoding("probe", pat_str=pattern, mergeable_ranks=ranks, special_tokens={})
+        ids = encoding.encode_ordinary(PROBE)
+    except (ValueError, TypeError) as error:
+        yield f"the pattern {pattern!r:.80} does not compile ({' '.join(str(error).split())[:120]})"
+        return
+    if 256 in ids:
+        yield f"the pattern {pattern!r:.80} matches empty text, wanted a pattern that never does"
+    if bytes(ids) != PROBE.encode():
+        yield f"the pattern {pattern!r:.80} leaves characters out, which would be lost"

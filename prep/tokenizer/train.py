@@ -1,22 +1,24 @@
 """
-Train a tokenizer of one's own with rustbpe: text, JSON lines or parquet in, ranks out.
+Train a tokenizer of your own with rustbpe: text, JSON lines or Parquet in, ranks out.
 
     train_tokenizer([Path("a.txt"), Path("chats.jsonl")], 32_768)     256 bytes + 32,503 merges + 9 special tokens
 
-Files are streamed in pieces of at most 16,384 characters, cut at a line's end where there is one: what is kept in
-memory are the counts of distinct pieces of the split pattern. The same files in the same order give the same ranks.
-What is no text is an error that names the line; nothing is skipped.
+Files are streamed in pieces of at most 16,384 characters that end with a line where they can; memory holds the counts of
+distinct words of the split pattern. The same files in the same order give the same ranks. What is not text is an error that
+names the line; nothing is skipped.
 """
 
 import codecs
 import json
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from prep.tokenizer.spec import TokenizerSpec, check_pattern
-from prep.tokenizer.tokenizer import PATTERN, SPECIAL_TOKENS, Tokenizer, make_tokenizer
+from prep.sources.source import open_files
+from prep.tokenizer.load import make_tokenizer
+from prep.tokenizer.tokenizer import BYTE_RANKS, PATTERN, SPECIAL_TOKENS, Tokenizer, TokenizerSpec, check_spec
 
 MAX_PIECE: Final = 16_384  # characters; the regex engine of rustbpe panics on runs of about a million spaces
 BUFFER: Final = 1024  # pieces that rustbpe takes at a time
@@ -36,11 +38,11 @@ def train_tokenizer(
     import rustbpe
 
     num_ranks = vocab_size - len(SPECIAL_TOKENS)
-    if num_ranks < 256:
+    if num_ranks < len(BYTE_RANKS):
         raise ValueError(
             f"vocabulary of {vocab_size}: wanted at least {256 + len(SPECIAL_TOKENS)}, 256 bytes and 9 special"
         )
-    check_pattern(name, pattern)
+    check_spec(TokenizerSpec(name, BYTE_RANKS, pattern, {}))
     missing = [str(path) for path in files if not path.is_file()]
     if missing or not files:
         raise FileNotFoundError(f"{', '.join(missing) or 'files'} not found: wanted text, .jsonl or .parquet files.")
@@ -65,8 +67,8 @@ def read_pieces(files: list[Path], on_progress: Progress | None = None) -> Itera
             if on_progress is not None:
                 on_progress(before + num_bytes, total)
         before += path.stat().st_size
-        if on_progress is not None:
-            on_progress(before, total)
+    if on_progress is not None:
+        on_progress(total, total)
 
 
 def cut(text: str) -> Iterator[str]:
@@ -83,28 +85,29 @@ def cut(text: str) -> Iterator[str]:
         yield text[start:]
 
 
-# each reader gives (text, bytes of the file read so far)
+# ---- readers: each gives (text, bytes of the file read so far) ----
 
 
 def read_text(path: Path) -> Iterator[tuple[str, int]]:
     """A file of text in blocks that end with a line, where lines are shorter than a block"""
     decoder = codecs.getincrementaldecoder("utf-8")()
-    rest, num_bytes = "", 0
+    rest, num_bytes, at_end = "", 0, False
     with open(path, "rb") as file:
-        while block := file.read(MAX_PIECE):
+        while not at_end:
+            block = file.read(MAX_PIECE)
             num_bytes += len(block)
+            at_end = not block
             try:
-                text = rest + decoder.decode(block)
+                text = rest + decoder.decode(block, final=at_end)
             except UnicodeDecodeError as error:
                 raise ValueError(
-                    f"{path} is no UTF-8 text near byte {num_bytes:,} ({error.reason}): convert it"
+                    f"{path} is not UTF-8 text near byte {num_bytes:,} ({error.reason}): convert it to UTF-8"
                 ) from None
-            end = text.rfind("\n") + 1 or (len(text) if len(text) >= MAX_PIECE else 0)
+            end = text.rfind("\n") + 1
+            if at_end or (not end and len(text) >= MAX_PIECE):
+                end = len(text)
             rest = text[end:]
             yield text[:end], num_bytes
-    if decoder.getstate()[0]:
-        raise ValueError(f"{path} ends in the middle of a UTF-8 character: is it whole?")
-    yield rest, num_bytes
 
 
 def read_json_lines(path: Path) -> Iterator[tuple[str, int]]:
@@ -116,47 +119,39 @@ def read_json_lines(path: Path) -> Iterator[tuple[str, int]]:
             if not line.strip():
                 continue
             try:
-                row = json.loads(line)
+                example = json.loads(line)
             except (ValueError, RecursionError):
-                raise ValueError(f"{path}, line {number}: no valid JSON, wanted one object a line") from None
-            for text in texts_of(row, f"{path}, line {number}"):
+                raise ValueError(f"{path}, line {number}: not valid JSON, wanted one object per line") from None
+            for text in texts_of(example, f"{path}, line {number}"):
                 yield text, num_bytes
 
 
 def read_parquet(path: Path) -> Iterator[tuple[str, int]]:
     """The texts of the column `text`, or else of `messages`"""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    size, num_done = path.stat().st_size, 0
-    try:
-        file = pq.ParquetFile(path)
-    except pa.ArrowInvalid as error:
-        raise ValueError(f"{path} is no parquet file ({str(error)[:80]})") from None
-    with file:
-        names = file.schema_arrow.names
-        column = next((name for name in ("text", "messages") if name in names), None)
-        if column is None:
-            raise ValueError(f"{path} has the columns {', '.join(names)}: wanted `text` or `messages`")
-        for batch in file.iter_batches(BUFFER, columns=[column]):
-            for value in batch.column(0).to_pylist():
-                num_done += 1
-                for text in texts_of({column: value}, f"{path}, row {num_done}"):
-                    yield text, size * num_done // file.metadata.num_rows
+    (file,) = open_files([path], []).readers
+    column = next((name for name in ("text", "messages") if name in file.columns), None)
+    if column is None:
+        raise ValueError(f"{path} has the columns {', '.join(file.columns)}: wanted `text` or `messages`")
+    size, num_rows = path.stat().st_size, 0
+    for table in replace(file, columns=(column,)).read(0, file.num_rows):
+        for value in table.column(column).to_pylist():
+            num_rows += 1
+            for text in texts_of({column: value}, f"{path}, row {num_rows}"):
+                yield text, size * num_rows // file.num_rows
 
 
-def texts_of(row: Any, where: str) -> Iterator[str]:
-    """The texts of a row: of `text`, or of the contents of messages, strings or parts"""
-    messages = row.get("messages") if isinstance(row, dict) else row
-    if isinstance(row, dict) and isinstance(row.get("text"), str):
-        yield row["text"]
+def texts_of(example: Any, context: str) -> Iterator[str]:
+    """Its `text`, or the contents of its messages, which are strings or lists of parts. ValueError that names `context`"""
+    messages = example.get("messages") if isinstance(example, dict) else example
+    if isinstance(example, dict) and isinstance(example.get("text"), str):
+        yield example["text"]
     elif isinstance(messages, list):
         for message in messages:
             content = message.get("content") if isinstance(message, dict) else None
             parts = [{"text": content}] if isinstance(content, str) else content
             for part in parts if isinstance(parts, list) else [None]:
                 if not isinstance(part, dict) or not isinstance(part.get("text"), str):
-                    raise ValueError(f"{where}: a message without text, wanted a string or parts with `text`")
+                    raise ValueError(f"{context}: a message without text, wanted a string or parts with `text`")
                 yield part["text"]
     else:
-        raise ValueError(f"{where}: no text, wanted `text` or `messages`")
+        raise ValueError(f"{context}: no text, wanted `text` or `messages`")

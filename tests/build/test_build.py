@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from prep.build import build as building
+from prep.build import job as building
 from prep.build.options import BuildOptions
 from prep.build.output import Output
 from prep.inspect.stats import built_lines
@@ -22,11 +22,12 @@ from prep.mixture.mixture import parse_mixture
 from prep.plan import rows as plan
 from prep.plan.order import mixture_order
 from prep.plan.rows import EXCESS, PACKINGS
+from prep.render.reference import render_conversation
 from prep.shard import Split, check_files, open_shards
 from prep.sources import source as sources
-from prep.tokenizer.tokenizer import Tokenizer, load_tokenizer
+from prep.tokenizer.load import load_tokenizer
+from prep.tokenizer.tokenizer import Tokenizer
 from tests.conftest import SHARED, build_mixture, chat, check_shards, needs_shared, toy_tokenizer, write_lines
-from tests.reference import render_plainly
 
 WORDS = "the quick brown fox jumps over a lazy dog and 42 others"
 
@@ -98,7 +99,7 @@ def test_every_document_is_its_conversation_rendered(tmp_path: Path, toy: Tokeni
     root, manifest, _ = build_mixture(tmp_path, MIXTURE, toy, max_seq_len=256)
     found = documents(open_shards(root).split("train"))
     wanted = {
-        (source, repeat, index, *map(tuple, render_plainly(rows[name][index], toy.encoding)))
+        (source, repeat, index, *map(tuple, render_conversation(rows[name][index]["messages"], toy)))
         for source, name, repeats, some in ((0, "a", 2, range(50)), (1, "b", 1, range(3, 40)))
         for repeat in range(repeats)
         for index in some
@@ -117,7 +118,7 @@ def test_wrapped_rows_are_the_mixtures_order_as_one_stream(tmp_path: Path, toy: 
     stream: list[tuple[int, int]] = []
     for entry, position in zip(order.entry.tolist(), order.position.tolist(), strict=True):
         row = rows["a"][position] if entry == 0 else rows["b"][position + 3]
-        stream += zip(*render_plainly(row, toy.encoding), strict=True)
+        stream += zip(*render_conversation(row["messages"], toy), strict=True)
     split = open_shards(root).split("train")
     assert len(split.entry["shards"]) > 1
     for i in range(split.num_rows):
@@ -136,7 +137,7 @@ def test_every_packing_and_excess_strategy_gives_a_sound_build(
     write_sources(tmp_path, long_every=11)
     options = {"packing": packing, "excess_length_strategy": excess, "max_seq_len": 96}
     if packing == "wrapped" and excess != "truncate":
-        with pytest.raises(ValueError, match=f"strategy {excess} says nothing with --packing wrapped"):
+        with pytest.raises(ValueError, match=f"strategy {excess} has no effect with --packing wrapped"):
             build_mixture(tmp_path, MIXTURE, toy, **options)
         return
     if excess == "raise":
@@ -166,7 +167,7 @@ def test_a_split_conversation_comes_back_when_its_pieces_are_joined(tmp_path: Pa
     root, manifest, _ = build_mixture(tmp_path, mixture, toy, max_seq_len=50, excess_length_strategy="split")
     pieces = [tokens for _, _, index, tokens, _ in documents(open_shards(root).split("train")) if index == 0]
     assert all(piece[0] == toy.bos_id and len(piece) <= 50 for piece in pieces)
-    whole, _ = render_plainly(chat("q" * 30, "a" * 90), toy.encoding)
+    whole, _ = render_conversation(chat("q" * 30, "a" * 90)["messages"], toy)
     rest = sorted((piece[1:] for piece in pieces), key=lambda piece: bytes_of(whole, piece))
     assert [token for piece in rest for token in piece] == whole[1:]
     assert manifest["splits"]["train"]["sources"][0]["extra_pieces"] == len(pieces) - 1

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis.strategies import integers
 
+from prep.build.inputs import find_inputs
 from prep.check.mask_rules import UNKNOWN, broken_rules, expected_mask
 from prep.check.verify import problems, rebuild
 from prep.plan import rows as plan
@@ -200,7 +201,7 @@ def test_a_value_that_is_wrong_is_noticed_whatever_the_checksums_say(copy: Path)
     for name, place, value, words in (
         ("train.rows.npy", ("num_targets", 0), 1, "num_targets of a row is not its tokens less one"),
         ("train.rows.npy", ("num_trainable", 2), 1, "num_trainable of row 2 differs from its mask"),
-        ("train.docs.npy", ("trainable", 5), 1, "document 5 has another number of trained tokens"),
+        ("train.docs.npy", ("trainable", 5), 1, "document 5 has another number of loss tokens"),
         ("train.docs.npy", ("source", 5), 9, "source|IndexError"),
         ("train.docs.npy", ("repeat", 5), 9, "is of copy"),
         (mask, (0, 16), 1 << 7, "bits after the last token of rows"),
@@ -370,11 +371,10 @@ TOML = 'name = "m"\n[[train]]\ntask = "chat"\npath = "a.jsonl"\n[[train]]\ntask 
 
 def test_a_rebuild_has_the_same_bytes_or_says_what_changed(tmp_path: Path) -> None:
     write_lines(tmp_path / "a.jsonl", some_chats(30))
-    (tmp_path / "m.toml").write_text(TOML)
     root, _, _ = build_mixture(tmp_path, tomllib.loads(TOML), toy_tokenizer(), max_seq_len=256)
 
     def proof() -> list[str]:
-        return list(rebuild(root, str(tmp_path / "m.toml"), None, None, 1, lambda line: None))
+        return list(rebuild(root, find_inputs(root, None, None, None), 1, lambda line: None))
 
     assert proof() == []
     docs = bytearray((root / "train.docs.npy").read_bytes())

@@ -16,11 +16,11 @@ from prep.conversations.conversation import REASONS
 from prep.conversations.layouts import Layout
 from prep.conversations.recognise import FIRST_ROWS, recognise
 from prep.encode.encode import Encoder
+from prep.render.reference import render_conversation
 from prep.render.render import Rendered, render
 from prep.shard import open_shards
 from prep.tasks import chat
 from tests.conftest import build_mixture, toy_tokenizer, write_lines
-from tests.reference import render_plainly
 
 TOY = toy_tokenizer()
 ENCODER = Encoder(TOY, "tiktoken")
@@ -90,7 +90,7 @@ def test_every_layout_of_the_same_conversations_gives_the_same_tokens(
         columns=(("dialog", "messages"), ("says", "content"), ("who", "role")),
         roles=(("ASSISTANT", "assistant"), ("SYSTEM", "system"), ("USER", "user")),
     )
-    ids, mask = render_plainly({"messages": led}, TOY.encoding)
+    ids, mask = render_conversation(led, TOY)
     for row in variants:
         for rows in (lines(row), lines(json.dumps([row])[1:-1]), pa.Table.from_pylist([row])):
             done = rendered(rows, own if "dialog" in row else None)

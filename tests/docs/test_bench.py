@@ -10,7 +10,7 @@ import numpy as np
 from bench.plain_build import MAX_SEQ_LEN, batches_of, plain_loop, to_messages
 from prep.encode.encode import Encoder
 from prep.render.render import render
-from prep.tokenizer.tokenizer import load_tokenizer
+from prep.tokenizer.load import load_tokenizer
 
 ROOT = Path(__file__).parents[2]
 MIXTURE = """

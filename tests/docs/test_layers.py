@@ -1,17 +1,92 @@
-"""What may know of what: the build needs no torch, and a finished build needs nothing but numpy."""
+"""Who may import whom, in one table: folders in the order of the data, arrows in one direction, no circle of files."""
 
+import ast
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+
+# folder: what it may import besides itself and the ground floor (modules of prep/ itself); lazy imports count
+TABLE = {
+    "ground": "",
+    "shard": "",
+    "sources": "shard",
+    "conversations": "",
+    "tasks": "conversations",
+    "tokenizer": "shard sources conversations",
+    "encode": "shard conversations tokenizer",
+    "mixture": "sources conversations tasks",
+    "render": "shard sources conversations tasks tokenizer encode",
+    "plan": "shard conversations tokenizer encode mixture render",
+    "workers": "",
+    "build": "shard sources conversations tokenizer encode mixture render plan workers",
+    "inspect": "shard sources conversations tasks tokenizer encode mixture render plan build",
+    "check": "shard conversations sources tokenizer encode mixture render plan build train",
+    "report": "shard tokenizer build inspect train",
+    "cli": "shard conversations tasks tokenizer encode mixture workers build inspect check report train",
+    "train": "shard",
+}
+DOORS = {"prep/__init__.py", "prep/__main__.py"}  # the public names and the command, which lead everywhere, lazily
+MOST_MODULES = 9
 
 
 def modules() -> dict[str, Path]:
     """{dotted name: file} of prep and train; a package is its __init__"""
     files = [path for package in ("prep", "train") for path in (ROOT / package).rglob("*.py")]
     return {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in files}
+
+
+def imported_by(path: Path, known: dict[str, Path]) -> Iterator[str]:
+    """Modules of ours that a file imports anywhere in it, in functions and for types too"""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            for name in node.names:
+                whole = f"{node.module}.{name.name}"
+                yield from [module for module in (whole if whole in known else node.module,) if module in known]
+        elif isinstance(node, ast.Import):
+            yield from (name.name for name in node.names if name.name in known)
+
+
+def folder_of(module: str) -> str:
+    parts = module.split(".")
+    if parts[0] == "train":
+        return "train"
+    return parts[1] if (ROOT / "prep" / parts[1]).is_dir() else "ground"
+
+
+def test_every_folder_imports_only_from_those_of_the_table() -> None:
+    known = modules()
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {module}"
+        for path in known.values()
+        if str(path.relative_to(ROOT)) not in DOORS
+        for here in [folder_of(next(name for name, file in known.items() if file == path))]
+        for module in imported_by(path, known)
+        if module != "prep" and folder_of(module) not in (here, "ground", *TABLE[here].split())
+    ]
+    assert wrong == []
+
+
+def test_no_file_imports_itself_round_a_corner() -> None:
+    known = modules()
+    graph = {
+        name: [module for module in imported_by(path, known) if module not in (name, "prep")]
+        for name, path in known.items()
+        if str(path.relative_to(ROOT)) not in DOORS
+    }
+    TopologicalSorter(graph).prepare()  # CycleError names the circle
+
+
+def test_the_table_itself_has_no_circle_and_names_every_folder() -> None:
+    TopologicalSorter({folder: below.split() for folder, below in TABLE.items()}).prepare()
+    folders = {path.parent.name for path in (ROOT / "prep").glob("*/__init__.py")}
+    assert set(TABLE) == folders | {"ground", "train"}
+    crowded = {name: len(list((ROOT / "prep" / name).glob("*.py"))) - 1 for name in folders}
+    assert {name: number for name, number in crowded.items() if number > MOST_MODULES} == {}
 
 
 def test_packages_of_the_project_are_the_folders() -> None:

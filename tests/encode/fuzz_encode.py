@@ -20,7 +20,8 @@ sys.path[:0] = [str(Path(__file__).parents[2])]
 
 from prep.encode.encode import ENGINES, Encoder, why_not  # noqa: E402
 from prep.encode.gigatoken import SCHEMES  # noqa: E402
-from prep.tokenizer.tokenizer import Tokenizer, load_tokenizer  # noqa: E402
+from prep.tokenizer.load import load_tokenizer  # noqa: E402
+from prep.tokenizer.tokenizer import Tokenizer  # noqa: E402
 
 BATCH = 2000
 WORDS = (  # noqa: SIM905

@@ -13,7 +13,8 @@ from prep.columns import text_array
 from prep.encode import gigatoken as encode_gigatoken
 from prep.encode.encode import ENGINES, LONG_TEXT, Encoder, choose_engine, spell_out, why_not
 from prep.encode.gigatoken import SCHEMES, Gigatoken, Scheme, risky_code_points
-from prep.tokenizer.tokenizer import PATTERN, SPECIAL_TOKENS, Tokenizer, load_tokenizer
+from prep.tokenizer.load import load_tokenizer
+from prep.tokenizer.tokenizer import PATTERN, SPECIAL_TOKENS, Tokenizer
 
 NANO = load_tokenizer()
 INSTALLED = [name for name in ENGINES if importlib.util.find_spec(name)]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from prep.build.build import build, make_job
+from prep.build.job import build, make_job
 from prep.build.options import BuildOptions
 from prep.cli.main import app
 from prep.inspect import search as pick
@@ -18,7 +18,8 @@ from prep.mixture.mixture import parse_mixture
 from prep.shard import Split, open_shards
 from prep.shard.steps import FILLER, plan_steps, step_sums
 from prep.text import visible
-from prep.tokenizer.tokenizer import Tokenizer, load_tokenizer
+from prep.tokenizer.load import load_tokenizer
+from prep.tokenizer.tokenizer import Tokenizer
 
 EVIL = "a\x1b]0;owned\x07 [bold]b[/bold] :smile: \u202ec <|assistant_end|> d[[0]]\r"
 SUM = {"role": "assistant", "content": [{"type": "text", "text": "It is "}, {"type": "python", "text": "2+2"},

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from prep.inspect.origin import command_options
+from prep.build.inputs import find_inputs
 from prep.inspect.stats_build import print_build, read_build
 from prep.tokenizer.tokenizer import Tokenizer
 from tests.conftest import build_mixture, chat, midprep_command, write_lines
@@ -51,7 +51,7 @@ def test_the_table_adds_up(root: Path, capsys: pytest.CaptureFixture[str]) -> No
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (None, "not found: is .* a finished build|not found, which says what .* was built from: give --mixture"),
+        (None, "not found: is .* a finished build|does not say what .* was built from: give --mixture"),
         *((text, "not as midprep writes it: remove it") for text in ("", "{", "[]", "null", '{"command": 5}', '"x"')),
         ('{"seconds": 1, "passes": {"render": 2}, "command": [], "directory": "."}', "not as midprep writes it"),
     ],
@@ -60,7 +60,7 @@ def test_a_build_json_that_is_not_there_or_no_such_thing_is_one_line(root: Path,
     (root / "build.json").unlink()
     if text is not None:
         (root / "build.json").write_text(text)
-    for reader in (read_build, command_options):
+    for reader in (read_build, lambda root: find_inputs(root, None, None, None)):
         with pytest.raises((ValueError, FileNotFoundError), match=words) as error:
             reader(root)
         assert "\n" not in str(error.value)

@@ -8,7 +8,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis.strategies import integers, lists, tuples
 
-from prep.plan.order import mixture_order, select_rows
+from prep.plan.order import mixture_order
+from prep.plan.table import select_examples
 from tests.conftest import SHARED, needs_shared
 
 
@@ -29,10 +30,10 @@ def test_the_list_of_all_pairs_is_shuffled_by_random(entries: list[tuple[int, in
 
 def test_hub_sources_are_permuted_by_seed_42_and_then_sliced() -> None:
     whole = np.random.default_rng(42).permutation(10)
-    assert select_rows(10, True, 0, None).tolist() == whole.tolist()
-    assert select_rows(10, True, 2, 5).tolist() == whole[2:5].tolist()
-    assert select_rows(10, False, 2, 5).tolist() == [2, 3, 4]
-    assert select_rows(4, False, 0, 99).tolist() == [0, 1, 2, 3]
+    assert select_examples(10, True, 0, None).tolist() == whole.tolist()
+    assert select_examples(10, True, 2, 5).tolist() == whole[2:5].tolist()
+    assert select_examples(10, False, 2, 5).tolist() == [2, 3, 4]
+    assert select_examples(4, False, 0, 99).tolist() == [0, 1, 2, 3]
 
 
 @needs_shared

@@ -17,9 +17,9 @@ from hypothesis.strategies import characters, lists, sampled_from, text
 from prep.check.verify import problems
 from prep.encode import decode as user_text
 from prep.inspect.overlap import find_overlap
-from prep.plan import grams
+from prep.plan import overlap as grams
 from prep.plan import rows as plan
-from prep.plan.grams import HeldOut, runs_of_words
+from prep.plan.overlap import HeldOut, hash_ngrams
 from prep.render import text_hash
 from prep.render.text_hash import hash_texts, normalized, words
 from prep.shard import open_shards
@@ -133,7 +133,7 @@ def test_words_of_plain_texts_are_those_of_others(plain: str) -> None:
 @settings(deadline=None)
 @given(lists(lists(sampled_from("abc"), max_size=20), max_size=6))
 def test_runs_are_the_same_where_their_words_are_and_only_there(texts: list[list[str]]) -> None:
-    hashes, owner = runs_of_words([" ".join(some).encode() for some in texts])
+    hashes, owner = hash_ngrams([" ".join(some).encode() for some in texts])
     found = list(zip(owner.tolist(), hashes.tolist(), strict=True))
     plain = [(i, tuple(some[k : k + 13])) for i, some in enumerate(texts) for k in range(len(some) - 12)]
     assert [i for i, _ in found] == [i for i, _ in plain]
@@ -149,7 +149,7 @@ def test_the_share_is_of_the_held_out_texts_runs_and_the_best_text_is_named() ->
 
 def test_a_form_that_many_held_out_texts_share_does_not_count() -> None:
     form = " ".join(f"f{i}" for i in range(30))
-    held = HeldOut([f"{form} {i}".encode() for i in range(grams.FORM + 1)])
+    held = HeldOut([f"{form} {i}".encode() for i in range(grams.MOST_SHARED + 1)])
     assert held.match([form.encode()]).tolist() == [0]
     assert held.match([f"{form} 7".encode()]).tolist() == [1]
 

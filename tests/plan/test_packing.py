@@ -1,30 +1,13 @@
 """Best-fit decreasing: every conversation once, none split, none too much in a row."""
 
-from collections import deque
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis.strategies import integers, lists
 
-from prep.plan.packing import best_fit_decreasing, completion, exact_pattern, pack
+from prep.plan.packing import best_fit_decreasing, best_fit_decreasing_plainly, completion, exact_pattern, pack
 
 CAPACITY = 17  # 2**4 + 1: a row of 16 inputs and one target more
-
-
-def plain_best_fit_decreasing(lengths: list[int], capacity: int) -> list[int]:
-    """One conversation at a time, as the rule says it"""
-    rooms: dict[int, deque[int]] = {}
-    rows, num_rows = [0] * len(lengths), 0
-    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        room = min((room for room, queue in rooms.items() if room >= lengths[i] and queue), default=None)
-        if room is None:
-            row, room, num_rows = num_rows, capacity, num_rows + 1
-        else:
-            row = rooms[room].popleft()
-        rooms.setdefault(room - lengths[i], deque()).append(row)
-        rows[i] = row
-    return rows
 
 
 def test_the_longest_come_first_and_fill_what_room_is_left() -> None:
@@ -49,7 +32,7 @@ def check_packing(lengths: list[int], rows: np.ndarray, num_rows: int) -> None:
 @given(lengths=lists(integers(1, CAPACITY), max_size=80))
 def test_placing_all_of_one_length_together_gives_what_one_at_a_time_gives(lengths: list[int]) -> None:
     rows, _ = best_fit_decreasing(np.array(lengths, dtype=np.int64), CAPACITY, complete=False)
-    assert rows.tolist() == plain_best_fit_decreasing(lengths, CAPACITY)
+    assert rows.tolist() == best_fit_decreasing_plainly(lengths, CAPACITY)
 
 
 def test_a_conversation_that_is_too_long_for_a_row_is_refused() -> None:

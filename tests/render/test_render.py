@@ -12,10 +12,11 @@ from prep.arrays import offsets
 from prep.conversations import messages
 from prep.conversations.conversation import REASONS, Conversations
 from prep.encode.encode import Encoder
+from prep.render.reference import render_conversation
 from prep.render.render import Rendered, render
-from prep.tokenizer.tokenizer import Tokenizer, load_tokenizer
+from prep.tokenizer.load import load_tokenizer
+from prep.tokenizer.tokenizer import Tokenizer
 from tests.conftest import SHARED, chat, needs_shared, toy_tokenizer
-from tests.reference import render_plainly
 
 BOS, USER, USER_END, ASSISTANT, END, PYTHON, PYTHON_END, OUTPUT, OUTPUT_END = range(256, 265)
 
@@ -138,7 +139,7 @@ ENCODERS = [Encoder(NANO32K, name) for name in ("tiktoken", "fastokens")]
 @settings(max_examples=200, deadline=None)
 @given(rows=VALID)
 def test_the_columnar_renderer_equals_the_plain_one(rows: list[dict[str, Any]]) -> None:
-    wanted = [render_plainly(row, NANO32K.encoding) for row in rows]
+    wanted = [render_conversation(row["messages"], NANO32K) for row in rows]
     for encoder in ENCODERS:
         rendered = render(messages.of_objects(rows), encoder, NANO32K)
         assert conversations_of(rendered) == wanted

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from prep.build.build import build, make_job
+from prep.build.job import build, make_job
 from prep.build.options import BuildOptions
 from prep.cli.main import app
 from prep.inspect.show import show_conversation
@@ -21,7 +21,7 @@ from prep.report.charts import percent
 from prep.report.page import CSS, differing, make_page, open_report
 from prep.shard import Split, open_shards
 from prep.shard.steps import plan_steps
-from prep.tokenizer.tokenizer import load_tokenizer
+from prep.tokenizer.load import load_tokenizer
 
 EVIL = "<script>document.title='hacked'</script><img src=x onerror=\"document.title='hacked'\">\x1b[31m\u202e"
 LINES = [{"messages": [{"role": "user", "content": EVIL}, {"role": "assistant", "content": f"no: {EVIL}"}]}] * 40

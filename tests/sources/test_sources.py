@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from prep.build.build import make_job
+from prep.build.job import make_job
 from prep.build.options import BuildOptions
 from prep.mixture.mixture import parse_mixture
 from prep.sources import source as sources

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prep.tokenizer.huggingface import export_hf, hf_content, last_parts, to_bytes, to_chars
+from prep.tokenizer.load import load_tokenizer, make_tokenizer
 from prep.tokenizer.regex import from_oniguruma, to_oniguruma
-from prep.tokenizer.spec import TokenizerSpec
-from prep.tokenizer.tokenizer import PATTERN, Tokenizer, load_tokenizer, make_tokenizer
+from prep.tokenizer.tokenizer import PATTERN, Tokenizer, TokenizerSpec
 
 tokenizers = pytest.importorskip("tokenizers")
 
@@ -172,7 +172,7 @@ def test_what_cannot_be_written_exactly_is_refused_in_one_line(tmp_path: Path) -
 
 def test_a_tokenizer_that_is_there_is_not_written_over(tmp_path: Path) -> None:
     NANO.write(tmp_path)
-    with pytest.raises(ValueError, match=r"tokenizer.json is there and holds something else: move it away"):
+    with pytest.raises(ValueError, match=r"tokenizer.json exists with other content: move it away"):
         export_hf(NANO, tmp_path)
     assert load_tokenizer(tmp_path).sha256 == NANO.sha256
 
@@ -251,8 +251,12 @@ REFUSED = [
     ("pre_tokenizer", None, "its pre_tokenizer is [None], wanted one Split and ByteLevel"),
     ("pre_tokenizer", {"type": "Whitespace"}, "its pre_tokenizer is ['Whitespace']"),
     ("pre_tokenizer", {"type": "ByteLevel", "add_prefix_space": True}, "a space before the text"),
-    ("pre_tokenizer", {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False}, "other than one pattern"),
-    ("pre_tokenizer.pretokenizers.1.use_regex", True, "other than one pattern"),
+    (
+        "pre_tokenizer",
+        {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False},
+        "does not split by exactly one pattern",
+    ),
+    ("pre_tokenizer.pretokenizers.1.use_regex", True, "does not split by exactly one pattern"),
     ("pre_tokenizer.pretokenizers.1.type", "Digits", "['Split', 'Digits']"),
     (f"{SPLIT}.behavior", "MergedWithNext", "wanted a Regex, Isolated"),
     (f"{SPLIT}.pattern", {"String": " "}, "wanted a Regex, Isolated"),
@@ -260,7 +264,7 @@ REFUSED = [
     (f"{SPLIT}.pattern.Regex", r"\s+$|\s|\S", "not known to mean the same"),
     (f"{SPLIT}.pattern.Regex", r"(?<=a)b|\s|\S", "not known to mean the same"),
     (f"{SPLIT}.pattern.Regex", "", "matches empty text"),
-    ("added_tokens.0.special", False, "'<|bos|>' is cut out of ordinary text"),
+    ("added_tokens.0.special", False, "'<|bos|>' also stands for ordinary text"),
     ("added_tokens.0.id", "0", "has no content and id"),
     ("added_tokens.0.id", 300, "special token '<|bos|>' has ids 259 and 300"),
     ("added_tokens", 7, "has no content and id"),
@@ -269,13 +273,13 @@ REFUSED = [
     ("model.dropout", 0.1, "its model has dropout 0.1"),
     ("model.end_of_word_suffix", "</w>", "end_of_word_suffix"),
     ("model.vocab", {}, "its vocabulary is empty"),
-    ("model.vocab", {"a": 0}, "byte 0x00 is no token"),
+    ("model.vocab", {"a": 0}, "byte 0x00 is not a token"),
     ("model.vocab.ab", "256", "has id '256'"),
     ("model.vocab.日", 300, "is not byte-level"),
     ("model.merges", [], "token 256 (b'ab') has no merge of b'a' and b'b'"),
     ("model.merges", [["a", "b"]], "token 257 (b'abc') has no merge of b'ab' and b'c'"),
     ("model.merges", [["ab", "c"], ["a", "b"]], "token 257 (b'abc') merges before one of a lower id"),
-    ("model.merges", [7], "its merge 7 is no pair"),
+    ("model.merges", [7], "its merge 7 is not a pair"),
     ("model.ignore_merges", False, "token 258 (b'xyz') is never merged from its bytes"),
 ]
 

@@ -13,16 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prep import shard
-from prep.tokenizer.spec import TokenizerSpec
-from prep.tokenizer.tokenizer import (
-    PATTERN,
-    SPECIAL_TOKENS,
-    Tokenizer,
-    info,
-    load_tokenizer,
-    make_tokenizer,
-    notice_of_nanochat,
-)
+from prep.tokenizer.load import info, load_tokenizer, make_tokenizer, notice_of_nanochat
+from prep.tokenizer.tokenizer import PATTERN, SPECIAL_TOKENS, Tokenizer, TokenizerSpec
 
 SHARED = Path(__file__).parents[3] / "shared"
 NANO = load_tokenizer()
@@ -113,7 +105,7 @@ def test_info_says_what_it_is_and_where_it_came_from(tmp_path: Path) -> None:
 
 def test_importing_it_loads_neither_torch_nor_tiktoken_nor_pyarrow() -> None:
     heavy = "{'torch', 'tiktoken', 'rustbpe', 'pyarrow', 'tokenizers'}"
-    code = f"import prep.tokenizer.tokenizer, sys; print(sorted({heavy} & set(sys.modules)))"
+    code = f"import prep.tokenizer.load, sys; print(sorted({heavy} & set(sys.modules)))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout == "[]\n"
 
@@ -170,7 +162,7 @@ def test_the_fixtures_are_one_tokenizer_whatever_file_they_are_in() -> None:
 
 
 def test_a_pattern_for_what_has_its_own_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"nano32k has its own pattern .*: --pattern goes with a .tiktoken file only"):
+    with pytest.raises(ValueError, match=r"nano32k has its own pattern .*: --pattern is for a .tiktoken file only"):
         load_tokenizer("nano32k", pattern=r"\w+|\W")
 
 
@@ -180,7 +172,7 @@ LINES = [
     (b"A=== 0", "line 1"),
     (b"AA== x", "line 1"),
     (b"AA== 0\nAA== 1", r"line 2: token b'\\x00' is there twice, as 0 and 1"),
-    (b"", "byte 0x00 is no token .256 missing., wanted all 256"),
+    (b"", "byte 0x00 is not a token .256 missing., wanted all 256"),
 ]
 
 
@@ -196,23 +188,23 @@ def test_a_tiktoken_file_that_is_none_names_the_line(content: bytes, words: str,
 # ---- what is no tokenizer ----
 
 BAD_PARTS = [
-    (BYTES | {b"ab": 255}, {}, "rank 255 is taken twice"),
-    (BYTES | {b"ab": 258}, {}, "no token has rank 256, there are 257 up to 258"),
-    (BYTES | {b"ab": 1 << 40}, {}, "rank 1099511627776 of token b'ab', wanted bytes and 0"),
-    (BYTES | {b"ab": -1}, {}, "rank -1"),
-    (BYTES | {b"ab": "256"}, {}, "rank '256' of token b'ab'"),
-    (BYTES | {b"ab": True}, {}, "rank True"),
-    (BYTES | {b"ab": 256.0}, {}, "rank 256.0"),
-    (BYTES | {"ab": 256}, {}, "rank 256 of token 'ab'"),
-    (BYTES | {b"": 256}, {}, "rank 256 of token b''"),
-    ({b"b%d" % i: i for i in range(256)}, {}, "byte 0x00 is no token"),
-    (BYTES, {"<|bos|>": 65}, "id of a special token 65 is taken twice"),
-    (BYTES, {"<|bos|>": 256, "<|user_end|>": 256}, "id of a special token 256 is taken twice"),
-    (BYTES, {"<|bos|>": "256"}, "special token '<|bos|>' is '256'"),
-    (BYTES, {7: 256}, "special token 7 is 256"),
-    (BYTES, {"": 256}, "special token '' is 256"),
-    (BYTES, {"\ud800": 256}, "is no valid Unicode"),
-    (BYTES, {"<|bos|>": 1 << 31}, "special token '<|bos|>' is 2147483648"),
+    (BYTES | {b"ab": 255}, {}, "id 255 is taken twice, by b'\\xff' and b'ab'"),
+    (BYTES | {b"ab": 258}, {}, "no token has id 256, there are 257 ranks up to 258"),
+    (BYTES | {b"ab": 1 << 40}, {}, "token b'ab' has id 1099511627776, wanted bytes and 0 .. 16777215"),
+    (BYTES | {b"ab": -1}, {}, "has id -1"),
+    (BYTES | {b"ab": "256"}, {}, "token b'ab' has id '256'"),
+    (BYTES | {b"ab": True}, {}, "has id True"),
+    (BYTES | {b"ab": 256.0}, {}, "has id 256.0"),
+    (BYTES | {"ab": 256}, {}, "token 'ab' has id 256"),
+    (BYTES | {b"": 256}, {}, "token b'' has id 256"),
+    ({b"b%d" % i: i for i in range(256)}, {}, "byte 0x00 is not a token"),
+    (BYTES, {"<|bos|>": 65}, "id 65 is taken twice, by b'A' and '<|bos|>'"),
+    (BYTES, {"<|bos|>": 256, "<|user_end|>": 256}, "id 256 is taken twice"),
+    (BYTES, {"<|bos|>": "256"}, "token '<|bos|>' has id '256', wanted str and"),
+    (BYTES, {7: 256}, "token 7 has id 256"),
+    (BYTES, {"": 256}, "token '' has id 256"),
+    (BYTES, {"\ud800": 256}, "is not valid Unicode"),
+    (BYTES, {"<|bos|>": 1 << 31}, "token '<|bos|>' has id 2147483648"),
 ]
 
 
@@ -232,7 +224,7 @@ BAD_PATTERNS = [
     ("\ud800", "does not compile"),
     ("", "matches empty text"),
     ("x*", "matches empty text"),
-    (r"\w+", "leaves characters out, that text would be lost"),
+    (r"\w+", "leaves characters out, which would be lost"),
     (r"[^\n]+", "leaves characters out"),
 ]
 
@@ -293,7 +285,7 @@ def test_a_file_or_directory_of_no_kind_says_what_was_wanted(tmp_path: Path) -> 
     (tmp_path / "words.txt").write_text("a")
     with pytest.raises(FileNotFoundError, match="has no tokenizer: wanted a finished build"):
         load_tokenizer(tmp_path)
-    with pytest.raises(ValueError, match=r"words.txt is no kind of tokenizer file: wanted .tiktoken"):
+    with pytest.raises(ValueError, match=r"words.txt is not a tokenizer file: wanted .tiktoken"):
         load_tokenizer(tmp_path / "words.txt")
 
 

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prep.tokenizer.tokenizer import PATTERN, SPECIAL_TOKENS, load_tokenizer
+from prep.tokenizer.load import load_tokenizer
+from prep.tokenizer.tokenizer import PATTERN, SPECIAL_TOKENS
 from prep.tokenizer.train import MAX_PIECE, cut, read_pieces, train_tokenizer
 
 TEXTS = [f"the cat {i} sat on the mat,\nit's 日本 {i * i}\n" for i in range(60)]
@@ -44,15 +45,15 @@ def test_every_form_gives_its_text_and_all_bytes_are_reported(tmp_path: Path) ->
 
 def test_training_gives_exactly_the_size_asked_for_and_the_same_every_time(tmp_path: Path) -> None:
     paths = files_of(tmp_path)
-    one, two = train_tokenizer(paths, 300), train_tokenizer(paths, 300, lambda done, total: None, name="mine")
-    assert (one.vocab_size, one.bos_id, one.pattern, two.name) == (300, 291, PATTERN, "mine")
-    assert list(one.special_tokens) == list(SPECIAL_TOKENS)
-    assert one.sha256 == two.sha256
-    assert one.token_bytes().max() > 1
+    first, second = train_tokenizer(paths, 300), train_tokenizer(paths, 300, lambda done, total: None, name="mine")
+    assert (first.vocab_size, first.bos_id, first.pattern, second.name) == (300, 291, PATTERN, "mine")
+    assert list(first.special_tokens) == list(SPECIAL_TOKENS)
+    assert first.sha256 == second.sha256
+    assert first.token_bytes().max() > 1
     (tmp_path / "out").mkdir()
-    one.write(tmp_path / "out")
-    assert load_tokenizer(tmp_path / "out").sha256 == one.sha256
-    assert len(one.encoding.encode_ordinary("".join(TEXTS))) < len("".join(TEXTS)) / 1.5
+    first.write(tmp_path / "out")
+    assert load_tokenizer(tmp_path / "out").sha256 == first.sha256
+    assert len(first.encoding.encode_ordinary("".join(TEXTS))) < len("".join(TEXTS)) / 1.5
 
 
 def test_the_first_merge_is_the_most_frequent_pair(tmp_path: Path) -> None:
@@ -94,14 +95,14 @@ def test_lone_surrogates_of_json_become_the_replacement_character(tmp_path: Path
 ERRORS = [
     ("a.txt", b"ab", "the text gives 266 tokens, 300 wanted: more text or a smaller --vocab-size"),
     ("a.txt", b"", "the text gives 265 tokens"),
-    ("a.txt", b"ab\xff", r"a.txt is no UTF-8 text near byte 3 \(invalid start byte\)"),
-    ("a.txt", "日".encode()[:2], "ends in the middle of a UTF-8 character"),
-    ("a.jsonl", b'{"text": "a"}\n{"text"', "line 2: no valid JSON"),
+    ("a.txt", b"ab\xff", r"a.txt is not UTF-8 text near byte 3 \(invalid start byte\)"),
+    ("a.txt", "日".encode()[:2], r"not UTF-8 text near byte 2 \(unexpected end of data\)"),
+    ("a.jsonl", b'{"text": "a"}\n{"text"', "line 2: not valid JSON"),
     ("a.jsonl", b'{"text": "a"}\n\n{"texts": "a"}', "line 3: no text, wanted `text` or `messages`"),
     ("a.jsonl", b'{"messages": [{"content": 7}]}', "line 1: a message without text"),
     ("a.jsonl", b'{"messages": [{"content": [{"text": null}]}]}', "line 1: a message without text"),
     ("a.jsonl", b"7", "line 1: no text"),
-    ("a.parquet", b"PAR1", "a.parquet is no parquet file"),
+    ("a.parquet", b"PAR1", "a.parquet is not a readable Parquet file"),
 ]
 
 

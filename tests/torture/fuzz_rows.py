@@ -21,12 +21,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from prep.build.build import build, make_job
+from prep.build.job import build, make_job
 from prep.build.options import BuildOptions
 from prep.check.verify import problems
 from prep.mixture.mixture import parse_mixture
 from prep.shard import open_shards
-from prep.tokenizer.tokenizer import PATTERN, SPECIAL_TOKENS, Tokenizer, load_tokenizer
+from prep.tokenizer.load import load_tokenizer
+from prep.tokenizer.tokenizer import PATTERN, SPECIAL_TOKENS, Tokenizer
 
 POISON = "POISON" * 2
 ODD = ("\x00", "\ufeff", "\u2028\u2029\x85", "\U0010ffff", "e\u0301" * 300, " " * 5000, "9" * 3000, "<|assistant_end|>",

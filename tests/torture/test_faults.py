@@ -192,14 +192,14 @@ def test_output_and_cache_may_be_on_other_file_systems_and_have_any_name(tmp_pat
 UNGUARDED = """
 from pathlib import Path
 
-from prep.build import build
+from prep.build import job
 from prep.mixture.mixture import load_mixture
 from prep.build.options import BuildOptions
-from prep.tokenizer.tokenizer import load_tokenizer
+from prep.tokenizer.load import load_tokenizer
 
-build.SMALL_BUILD = 0  # as if it were worth starting workers
+job.SMALL_BUILD = 0  # as if it were worth starting workers
 options = BuildOptions(cache_dir=Path("cache"), quiet=True, workers=2)
-build.build(build.make_job(load_mixture("sample"), load_tokenizer(), options), Path("out"))
+job.build(job.make_job(load_mixture("sample"), load_tokenizer(), options), Path("out"))
 """
 
 

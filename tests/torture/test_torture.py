@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from prep.build import split as splits
-from prep.build.build import build, make_job
+from prep.build import job as building
+from prep.build.job import build, make_job
 from prep.build.options import BuildOptions
 from prep.check.verify import problems
 from prep.mixture.mixture import load_mixture
 from prep.render.block_cache import list_blocks
-from prep.tokenizer.tokenizer import load_tokenizer
+from prep.tokenizer.load import load_tokenizer
 from tests.build.test_build import some_chats, tree
 from tests.conftest import midprep_command, toy_tokenizer, write_lines
 
@@ -188,15 +188,15 @@ def test_a_cache_that_vanishes_in_mid_build_is_made_again(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The cache is deleted once each pass has begun to rely on it"""
-    real, calls = splits.write_all, []
+    real, calls = building.write_split, []
 
-    def write_all(*arguments: object) -> object:
+    def write_split(*arguments: object) -> object:
         calls.append(1)
         if len(calls) in (1, 3):
             shutil.rmtree(tmp_path / "cache" / "runs")
         return real(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(splits, "write_all", write_all)
+    monkeypatch.setattr(building, "write_split", write_split)
     said: list[str] = []
     options = BuildOptions(max_seq_len=512, cache_dir=tmp_path / "cache", quiet=True)
     job = make_job(load_mixture(str(folder / "m.toml")), load_tokenizer(folder / "toy"), options)

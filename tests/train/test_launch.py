@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from prep.build.build import build, make_job
+from prep.build.job import build, make_job
 from prep.build.options import BuildOptions
 from prep.cli.main import app
 from prep.mixture.mixture import parse_mixture
 from prep.shard import open_shards
-from prep.tokenizer.tokenizer import load_tokenizer
+from prep.tokenizer.load import load_tokenizer
 from train.launch import Model, warmdown_start
 from train.schedule import lr_multiplier
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from prep.check import selftest
+from prep.check import installation
 from tests.cli.test_cli import midprep
 
 
@@ -16,14 +16,14 @@ def test_this_installation_is_exact() -> None:
 
 
 def test_an_engine_that_differs_fails_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = selftest.Encoder
+    real = installation.Encoder
 
     class Wrong(real):  # type: ignore[misc, valid-type]
         def __call__(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
             ids, lengths = super().__call__(texts)
             return (ids + (self.engine == "fastokens"), lengths)
 
-    monkeypatch.setattr(selftest, "Encoder", Wrong)
-    results = {name: wrong for name, wrong, _ in selftest.run()}
+    monkeypatch.setattr(installation, "Encoder", Wrong)
+    results = {name: wrong for name, wrong, _ in installation.run_checks()}
     assert results["encoders"] == "fastokens and tiktoken differ"
     assert results["shards"] == results["loss"] == ""
