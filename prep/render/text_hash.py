@@ -44,6 +44,7 @@ LOWER = bytes.maketrans(bytes(range(ord("A"), ord("Z") + 1)), bytes(range(ord("a
 NOT_ALNUM = bytes(i for i in range(128) if not chr(i).isalnum())
 NOT_ALNUM_OR_SIGN = NOT_ALNUM.translate(None, b"+*=<>^-")
 NOT_ALNUM_OR_SPACE = bytes(i for i in NOT_ALNUM if not chr(i).isspace())
+PUNCTUATION = re.compile(rb"\xe2\x80[\x93\x94\x98\x99\x9c\x9d\xa6]")  # – — ‘ ’ “ ” …, the dashes first
 SEPARATOR = b"\xff"  # in no UTF-8 text
 NOTHING = bytes(8)
 
@@ -56,11 +57,26 @@ def normalized(texts: list[bytes]) -> list[bytes]:
     [b'a20minuterun12-3', b'na\\xc3\\xafve']
     """
     left = _lower(texts, NOT_ALNUM)
-    other = pc.indices_nonzero(pc.match_substring_regex(binary_array(texts), NOT_PLAIN)).to_pylist()
-    folded = _folded(_lower([texts[i] for i in other], NOT_ALNUM_OR_SIGN), NOT_NORMALIZED)
-    for i, text in zip(other, folded, strict=True):
-        left[i] = text.encode()
+    others = _find_not_plain(texts)
+    # quotes, dashes and dots that are not ASCII are the commonest reason, and texts are plain without them
+    typed = PUNCTUATION.sub(_plain_punctuation, SEPARATOR.join(texts[i] for i in others)).split(SEPARATOR)
+    for i, text in zip(others, _lower(typed, NOT_ALNUM), strict=False):
+        left[i] = text
+    rare = _find_not_plain(typed) if others else []
+    folded = _folded(_lower([typed[i] for i in rare], NOT_ALNUM_OR_SIGN), NOT_NORMALIZED)
+    for i, text in zip(rare, folded, strict=True):
+        left[others[i]] = text.encode()
     return left
+
+
+def _find_not_plain(texts: list[bytes]) -> list[int]:
+    """Places of the texts that are not ASCII, or have signs between digits"""
+    places: list[int] = pc.indices_nonzero(pc.match_substring_regex(binary_array(texts), NOT_PLAIN)).to_pylist()
+    return places
+
+
+def _plain_punctuation(match: re.Match[bytes]) -> bytes:
+    return b"-" if match[0] in (b"\xe2\x80\x93", b"\xe2\x80\x94") else b""
 
 
 def words(texts: list[bytes]) -> list[str]:
