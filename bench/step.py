@@ -24,6 +24,7 @@ sys.path[:0] = [str(ROOT)]
 
 from bench.plain_step import PlainLoss  # noqa: E402
 from prep.shard.batches import pack_targets  # noqa: E402
+from train.evaluate import SourceSums  # noqa: E402
 from train.loss import ROUND_TO, BatchLoss  # noqa: E402
 from train.model import GPT, config_of_depth  # noqa: E402
 from train.optimizer import build_optimizers, set_step  # noqa: E402
@@ -115,9 +116,7 @@ def by_source_seconds(num_sources: int = 6) -> float:
     sources, times = torch.randint(num_sources, (B * T,), dtype=torch.int32), []
     for _ in range(50):
         started = time.perf_counter()
-        sums = torch.zeros(2 * num_sources, dtype=torch.float64)
-        sums[:num_sources].index_add_(0, sources, losses.double())
-        sums[num_sources:].index_add_(0, sources, (labels >= 0).double())
+        SourceSums(num_sources, losses.device).add(sources, losses, labels >= 0)
         times.append(time.perf_counter() - started)
     return statistics.median(times)
 

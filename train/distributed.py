@@ -16,15 +16,16 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
+from torch.nn.parallel import DistributedDataParallel
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,20 @@ class Ranks:
             dist.all_reduce(values)
         return values
 
+    def sum_and_stop(self, values: Tensor, stop: bool) -> tuple[Any, bool]:
+        """Sums of `values` over all ranks as (nested) lists, and whether any rank was told to stop: one collective."""
+        stop_flag = values.new_full((1,), float(stop))
+        sums = self.sum(torch.cat([values.flatten(), stop_flag])).cpu()
+        return sums[:-1].view_as(values).tolist(), bool(sums[-1])
+
+    def barrier(self) -> None:
+        """Wait until every rank is here. NCCL's own barrier would not make the host wait."""
+        self.sum(torch.zeros(1, device=self.device)).item()
+
+    def wrap(self, net: nn.Module) -> nn.Module:
+        """With several ranks, a module whose backward averages the gradients over them."""
+        return DistributedDataParallel(net, gradient_as_bucket_view=True) if self.world_size > 1 else net
+
     def check_same(self, **hashes: str) -> None:
         """ValueError where a rank was started with something else than rank 0."""
         everyone = [hashes] * self.world_size
@@ -52,6 +67,14 @@ class Ranks:
             for what, value in theirs.items():
                 if value != everyone[0][what]:
                     raise ValueError(f"rank {rank} has other {what} than rank 0: start every rank with the same {what}")
+
+
+def no_sync_unless(net: nn.Module, last: bool) -> AbstractContextManager[None]:
+    """Gradients are averaged over the ranks once per step, with its last micro-batch."""
+    if last or not isinstance(net, DistributedDataParallel):
+        return nullcontext()
+    no_sync: AbstractContextManager[None] = net.no_sync()
+    return no_sync
 
 
 def stop_signals() -> list[float]:

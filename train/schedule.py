@@ -21,6 +21,16 @@ def lr_multiplier(step: int, num_steps: int, warmdown_ratio: float, init_lr_frac
     return init_lr_frac * down
 
 
+def is_due(steps_done: int, every: int, num_steps: int) -> bool:
+    """
+    Every so many steps, and after the last; never with 0.
+
+    >>> [steps_done for steps_done in range(1, 8) if is_due(steps_done, 3, 7)], is_due(7, 0, 7)
+    ([3, 6, 7], False)
+    """
+    return every > 0 and (steps_done == num_steps or steps_done % every == 0)
+
+
 def muon_momentum(step: int) -> float:
     """0.85 at the start, 0.95 from step 300 on."""
     frac = min(step / 300, 1.0)

@@ -46,6 +46,17 @@ class Run:
     optimizers: tuple[Optimizer, ...]
     compiled: bool
 
+    def checkpoint_meta(self, val_bpb: float | None) -> Meta:
+        """What a checkpoint says of its run, beside step and model_config: nanochat's keys, and midprep's own."""
+        return {
+            "val_bpb": val_bpb,
+            "user_config": asdict(self.config),
+            "device_batch_size": self.device_batch,
+            "max_seq_len": self.split.max_seq_len,
+            "total_batch_size": self.plan.rows_per_step * self.split.max_seq_len,
+            "midprep": {"identity": self.identity, "tokenizer_sha256": self.split.manifest["tokenizer"]["sha256"]},
+        }
+
 
 def set_up(config: Config, ranks: Ranks) -> Run:
     shards, split = open_build(config)

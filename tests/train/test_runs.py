@@ -97,7 +97,7 @@ def test_sigterm_writes_a_checkpoint_and_says_how_to_go_on(build: Path, tmp_path
     (path,) = tmp_path.glob("mid_checkpoints/d1/meta_*.json")
     step = json.loads(path.read_text())["step"]
     assert [record["step"] for record in records(tmp_path)] == list(range(step))
-    assert f"go on with the same command: it continues at step {step}" in out
+    assert f"to continue at step {step}, run the same command" in out
 
 
 def test_a_finished_run_is_not_trained_again_and_another_one_is_not_overwritten(
@@ -150,7 +150,7 @@ def test_a_loss_that_is_not_finite_stops_with_step_rows_and_sources(
     monkeypatch.setattr(BatchLoss, "forward", forward)
     error = error_of("--shards", build, "--out", tmp_path, *TINY, "--save-every", 2)
     assert error.startswith("error: loss is nan at step 3 (rows 24, 25, 26, 27, 28, 29, 30, 31 of train; sources alpha")
-    assert error.endswith(f"last checkpoint: step 2 is kept in {tmp_path}/mid_checkpoints/d1")
+    assert error.endswith(f"last checkpoint: step 2 in {tmp_path}/mid_checkpoints/d1")
 
 
 def test_errors_are_one_line_and_say_what_to_do(build: Path, tmp_path: Path, error_of: Callable[..., str]) -> None:
@@ -474,7 +474,7 @@ def test_a_broken_line_of_the_metrics_is_named(build: Path, tmp_path: Path, erro
     whole = path.read_bytes()
     for line in (b'{"step": 2, "num\n', b'{"note": 3}\n', b"3\n"):
         path.write_bytes(whole + line)
-        assert f"{path}, line 4 is no record of a step" in error_of(*flags)
+        assert f"{path}, line 4 is not a record of a step" in error_of(*flags)
         assert path.read_bytes() == whole + line
 
 
