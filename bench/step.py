@@ -26,8 +26,9 @@ from bench.plain_step import PlainLoss  # noqa: E402
 from prep.shard.batches import pack_targets  # noqa: E402
 from train.evaluate import SourceSums  # noqa: E402
 from train.loss import ROUND_TO, BatchLoss  # noqa: E402
-from train.model import GPT, config_of_depth  # noqa: E402
+from train.model import GPT  # noqa: E402
 from train.optimizer import build_optimizers, set_step  # noqa: E402
+from train.sizes import config_of_depth  # noqa: E402
 
 DEPTH, VOCAB, T, B = 4, 32_768, 512, 8
 TRAINED = {"mid": 1.0, "sft": 0.4}  # part of the positions that train

@@ -25,7 +25,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from prep.files import write_atomically
-from train.model import GPT, ModelConfig
+from train.model import GPT
+from train.sizes import ModelConfig
 
 STAGES = {"mid": "mid_checkpoints", "sft": "chatsft_checkpoints"}
 BASES = {"mid": ("base_checkpoints", "mid_checkpoints"), "sft": ("mid_checkpoints", "base_checkpoints")}

@@ -15,11 +15,6 @@ from typing import Any, NoReturn
 
 from train.schedule import LR_FRAC
 
-DEPTHS = {"cpu": 4, "cuda": 12}
-CHUNK_BYTES = {"cpu": 64 << 20, "cuda": 512 << 20}  # logits at a time: enough to keep a matrix product busy
-ACTIVATIONS_PER_POSITION = (
-    23  # a position, layer and channel, for the backward: 22.6 to 23.1 measured in bfloat16, 18.5 in float32
-)
 DESCRIPTION = "Train on finished shards: mid (every token trains) or sft (only what the assistant says trains)."
 
 

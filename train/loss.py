@@ -23,8 +23,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from train.config import CHUNK_BYTES
 from train.model import GPT, SOFTCAP
+from train.sizes import CHUNK_BYTES
 
 BLOCK_LEN = 32  # rows a pointwise pass without a compiler
 ROUND_TO = 32  # the loader fills K up to a multiple of this

@@ -12,7 +12,6 @@ Legend: B rows of a batch, T positions, V vocabulary, d width, H heads, D head d
 """
 
 import math
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -20,59 +19,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, create_mask, flex_attention
 
+from train.sizes import GATE_WIDTH, SMEAR_WIDTH, ModelConfig
+
 SOFTCAP = 15.0  # logits stay within +-15
-VOCAB_MULTIPLE = 64  # 2026-07 pads wte, lm_head and value_embeds to a multiple of this many rows
-SMEAR_WIDTH, GATE_WIDTH = 24, 12  # 2026-07: channels that its two gates look at
 
 # what generation keeps of the tokens before: keys and values (B, H_kv, t, D) of each layer, and "smear"'s last x (B, 1, d)
 Cache = dict[Any, Any]
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """`model_config` of a checkpoint's meta. A window_pattern makes it a model of 2026-07."""
-
-    sequence_len: int
-    vocab_size: int
-    n_layer: int
-    n_head: int
-    n_kv_head: int
-    n_embd: int
-    window_pattern: str | None = None
-
-    @property
-    def is_2026(self) -> bool:
-        return self.window_pattern is not None
-
-    @property
-    def head_dim(self) -> int:
-        return self.n_embd // self.n_head
-
-    @property
-    def padded_vocab_size(self) -> int:
-        return -(-self.vocab_size // VOCAB_MULTIPLE) * VOCAB_MULTIPLE if self.is_2026 else self.vocab_size
-
-    def window(self, layer: int) -> int:
-        """How far back this layer sees, itself not counted: position i sees j with 0 <= i - j <= window."""
-        pattern = self.window_pattern or "L"
-        if pattern[layer % len(pattern)] == "L" or layer == self.n_layer - 1:
-            return self.sequence_len if self.is_2026 else 1 << 30  # 2025-12 has no windows
-        return -(-(self.sequence_len // 4) // 128) * 128
-
-    def has_value_embed(self, layer: int) -> bool:
-        return self.is_2026 and layer % 2 == (self.n_layer - 1) % 2
-
-    def to_meta(self) -> dict[str, Any]:
-        """The fields that nanochat of this generation reads, and no other: it passes them to its own config."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
-
-
-def config_of_depth(depth: int, sequence_len: int, vocab_size: int) -> ModelConfig:
-    """Depth 12 is width 768 with 6 heads."""
-    num_heads = math.ceil(64 * depth / 128)
-    if 64 * depth % num_heads:
-        raise ValueError(f"--depth {depth} is width {64 * depth}, no multiple of {num_heads} heads: give an even depth")
-    return ModelConfig(sequence_len, vocab_size, depth, num_heads, num_heads, 64 * depth)
 
 
 def norm(x: Tensor) -> Tensor:
@@ -113,9 +65,9 @@ class Attention(nn.Module):
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
         self.config, self.layer = config, layer
-        d, kv_dim = config.n_embd, config.n_kv_head * config.head_dim
+        d = config.n_embd
         self.c_q, self.c_proj = Linear(d, d, bias=False), Linear(d, d, bias=False)
-        self.c_k, self.c_v = Linear(d, kv_dim, bias=False), Linear(d, kv_dim, bias=False)
+        self.c_k, self.c_v = Linear(d, config.kv_width, bias=False), Linear(d, config.kv_width, bias=False)
         if config.has_value_embed(layer):
             self.ve_gate = Linear(GATE_WIDTH, config.n_kv_head, bias=False)
 
@@ -172,8 +124,8 @@ class GPT(nn.Module):
             self.smear_lambda = nn.Parameter(torch.zeros(1))
             self.backout_lambda = nn.Parameter(torch.zeros(1))
             layers = [layer for layer in range(config.n_layer) if config.has_value_embed(layer)]
-            kv_dim = config.n_kv_head * config.head_dim
-            self.value_embeds = nn.ModuleDict({str(layer): nn.Embedding(rows, kv_dim) for layer in layers})
+            self.value_embeds = nn.ModuleDict({str(layer): nn.Embedding(rows, config.kv_width) for layer in layers})
+        assert sum(weight.numel() for weight in self.parameters()) == config.num_weights
 
     @torch.no_grad()
     def init_weights(self, seed: int) -> None:
@@ -240,9 +192,3 @@ class GPT(nn.Module):
         if docs is not None:
             gate = gate * (docs == torch.roll(docs, 1, dims=1))[..., None]
         return x + gate * before
-
-    def flops_per_token(self) -> int:
-        """6 a weight that multiplies (embeddings and scalars do not), and attention over what each layer sees."""
-        config, num_weights = self.config, sum(m.weight.numel() for m in self.modules() if isinstance(m, Linear))
-        num_seen = sum(min(config.window(layer), config.sequence_len) for layer in range(config.n_layer))
-        return 6 * num_weights + 12 * config.n_embd * num_seen

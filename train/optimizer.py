@@ -84,8 +84,3 @@ def set_step(optimizers: tuple[Optimizer, ...], step: int, lrm: float) -> None:
             group["lr"] = group["initial_lr"] * lrm
             if isinstance(optimizer, Muon):
                 group["momentum"] = muon_momentum(step)
-
-
-def memory_bytes(model: torch.nn.Module) -> int:
-    """Weights, gradients and the moments of AdamW (two) and Muon (one), on each rank."""
-    return sum((3 if ".h." in name else 4) * p.numel() * p.element_size() for name, p in model.named_parameters())

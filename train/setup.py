@@ -21,10 +21,11 @@ from prep.arrays import Array
 from prep.shard import Manifest, Shards, Split, check_files, open_shards
 from prep.shard.steps import DEVICE_BATCH_LIMIT, REFERENCE_BATCH, StepPlan, choose_device_batch, plan_steps, row_targets
 from train.checkpoint import BASES, STAGES, Meta, find_checkpoint, find_run, load_model, load_optimizers, read_meta
-from train.config import DEPTHS, IDENTITY, Config
+from train.config import IDENTITY, Config
 from train.distributed import Ranks
-from train.model import GPT, config_of_depth
+from train.model import GPT
 from train.optimizer import build_optimizers
+from train.sizes import DEPTHS, config_of_depth
 
 EVAL_TOKENS = 20 * REFERENCE_BATCH  # nanochat's
 

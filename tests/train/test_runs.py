@@ -203,7 +203,7 @@ def test_a_dry_run_promises_the_numbers_of_the_run(
     targets = [record["num_targets"] for record in records(tmp_path, "chatsft_checkpoints")]
     assert f"steps      {len(targets)} of 128 tokens: 8 rows" in said
     low, high, mean = min(targets), max(targets), sum(targets) / len(targets)
-    assert f"targets    {sum(targets):,}; a step {low} to {high}, mean {mean:,.0f}" in said
+    assert f"targets    {sum(targets):,}; per step {low} to {high}, mean {mean:,.0f}" in said
     assert "lr         times 0.02 at 0%, 0.02 at 50%, 0.02 at 80%" in said
 
 
@@ -213,7 +213,7 @@ def test_a_dry_run_shows_what_trains(tmp_path: Path, capsys: pytest.CaptureFixtu
     rows = [[Doc([0, 5, 6, 7], [0, 0, 1, 1]), Doc([0, 8], [0, 1])]]
     shards = write_build(tmp_path / "s", {"train": rows}, max_seq_len=8, num_shards=1)
     run_here("--shards", shards, "--mode", "sft", "--dry-run", "--device", "cpu", "--out", tmp_path / "o")
-    assert "row 0, what trains in brackets:\n<|bos|>t5[[t6t7]]<|bos|>[[t8]]<|bos|>" in capsys.readouterr().out
+    assert "row 0, targets in [[ ]]:\n<|bos|>t5[[t6t7]]<|bos|>[[t8]]<|bos|>" in capsys.readouterr().out
 
 
 def test_bfloat16_and_isolated_documents_train(build: Path, tmp_path: Path) -> None:
