@@ -107,22 +107,26 @@ def default_rows_per_step(num_rows: float, max_seq_len: int) -> int:
     return rows
 
 
-def choose_device_batch(rows_per_step: int, world_size: int, max_seq_len: int, wanted: int | None, limit: int) -> int:
+def device_batch(
+    rows_per_step: int, world_size: int, max_seq_len: int, requested: int | None, limit: int = DEVICE_BATCH_LIMIT
+) -> int:
     """
-    Rows of one micro-batch of one rank: `wanted`, or the largest divisor of a rank's share up to `limit`.
+    Rows per micro-batch of a rank: `requested`, or the largest divisor of a rank's rows per step up to `limit`.
 
-    ValueError where a step does not come out even, with the total batch sizes nearest to it that do.
+    ValueError if a step cannot be divided, with the total batch sizes nearest to it that can.
     """
-    unit = world_size * (wanted or 1)
+    if world_size < 1 or (requested is not None and requested < 1):
+        raise ValueError(f"{world_size} ranks of {requested} rows requested, wanted 1 or more of each.")
+    unit = world_size * (requested or 1)
     if rows_per_step % unit:
-        below, above = rows_per_step // unit * unit, -(-rows_per_step // unit) * unit
-        sizes = " or ".join(f"{rows * max_seq_len:,}" for rows in (below, above) if rows)
+        below = rows_per_step // unit * unit
+        sizes = " or ".join(str(rows * max_seq_len) for rows in (below, below + unit) if rows)
         raise ValueError(
             f"a total batch of {rows_per_step * max_seq_len:,} tokens is {rows_per_step} rows of {max_seq_len}, not a "
-            f"multiple of {world_size} ranks x {wanted or 1} rows: give --total-batch-size {sizes.replace(',', '')}"
+            f"multiple of {world_size} ranks x {requested or 1} rows: give --total-batch-size {sizes}"
         )
     share = rows_per_step // world_size
-    return wanted or max(size for size in range(1, min(share, limit) + 1) if share % size == 0)
+    return requested or max(size for size in range(1, min(share, limit) + 1) if share % size == 0)
 
 
 def make_plan(counts: Array, rows_per_step: int, num_iterations: int | None, num_epochs: float, seed: int) -> StepPlan:
@@ -177,13 +181,6 @@ def step_sums(plan: StepPlan, values: Array) -> Array:
         sums = np.bincount(step - first, weights=values[order])  # float64: exact up to 2^53
         out[first : first + len(sums)] += sums.astype(np.int64)
     return out
-
-
-def device_batch(rows_per_step: int, world_size: int, max_seq_len: int, wanted: int | None) -> int:
-    """Rows of one micro-batch of one rank: `wanted`, or what the trainer takes on a GPU. ValueError if not even."""
-    if world_size < 1 or (wanted is not None and wanted < 1):
-        raise ValueError(f"{world_size} ranks of {wanted} rows asked for, wanted 1 or more of each.")
-    return choose_device_batch(rows_per_step, world_size, max_seq_len, wanted, DEVICE_BATCH_LIMIT)
 
 
 def ranks_of_step(rows: Array, world_size: int, batch: int) -> list[dict[str, Any]]:

@@ -30,7 +30,7 @@ def test_a_run_says_its_plan_and_writes_a_line_and_an_object_a_step(
 ) -> None:
     run_here("--shards", build, "--out", tmp_path, *TINY, "--eval-every", 4)
     out = capsys.readouterr().out
-    assert "43 rows x 16, 128 tokens a step: 6 steps\n" in out
+    assert "43 rows x 16, 128 tokens per step: 6 steps\n" in out
     assert "step 00000/00006 (0.00%) | loss: 4.094345 | lrm: 1.00 | dt: " in out  # ln 60: nothing is known yet
     assert f"--mode sft --base {tmp_path}" in out
     found = records(tmp_path)
@@ -75,7 +75,7 @@ def test_two_ranks_train_the_rows_and_losses_of_one(build: Path, tmp_path: Path)
     run_here(*flags, "--out", tmp_path / "one", "--device-batch-size", 8)
     two = run(*flags, "--out", tmp_path / "two", "--device-batch-size", 2, ranks=2)
     assert two.returncode == 0, two.stderr
-    assert two.stdout.count("a step: 12 steps") == 1  # said once
+    assert two.stdout.count("per step: 12 steps") == 1  # said once
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), abs=1e-5)
     for key in ("rows_sha256", "num_targets"):
         assert [r[key] for r in records(tmp_path / "two")] == [r[key] for r in records(tmp_path / "one")]
@@ -182,7 +182,7 @@ def test_wrong_usage_ends_with_2(build: Path, capsys: pytest.CaptureFixture[str]
         (["--shards", build, "--num-epochs", "inf"], "--num-epochs is inf, it has to be more than 0"),
         (["--shards", build, "--embedding-lr", "nan"], "--embedding-lr is nan, it has to be 0 or more"),
         (["--shards", build, "--warmdown-ratio", "2"], "--warmdown-ratio is 2.0"),
-        (["--shards", build, "--base-step", "3"], "--base-step and --base-optimizer are about --base"),
+        (["--shards", build, "--base-step", "3"], "--base-step and --base-optimizer have no effect without --base"),
     ):
         with pytest.raises(SystemExit) as stop:
             run_here(*flags)
@@ -451,7 +451,7 @@ def test_a_logger_without_a_name_is_not_ignored(build: Path, capsys: pytest.Capt
     with pytest.raises(SystemExit) as ended:
         parse_args(["--shards", str(build), "--logger", "trackio"])
     assert ended.value.code == 2
-    assert "--logger is about a named run" in capsys.readouterr().err
+    assert "--logger has no effect without a named run" in capsys.readouterr().err
 
 
 def test_a_base_is_known_by_its_checkpoint_and_not_by_its_path(
@@ -513,7 +513,7 @@ def test_another_run_does_not_go_on_with_the_checkpoints_of_one(build: Path, tmp
 
     def identity(words: str) -> dict[str, Any]:
         config = parse_args(["--shards", str(build), "--out", str(tmp_path), "--device", "cpu", *words.split()])
-        return set_up(config, ranks).identity
+        return set_up(config, ranks).run_config
 
     ours, theirs = identity(base), identity(f"{base} {flags}")
     assert ours == identity(base)
