@@ -35,7 +35,7 @@ def test_rows_without_a_target_are_left_out(tmp_path: Path) -> None:
     assert [row["input_ids"][1] for row in rows] == [5, 4]  # it ends by itself
     assert rows[-1]["input_ids"][1] == 4
     assert len(PackedDataset(tmp_path / "s", mode="mid")) == 3
-    with pytest.raises(IndexError, match="row 2 asked for, 2 train something"):
+    with pytest.raises(IndexError, match="row 2 requested, 2 have a target"):
         rows[2]
 
 
@@ -46,3 +46,10 @@ def test_a_loader_sees_every_row_once_as_tensors(tmp_path: Path, num_workers: in
     seen = [batch["input_ids"] for batch in loader]
     assert all(ids.dtype == torch.int64 and ids.shape == (1, 9) for ids in seen)
     assert sorted(int(ids[0, 1]) for ids in seen) == [4, 5, 9]
+
+
+def test_the_old_name_of_the_data_set_works_for_one_release(tmp_path: Path) -> None:
+    with pytest.warns(DeprecationWarning, match="Rows is now PackedDataset"):
+        from prep.shard.batches import Rows
+    assert Rows is PackedDataset
+    assert len(Rows(build(tmp_path / "s"))) == 2

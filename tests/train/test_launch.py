@@ -154,7 +154,7 @@ def test_the_table_has_all_of_it_and_mistakes_are_one_line(root: Path) -> None:
     for words in ("warm-down from", "checkpoints", "FLOPs", "memory per rank", "torchrun --nproc-per-node 4", "4 rows"):
         assert words in result.stdout
     for words, message in {
-        ("--total-batch-size", 100): "is no multiple of rows of 64 tokens: give 64 or 128",
+        ("--total-batch-size", 100): "is not a multiple of rows of 64 tokens: give 64 or 128",
         ("--total-batch-size", T * 4, "--world-size", "3"): "not a multiple of 3 ranks",
         ("--world-size", "two"): "wanted whole numbers",
         ("--epochs", 0): "wanted more than 0",

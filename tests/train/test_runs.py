@@ -155,7 +155,7 @@ def test_a_loss_that_is_not_finite_stops_with_step_rows_and_sources(
 
 def test_errors_are_one_line_and_say_what_to_do(build: Path, tmp_path: Path, error_of: Callable[..., str]) -> None:
     flags = ["--shards", build, "--out", tmp_path / "out", "--device", "cpu"]
-    assert "is no multiple of rows of 16 tokens: give 96 or 112" in error_of(*flags, "--total-batch-size", 100)
+    assert "is not a multiple of rows of 16 tokens: give 96 or 112" in error_of(*flags, "--total-batch-size", 100)
     assert "give --total-batch-size 96 or 192" in error_of(*flags, "--total-batch-size", 160, "--device-batch-size", 6)
     assert "has no split 'test', it has: train, val" in error_of(*flags, "--split", "test")
     assert "`midprep build` makes one" in error_of("--shards", tmp_path, "--device", "cpu")
