@@ -4,9 +4,9 @@ GPT, in both generations of nanochat: the same names, shapes and numbers, so tha
     idx (B, T) -> wte -> norm -> [smear] -> n_layer x (x + attn(norm(x)); x + mlp(norm(x))) -> [backout] -> norm -> x
     logits (B, T, V) = 15 * tanh(lm_head(x) / 15)
 
-2025-12 is that without the brackets. Every line that 2026-07 adds stands behind `config.is_2026` or in a block marked
-"2026-07". A model of depth 12 has 12 layers, width 768, heads of 128. Matrices are float32 masters; activations have
-the dtype of wte, and each Linear casts its weight to it (bfloat16 on a GPU: no autocast, nothing hidden).
+2025-12 is that without the brackets. What 2026-07 adds is behind `config.is_2026` or in a block marked "2026-07". Matrices
+are float32 masters; activations have the dtype of wte, and each Linear casts its weight to it (bfloat16 on a GPU, without
+autocast).
 
 Legend: B rows of a batch, T positions, V vocabulary, d width, H heads, D head dim.
 """
@@ -23,7 +23,7 @@ from train.sizes import GATE_WIDTH, SMEAR_WIDTH, ModelConfig
 
 SOFTCAP = 15.0  # logits stay within +-15
 
-# what generation keeps of the tokens before: keys and values (B, H_kv, t, D) of each layer, and "smear"'s last x (B, 1, d)
+# what generation keeps of earlier tokens: keys and values (B, H_kv, t, D) of each layer, and the last x (B, 1, d) of "smear"
 Cache = dict[Any, Any]
 
 
@@ -39,8 +39,8 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 def visible(num_queries: int, num_keys: int, window: int, docs: Tensor | None, device: torch.device) -> Any:
     """
-    Which keys a query sees, (1 or B, 1, Tq, Tk) bool. None: all up to itself, which has a fast path. Blocks: documents on a
-    GPU, where flex_attention skips those that nobody sees.
+    Which keys a query sees, (1 or B, 1, Tq, Tk) bool. None: all up to itself, which has a fast path. A BlockMask for
+    documents on a GPU, where flex_attention skips blocks that no query sees.
     """
     if docs is None and num_queries == num_keys and window >= num_keys - 1:
         return None
@@ -64,10 +64,13 @@ class Linear(nn.Linear):
 class Attention(nn.Module):
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
-        self.config, self.layer = config, layer
+        self.config = config
+        self.layer = layer
         d = config.n_embd
-        self.c_q, self.c_proj = Linear(d, d, bias=False), Linear(d, d, bias=False)
-        self.c_k, self.c_v = Linear(d, config.kv_width, bias=False), Linear(d, config.kv_width, bias=False)
+        self.c_q = Linear(d, d, bias=False)
+        self.c_proj = Linear(d, d, bias=False)
+        self.c_k = Linear(d, config.kv_width, bias=False)
+        self.c_v = Linear(d, config.kv_width, bias=False)
         if config.has_value_embed(layer):
             self.ve_gate = Linear(GATE_WIDTH, config.n_kv_head, bias=False)
 
@@ -76,7 +79,7 @@ class Attention(nn.Module):
         q = self.c_q(h).view(B, T, self.config.n_head, -1)  # (B, T, H, D)
         k = self.c_k(h).view(B, T, self.config.n_kv_head, -1)
         v = self.c_v(h).view(B, T, self.config.n_kv_head, -1)
-        if value_embed is not None:  # 2026-07: each kv head lets in some of an embedding of the token
+        if value_embed is not None:  # 2026-07: each kv head adds a gated embedding of the token
             gate = 3 * torch.sigmoid(self.ve_gate(h[..., :GATE_WIDTH]))  # (B, T, H_kv)
             v = v + gate[..., None] * value_embed.view_as(v)
         q, k = norm(rotate(q, cos, sin)), norm(rotate(k, cos, sin))
@@ -113,7 +116,8 @@ class GPT(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        rows, blocks = config.padded_vocab_size, [Block(config, layer) for layer in range(config.n_layer)]
+        rows = config.padded_vocab_size
+        blocks = [Block(config, layer) for layer in range(config.n_layer)]
         wte = nn.Embedding(rows, config.n_embd)
         self.transformer: Any = nn.ModuleDict({"wte": wte, "h": nn.ModuleList(blocks)})
         self.lm_head = Linear(config.n_embd, rows, bias=False)
@@ -141,7 +145,7 @@ class GPT(nn.Module):
                 weight.normal_(std=min(1.0, math.sqrt(num_out / num_in)) / math.sqrt(num_in), generator=generator)
 
     def set_dtype(self, dtype: torch.dtype) -> None:
-        """Activations follow the embeddings, so casting these is all; the other weights stay float32 masters."""
+        """Cast the embeddings, which activations follow; all other weights stay float32 masters."""
         for module in self.modules():
             if isinstance(module, nn.Embedding):
                 module.to(dtype=dtype)
@@ -163,8 +167,9 @@ class GPT(nn.Module):
         return angles.cos().to(dtype), angles.sin().to(dtype)
 
     def hidden(self, idx: Tensor, docs: Tensor | None = None, cache: Cache | None = None, rotary: Any = None) -> Tensor:
-        """idx (B, T) -> (B, T, d) for lm_head. Documents, if `docs` (B, T) numbers them, are apart, each from position 0."""
-        config, num_before = self.config, cache[0][0].size(2) if cache else 0
+        """idx (B, T) -> (B, T, d) for lm_head. Documents, if `docs` (B, T) numbers them, are isolated, from position 0."""
+        config = self.config
+        num_before = cache[0][0].size(2) if cache else 0
         T = idx.size(1)
         x = norm(self.transformer.wte(idx))
         cos, sin = rotary or self.rotary(T, docs, num_before)
@@ -184,7 +189,7 @@ class GPT(nn.Module):
         return norm(x)
 
     def smear(self, x: Tensor, docs: Tensor | None, cache: Cache | None) -> Tensor:
-        """2026-07: a little of the token before is mixed into each token; the first has none before it."""
+        """2026-07: each token gets a gated part of the token before it, if there is one."""
         before = torch.cat([cache["smear"] if cache else torch.zeros_like(x[:, :1]), x[:, :-1]], dim=1)  # (B, T, d)
         if cache is not None:
             cache["smear"] = x[:, -1:]

@@ -1,11 +1,11 @@
 """
-The schedule: every number of a step as a pure function of the step.
+The schedule: numbers of a step as pure functions of the step.
 
     lr    1.0 ------------------------.                     850 rows, 64 a step: 14 steps
-                                        `.   to 0           1.0 until 80 % of them, then down in a straight line
+                                        `.   to 0           1.0 until 80 % of them, then linearly to 0
     step  0                       80 %    100 %
 
-Nothing here counts or remembers, so a resumed run continues where it was, and a plan can be printed beforehand.
+Nothing here has state, so a resumed run continues where it was, and a plan can be printed before the run.
 """
 
 LR_FRAC = {"mid": 1.0, "sft": 0.02}  # --init-lr-frac, by mode
