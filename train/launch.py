@@ -22,10 +22,10 @@ from typing import Any
 import numpy as np
 
 from prep.shard import Split, open_shards
-from prep.shard.steps import MODES, StepPlan, device_batch, plan_steps, step_sums
+from prep.shard.steps import StepPlan, device_batch, plan_steps, step_sums
 from prep.text import duration, short, size
 from train.config import Config
-from train.schedule import LR_FRAC, lr_multiplier
+from train.schedule import lr_multiplier
 from train.sizes import CHUNK_BYTES, DEPTHS, ModelConfig, config_of_depth
 
 DEFAULTS = Config()  # the trainer's
@@ -72,7 +72,7 @@ def read_plan(
     plans = {"mid": mid}
     if split.rows["num_trainable"].any():
         plans["sft"] = plan_steps(split, "sft", tokens_per_step, epochs, DEFAULTS.seed)
-    modes = {mode: describe_mode(split, plans[mode], mode, model) for mode in MODES if mode in plans}
+    modes = {mode: describe_mode(split, plan, model, Config(mode=mode), BFLOAT16) for mode, plan in plans.items()}
     setting = Setting(root, split, model, mid.rows_per_step, epochs, device_batch_size, tokens_per_second)
     launches = [launch(setting, world_size, modes) for world_size in world_sizes]
     if all("error" in entry for entry in launches):
@@ -89,9 +89,9 @@ def read_plan(
             "depth": model.n_layer,
             "width": model.n_embd,
             "vocab_size": model.vocab_size,
-            "weights": model.num_weights,
+            "weights": sum(model.weights()),
             "flops_per_token": model.flops_per_token(),
-            "checkpoint_bytes": model.checkpoint_bytes(BFLOAT16),
+            "checkpoint_bytes": model.weights().checkpoint_bytes(BFLOAT16),
         },
         "modes": modes,
         "tokens_per_second": tokens_per_second,
@@ -99,15 +99,15 @@ def read_plan(
     }
 
 
-def describe_mode(split: Split, plan: StepPlan, mode: str, model: ModelConfig) -> Facts:
-    """What a run of one mode does, whatever it runs on."""
+def describe_mode(split: Split, plan: StepPlan, model: ModelConfig, config: Config, itemsize: int) -> Facts:
+    """What a run of one mode does on any number of ranks; `itemsize` of activations, in bytes."""
     num_steps = plan.num_steps
     targets = step_sums(plan, plan.num_targets)  # (S,)
     half = float(targets.mean() / 2)
     few = np.flatnonzero(targets < half)
     tokens = num_steps * plan.rows_per_step * split.max_seq_len
     filled = int(step_sums(plan, split.rows["num_targets"][plan.row_ids].astype(np.int64)).sum())
-    checkpoints = math.ceil(num_steps / DEFAULTS.save_every)
+    checkpoints = math.ceil(num_steps / config.save_every)
     return {
         "rows": len(plan.row_ids),
         "rows_skipped": split.num_rows - len(plan.row_ids),
@@ -121,24 +121,24 @@ def describe_mode(split: Split, plan: StepPlan, mode: str, model: ModelConfig) -
         "filler_rows": num_steps * plan.rows_per_step - plan.num_positions,
         "untrained_share": round(1 - int(targets.sum()) / tokens, 6),
         "padding_share": round(1 - filled / tokens, 6),
-        "warmdown_start": warmdown_start(num_steps),
-        "last_lr_multiplier": lr_multiplier(num_steps - 1, num_steps, DEFAULTS.warmdown_ratio, LR_FRAC[mode]),
-        "evaluations": 1 + math.ceil(num_steps / DEFAULTS.eval_every),
+        "warmdown_start": warmdown_start(num_steps, config.warmdown_ratio),
+        "last_lr_multiplier": lr_multiplier(num_steps - 1, num_steps, config.warmdown_ratio, config.lr_frac),
+        "evaluations": 1 + math.ceil(num_steps / config.eval_every) if config.eval_every else 0,
         "checkpoints": checkpoints,
-        "checkpoint_bytes": checkpoints * model.checkpoint_bytes(BFLOAT16),
+        "checkpoint_bytes": checkpoints * model.weights().checkpoint_bytes(itemsize),
         "flops": float(model.flops_per_token() * tokens),
     }  # fmt: skip
 
 
-def warmdown_start(num_steps: int) -> int:
+def warmdown_start(num_steps: int, warmdown_ratio: float = DEFAULTS.warmdown_ratio) -> int:
     """
     The first step whose learning rate is below its full value; the number of steps if there is none.
 
     >>> warmdown_start(20), warmdown_start(95), warmdown_start(1)
     (17, 77, 1)
     """
-    start = max(0, int(num_steps * (1 - DEFAULTS.warmdown_ratio)) - 1)
-    while start < num_steps and lr_multiplier(start, num_steps, DEFAULTS.warmdown_ratio, 1.0) >= 1.0:
+    start = max(0, int(num_steps * (1 - warmdown_ratio)) - 1)
+    while start < num_steps and lr_multiplier(start, num_steps, warmdown_ratio, 1.0) >= 1.0:
         start += 1
     return start
 
@@ -168,9 +168,10 @@ def launch(setting: Setting, world_size: int, modes: Facts) -> Facts:
 def memory_bytes(model: ModelConfig, batch: int) -> int:
     """Of one rank with `batch` rows per micro-batch, in bfloat16: state, activations, the chunked loss."""
     num_positions = batch * model.sequence_len
-    copies = BFLOAT16 * model.matrix_weights  # of the masters, in the dtype of activations
-    loss = (BFLOAT16 + 4) * model.head_weights + CHUNK_BYTES["cuda"] + 4 * num_positions * model.n_embd
-    return model.state_bytes(BFLOAT16) + model.activation_bytes(num_positions, BFLOAT16) + copies + loss
+    weights = model.weights()
+    copies = BFLOAT16 * weights.matrices  # of the masters, in the dtype of activations
+    loss = (BFLOAT16 + 4) * weights.head + CHUNK_BYTES["cuda"] + 4 * num_positions * model.n_embd
+    return weights.state_bytes(BFLOAT16) + model.activation_bytes(num_positions, BFLOAT16) + copies + loss
 
 
 def command(setting: Setting, world_size: int, batch: int, mode: str) -> str:

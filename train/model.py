@@ -129,7 +129,7 @@ class GPT(nn.Module):
             self.backout_lambda = nn.Parameter(torch.zeros(1))
             layers = [layer for layer in range(config.n_layer) if config.has_value_embed(layer)]
             self.value_embeds = nn.ModuleDict({str(layer): nn.Embedding(rows, config.kv_width) for layer in layers})
-        assert sum(weight.numel() for weight in self.parameters()) == config.num_weights
+        assert sum(weight.numel() for weight in self.parameters()) == sum(config.weights())
 
     @torch.no_grad()
     def init_weights(self, seed: int) -> None:

@@ -1,8 +1,10 @@
 """
 `--dry-run`: everything about a run but its training, from the numbers that the run itself will use.
 
-    steps      13 of 131,072 tokens: 64 rows, the last 18
-    targets    1,577,485; per step 40,212 to 129,870, mean 121,345
+    steps               13
+    targets             1,577,485
+    per step, mean      121,345
+    ...
     row 0, targets in [[ ]]: <|bos|><|user_start|>2+2?<|user_end|><|assistant_start|>[[4<|assistant_end|>]]
 """
 
@@ -11,11 +13,11 @@ from itertools import groupby
 
 import numpy as np
 
-from prep.shard.steps import FILLER, step_sums
-from prep.text import visible
+from prep.shard.steps import FILLER
+from prep.text import size, visible
 from train.distributed import Ranks
+from train.launch import FACTS, describe_mode
 from train.loader import make_batch
-from train.schedule import lr_multiplier
 from train.setup import Run
 from train.sizes import CHUNK_BYTES
 
@@ -26,31 +28,21 @@ def preview(run: Run, ranks: Ranks) -> str:
     config = run.config
     plan = run.plan
     model = run.model.config
-    T = run.split.max_seq_len
-    G = plan.rows_per_step
-    last = plan.num_steps - 1
-    targets = step_sums(plan, plan.num_targets)  # (S,)
-    num_filled = int((plan.rows_of_step(last) != FILLER).sum())
-    rates = []
-    for part in (0, 0.5, 0.8, 1):
-        step = min(int(part * plan.num_steps), last)
-        rate = lr_multiplier(step, plan.num_steps, config.warmdown_ratio, config.lr_frac)
-        rates.append(f"{rate:.4g} at {part:.0%}")
-    num_micro = G // (ranks.world_size * run.device_batch)
     itemsize = run.model.transformer.wte.weight.itemsize
-    state = model.state_bytes(itemsize) / 2**30
-    activations = model.activation_bytes(run.device_batch * T, itemsize) + CHUNK_BYTES[ranks.device.type]
-    facts = {
-        "model": f"{model.num_weights:,} weights, depth {model.n_layer}, width {model.n_embd}",
-        "steps": f"{plan.num_steps} of {G * T:,} tokens: {G} rows, the last {num_filled}",
-        "targets": f"{targets.sum():,}; per step {targets.min():,} to {targets.max():,}, mean {targets.mean():,.0f}",
-        "no target": f"{1 - targets.sum() / (plan.num_steps * G * T):.2%} of all positions",
-        "lr": f"times {', '.join(rates)}",
+    facts = describe_mode(run.split, plan, model, config, itemsize)
+    state = model.weights().state_bytes(itemsize)
+    activations = model.activation_bytes(run.device_batch * run.split.max_seq_len, itemsize)
+    memory = state + activations + CHUNK_BYTES[ranks.device.type]
+    num_micro = plan.rows_per_step // (ranks.world_size * run.device_batch)
+    lines = {
+        "model": f"{sum(model.weights()):,} weights, depth {model.n_layer}, width {model.n_embd}",
+        **{name: fact(facts) for name, fact in FACTS.items()},
+        "lr multiplier": f"{config.lr_frac:g}, in the last step {facts['last_lr_multiplier']:.4g}",
         "ranks": f"{ranks.world_size} x {run.device_batch} rows x {num_micro} micro-batches",
-        "memory": f"about {state:.2f} GiB of state, {activations / 2**30:.2f} GiB of activations",
+        "memory per rank": f"about {size(memory)}, {size(state)} of it state",
         "writes to": str(run.root),
     }
-    return "\n".join([*(f"{name:<10} {value}" for name, value in facts.items()), *first_rows(run)])
+    return "\n".join([*(f"{name:<20}{value}" for name, value in lines.items()), *first_rows(run)])
 
 
 def first_rows(run: Run) -> Iterator[str]:

@@ -9,7 +9,7 @@ keeps two moments of embeddings, lm_head and scalars, Muon keeps one of the matr
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 DEPTHS = {"cpu": 4, "cuda": 12}  # of a model from scratch
 CHUNK_BYTES = {"cpu": 64 << 20, "cuda": 512 << 20}  # logits at a time: enough to keep a matrix product busy
@@ -17,6 +17,26 @@ CHUNK_BYTES = {"cpu": 64 << 20, "cuda": 512 << 20}  # logits at a time: enough t
 ACTIVATIONS_PER_POSITION = 23
 VOCAB_MULTIPLE = 64  # 2026-07 pads wte, lm_head and value_embeds to a multiple of this many rows
 SMEAR_WIDTH, GATE_WIDTH = 24, 12  # 2026-07: channels that its two gates look at
+
+
+class Weights(NamedTuple):
+    """Numbers of weights by how they are trained: AdamW has all but the matrices of the layers."""
+
+    embeddings: int  # wte, value_embeds
+    head: int
+    matrices: int
+    scalars: int
+
+    def state_bytes(self, itemsize: int) -> int:
+        """Weights, gradients and moments, which every rank holds"""
+        return self._bytes(itemsize, adamw=4, muon=3)
+
+    def checkpoint_bytes(self, itemsize: int) -> int:
+        """Weights and moments"""
+        return self._bytes(itemsize, adamw=3, muon=2)
+
+    def _bytes(self, itemsize: int, adamw: int, muon: int) -> int:
+        return adamw * (itemsize * self.embeddings + 4 * (self.head + self.scalars)) + muon * 4 * self.matrices
 
 
 @dataclass(frozen=True)
@@ -61,50 +81,26 @@ class ModelConfig:
         """The fields that nanochat of this generation reads, and no other: it passes them to its own config."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
-    @property
-    def num_value_embeds(self) -> int:
-        return sum(self.has_value_embed(layer) for layer in range(self.n_layer))
-
-    @property
-    def embedding_weights(self) -> int:
-        return self.padded_vocab_size * (self.n_embd + self.num_value_embeds * self.kv_width)
-
-    @property
-    def head_weights(self) -> int:
-        return self.padded_vocab_size * self.n_embd
-
-    @property
-    def matrix_weights(self) -> int:
-        """Of all layers: queries and output, keys and values, an MLP of four times the width; gates of value_embeds"""
-        layer = 2 * self.n_embd**2 + 2 * self.n_embd * self.kv_width + 8 * self.n_embd**2
-        return self.n_layer * layer + self.num_value_embeds * GATE_WIDTH * self.n_kv_head
-
-    @property
-    def scalar_weights(self) -> int:
-        """2026-07: two lambdas per layer, smear's gate and lambda, backout's lambda"""
-        return 2 * self.n_layer + SMEAR_WIDTH + 2 if self.is_2026 else 0
-
-    @property
-    def num_weights(self) -> int:
-        return self.embedding_weights + self.head_weights + self.matrix_weights + self.scalar_weights
+    def weights(self) -> Weights:
+        d = self.n_embd
+        rows = self.padded_vocab_size
+        num_value_embeds = sum(self.has_value_embed(layer) for layer in range(self.n_layer))
+        layer = 2 * d * d + 2 * d * self.kv_width + 8 * d * d  # queries and output, keys and values, the MLP
+        gates = num_value_embeds * GATE_WIDTH * self.n_kv_head
+        return Weights(
+            embeddings=rows * (d + num_value_embeds * self.kv_width),
+            head=rows * d,
+            matrices=self.n_layer * layer + gates,
+            # two lambdas per layer, smear's gate and lambda, backout's lambda
+            scalars=2 * self.n_layer + SMEAR_WIDTH + 2 if self.is_2026 else 0,
+        )
 
     def flops_per_token(self) -> int:
         """Forward and backward: 6 per weight of a matrix product, and attention over what each layer sees"""
-        multiplied = self.head_weights + self.matrix_weights + (SMEAR_WIDTH if self.is_2026 else 0)
+        weights = self.weights()
+        multiplied = weights.head + weights.matrices + (SMEAR_WIDTH if self.is_2026 else 0)
         num_seen = sum(min(self.window(layer), self.sequence_len) for layer in range(self.n_layer))
         return 6 * multiplied + 12 * self.n_embd * num_seen
-
-    def state_bytes(self, itemsize: int) -> int:
-        """Weights, gradients and moments, which every rank holds"""
-        return self._bytes(itemsize, adamw=4, muon=3)
-
-    def checkpoint_bytes(self, itemsize: int) -> int:
-        """Weights and moments"""
-        return self._bytes(itemsize, adamw=3, muon=2)
-
-    def _bytes(self, itemsize: int, adamw: int, muon: int) -> int:
-        adamw_bytes = itemsize * self.embedding_weights + 4 * (self.head_weights + self.scalar_weights)
-        return adamw * adamw_bytes + muon * 4 * self.matrix_weights
 
     def activation_bytes(self, num_positions: int, itemsize: int) -> int:
         """An estimate of what is kept for the backward of a micro-batch, without torch.compile"""

@@ -81,24 +81,18 @@ def read_records(path: Path) -> list[Record]:
     return Tail(path).read()
 
 
-def looks(tail: Tail, seconds: float) -> Iterator[list[Record]]:
-    """The records at each look, until the run has trained its last step."""
+def follow(tail: Tail, seconds: float, every_look: bool = False) -> Iterator[list[Record]]:
+    """The records at each look that finds another last step, or at every look, until the run has trained its last step."""
+    last_step = None
     while True:
         records = tail.read()
-        yield records
-        if records and records[-1]["step"] + 1 >= records[-1]["num_steps"]:
-            return
-        time.sleep(seconds)
-
-
-def follow(tail: Tail, seconds: float) -> Iterator[list[Record]]:
-    """The records at each look that finds another last step."""
-    last_step = None
-    for records in looks(tail, seconds):
         step = records[-1]["step"] if records else -1
-        if step != last_step:
+        if every_look or step != last_step:
             yield records
+        if records and step + 1 >= records[-1]["num_steps"]:
+            return
         last_step = step
+        time.sleep(seconds)
 
 
 def live(tail: Tail, seconds: float) -> None:
@@ -106,7 +100,7 @@ def live(tail: Tail, seconds: float) -> None:
     from rich.live import Live
 
     with suppress(Interrupted), Live(auto_refresh=False) as screen:
-        for records in looks(tail, seconds):
+        for records in follow(tail, seconds, every_look=True):
             screen.update(view(summary(tail.path, records), records, screen.console.width), refresh=True)
 
 

@@ -86,11 +86,11 @@ def test_weights_flops_and_bytes_are_those_of_the_model(depth: int, pattern: str
     moments = sum(size * (1 if "transformer.h." in name else 2) for name, size in sizes.items())
     multiplied = sum(module.weight.numel() for module in model.modules() if isinstance(module, Linear))
     attention = 12 * config.n_embd * sum(min(config.window(layer), T) for layer in range(depth))
-    assert config.num_weights == sum(weight.numel() for weight in model.parameters())
+    assert sum(config.weights()) == sum(weight.numel() for weight in model.parameters())
     assert config.flops_per_token() == 6 * multiplied + attention
-    assert config.checkpoint_bytes(2) == sum(sizes.values()) + moments
-    assert config.state_bytes(2) == 2 * sum(sizes.values()) + moments
-    assert memory_bytes(config, 0) >= config.state_bytes(2) + CHUNK_BYTES["cuda"]
+    assert config.weights().checkpoint_bytes(2) == sum(sizes.values()) + moments
+    assert config.weights().state_bytes(2) == 2 * sum(sizes.values()) + moments
+    assert memory_bytes(config, 0) >= config.weights().state_bytes(2) + CHUNK_BYTES["cuda"]
 
 
 def test_memory_is_close_to_what_autograd_keeps() -> None:
@@ -113,7 +113,7 @@ def test_memory_is_close_to_what_autograd_keeps() -> None:
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         out = model.hidden(torch.zeros((4, 128), dtype=torch.long))
     activations = config.activation_bytes(4 * 128, 2)
-    copies = 2 * config.matrix_weights  # of the matrices, in bfloat16
+    copies = 2 * config.weights().matrices  # of the matrices, in bfloat16
     assert out.shape == (4, 128, 256)
     assert activations + copies == pytest.approx(sum(kept.values()), rel=0.05)
 
