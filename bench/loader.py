@@ -33,7 +33,7 @@ from train.loader import make_batch, prefetch  # noqa: E402
 
 B, T = 32, 2048
 PEER_ROWS = 4096
-DOC_LEN = 293  # about seven conversations a row
+DOC_LEN = 293  # about seven conversations per row
 
 
 def write_random_build(root: Path, num_rows: int, num_shards: int = 2) -> None:
@@ -121,7 +121,7 @@ class PieceOf:
 
 
 def stream_rate(batches: Iterable[Any], num_rows: int) -> float:
-    """Mtok/s of batches one after the other"""
+    """Mtok/s of a stream of batches"""
     started = time.perf_counter()
     for _ in batches:
         pass

@@ -26,9 +26,9 @@ from train.setup import Run
 
 
 def bits_per_byte(nats: Tensor, num_bytes: Tensor, names: Sequence[str]) -> tuple[float, dict[str, float]]:
-    """nats, num_bytes (S,) by source -> bits per byte, whole and by name"""
-    whole = float(nats.sum() / num_bytes.sum()) / math.log(2) if num_bytes.sum() else 0.0
-    return whole, ratios(names, nats.tolist(), num_bytes.tolist(), math.log(2))
+    """nats, num_bytes (S,) by source -> bits per byte, of all and by name"""
+    bpb = float(nats.sum() / num_bytes.sum()) / math.log(2) if num_bytes.sum() else 0.0
+    return bpb, ratios(names, nats.tolist(), num_bytes.tolist(), math.log(2))
 
 
 class SourceSums:
@@ -54,7 +54,7 @@ def sums_by_source(losses: Tensor, labels: Tensor, sources: Tensor, token_bytes:
 @torch.no_grad()
 def evaluate(run: Run, net: BatchLoss, ranks: Ranks, steps_done: int) -> Record:
     """
-    Bits per byte of the run's rows of its val split, whole and by source, named as in a record; {} without rows. Before the
+    Bits per byte of the run's rows of its val split, of all and by source, named as in a record; {} without rows. Before the
     first step the names end in "_before".
     """
     if not len(run.eval_rows):

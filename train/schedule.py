@@ -1,7 +1,7 @@
 """
 The schedule: numbers of a step as pure functions of the step.
 
-    lr    1.0 ------------------------.                     850 rows, 64 a step: 14 steps
+    lr    1.0 ------------------------.                     850 rows, 64 per step: 14 steps
                                         `.   to 0           1.0 until 80 % of them, then linearly to 0
     step  0                       80 %    100 %
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 RECENT = 50  # steps whose speed gives the time left
-SILENCE = 300.0  # seconds without a new step that are told of an unfinished run
+SILENCE = 300.0  # seconds without a new step after which the line of an unfinished run says so
 
 Summary = dict[str, Any]  # `midprep watch --json`
 

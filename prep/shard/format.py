@@ -4,7 +4,7 @@ The format on disk: plain .npy files, a manifest that is written last, and a rea
     shards/mid/
       manifest.json                       a directory with a manifest is a finished build
       train-00000-of-00002.tokens.npy     (R, T + 1) uint16 or uint32
-      train-00000-of-00002.mask.npy       (R, ceil((T + 1) / 8)) uint8: one bit a token, little-endian
+      train-00000-of-00002.mask.npy       (R, ceil((T + 1) / 8)) uint8: one bit per token, little-endian
       train.rows.npy                      (N,) ROW: what is in each row
       train.docs.npy                      (D,) DOC: each document, in row order
 

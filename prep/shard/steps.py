@@ -98,7 +98,7 @@ def rows_per_step(num_rows: float, max_seq_len: int, total_batch_size: int | Non
 
 def default_rows_per_step(num_rows: float, max_seq_len: int) -> int:
     """
-    Rows a step: nanochat's 524,288 tokens, or the power of two that gives `num_rows` at least 50 steps.
+    Rows per step: nanochat's 524,288 tokens, or the power of two that gives `num_rows` at least 50 steps.
 
     >>> default_rows_per_step(850, 2048), default_rows_per_step(10**6, 2048), default_rows_per_step(7, 2048)
     (16, 256, 1)
