@@ -3,10 +3,10 @@ Batches of 32 x 2048 from the page cache, beside bare numpy.
 
     python bench/loader.py [--peers]        # Mtok/s of one process, ratios within one run
 
-    numpy       rows of one array by fancy indexing, and one conversion, to int64 (or int32): nothing can do with less
-    mid, sft    inputs and targets int32 by `prep.shard.batches.read_batch`, -1 where nothing trains
-    batch       what the loop gets: also positions, labels and the source of each target, for losses by source
-    waiting     what the loop waits for a batch from the thread while a step takes 100 ms
+    numpy       rows of one array by fancy indexing, and one conversion, to int64 (or int32): no loader can do less
+    mid, sft    inputs and targets int32 by `prep.shard.batches.read_batch`, -1 without a target
+    batch       what the loop gets: also positions, labels and sources of the targets
+    waiting     time that the loop waits for a batch if a step takes 100 ms
     memory      anonymous memory before and after a pass through everything
 """
 
@@ -33,11 +33,11 @@ from train.loader import make_batch, prefetch  # noqa: E402
 
 B, T = 32, 2048
 PEER_ROWS = 4096
-DOC_LEN = 293  # about seven conversations a row
+DOC_LEN = 293  # about seven conversations per row
 
 
 def write_random_build(root: Path, num_rows: int, num_shards: int = 2) -> None:
-    """A build of full rows with random tokens; every other conversation half is trained"""
+    """A build of full rows with random tokens; the second half of each conversation is the target of sft"""
     rng, width = np.random.default_rng(0), T + 1
     cuts = [*range(0, width, DOC_LEN), width]
     lengths = np.diff(cuts).astype("<u4")
@@ -121,7 +121,7 @@ class PieceOf:
 
 
 def stream_rate(batches: Iterable[Any], num_rows: int) -> float:
-    """Mtok/s of batches one after the other"""
+    """Mtok/s of a stream of batches"""
     started = time.perf_counter()
     for _ in batches:
         pass
@@ -148,7 +148,7 @@ def main() -> None:
             ("permuted", np.random.default_rng(1).permutation(args.rows)),
         ):
             batches = [order[at : at + B] for at in range(0, args.rows, B)]
-            found = rates(
+            speeds = rates(
                 {
                     "numpy": lambda ids: single[ids].astype(np.int64),
                     "numpy int32": lambda ids: single[ids].astype(np.int32),
@@ -161,14 +161,14 @@ def main() -> None:
             )
             print(
                 f"{name}: "
-                + ", ".join(f"{key} {rate:,.0f} Mtok/s ({rate / found['numpy']:.2f}x)" for key, rate in found.items())
+                + ", ".join(f"{key} {rate:,.0f} Mtok/s ({rate / speeds['numpy']:.2f}x)" for key, rate in speeds.items())
             )
         if args.peers:
             few = single[:PEER_ROWS]
             print(f"peers, {PEER_ROWS:,} rows in order, in one process:")
             ours = prefetch(split, iter(np.arange(PEER_ROWS).reshape(-1, B)), "mid", False, torch.device("cpu"))
-            for name, some in (("midprep", ours), *peers(few, root)):
-                print(f"    {name:<10} {stream_rate(some, PEER_ROWS):10,.0f} Mtok/s", flush=True)
+            for name, stream in (("midprep", ours), *peers(few, root)):
+                print(f"    {name:<10} {stream_rate(stream, PEER_ROWS):10,.0f} Mtok/s", flush=True)
         before, waits = anonymous_mb(), []
         stream = prefetch(split, iter(batches[:40]), "sft", False, torch.device("cpu"))
         for _ in range(40):

@@ -11,7 +11,7 @@ from train.model import GPT, SOFTCAP
 
 
 class PlainLoss(nn.Module):
-    """inputs (B, T), targets (B, T) with -1 where nothing trains -> mean loss over the targets"""
+    """inputs (B, T), targets (B, T), -1 without a target -> mean loss over the targets"""
 
     def __init__(self, model: GPT) -> None:
         super().__init__()

@@ -78,7 +78,7 @@ def main() -> None:
         script.write_text(f"import sys\nsys.path.insert(0, {str(ROOT)!r})\n{CHILD}")
         torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "1"]
         for name, launcher in (("python", [sys.executable]), ("torchrun", torchrun)):
-            found = []
+            over_torch = []
             for mode in ("mid", "sft", "mid", "sft"):
                 flags = [
                     "--shards",
@@ -93,13 +93,13 @@ def main() -> None:
                 ).stdout
                 torch_seconds, rest, ended = map(float, out.splitlines()[-1].split()[1:])
                 imports = torch_seconds * (2 if launcher == torchrun else 1)
-                found.append(ended - started - imports)
+                over_torch.append(ended - started - imports)
                 print(
                     f"{name}, {mode}: {ended - started:.2f} s to the first batch: importing torch {imports:.2f} s, "
                     f"from there in the rank {rest:.2f} s",
                     flush=True,
                 )
-            print(f"{name}: over importing torch {min(found):.2f} s at best, {max(found):.2f} s at worst")
+            print(f"{name}: over importing torch {min(over_torch):.2f} s at best, {max(over_torch):.2f} s at worst")
 
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@ One training step against the plain one: speed and peak memory, mid and sft, flo
 
     python bench/step.py            # depth 4, width 256, V 32,768, T 512, B 8; ratios within one run
 
-Steps of both take turns in one process, so that a busy machine slows both; medians are compared. Peak memory is that of
-a process of its own each: the highest resident set over what was resident before the model was made.
+Steps of both alternate in one process, so that a busy machine slows both; medians are compared. Peak memory is measured
+in one process each: the highest resident set, minus what was resident before the model was made.
 """
 
 import argparse
@@ -24,16 +24,18 @@ sys.path[:0] = [str(ROOT)]
 
 from bench.plain_step import PlainLoss  # noqa: E402
 from prep.shard.batches import pack_targets  # noqa: E402
+from train.evaluate import SourceSums  # noqa: E402
 from train.loss import ROUND_TO, BatchLoss  # noqa: E402
-from train.model import GPT, config_of_depth  # noqa: E402
+from train.model import GPT  # noqa: E402
 from train.optimizer import build_optimizers, set_step  # noqa: E402
+from train.sizes import config_of_depth  # noqa: E402
 
 DEPTH, VOCAB, T, B = 4, 32_768, 512, 8
-TRAINED = {"mid": 1.0, "sft": 0.4}  # part of the positions that train
+TARGET_SHARE = {"mid": 1.0, "sft": 0.4}  # of all positions
 
 
 def make_step(kind: str, mode: str, dtype: str, compiled: bool) -> Callable[[], float]:
-    """A function that does one whole step: forward, backward, both optimizers"""
+    """A function that runs one step: forward, backward, both optimizers"""
     model = GPT(config_of_depth(DEPTH, T, VOCAB))
     model.init_weights(0)
     with torch.no_grad():
@@ -42,7 +44,7 @@ def make_step(kind: str, mode: str, dtype: str, compiled: bool) -> Callable[[], 
     optimizers = build_optimizers(model)
     rng = np.random.default_rng(0)
     tokens = rng.integers(0, VOCAB, (B, T + 1))
-    targets = np.where(rng.random((B, T)) < TRAINED[mode], tokens[:, 1:], -1)
+    targets = np.where(rng.random((B, T)) < TARGET_SHARE[mode], tokens[:, 1:], -1)
     inputs = torch.from_numpy(tokens[:, :-1].astype(np.int32))
     positions, labels = (torch.from_numpy(array) for array in pack_targets(targets, ROUND_TO))
     targets_tensor, num_targets = torch.from_numpy(targets), int((targets >= 0).sum())
@@ -65,7 +67,7 @@ def make_step(kind: str, mode: str, dtype: str, compiled: bool) -> Callable[[], 
 
 
 def peak_memory(kind: str, mode: str, dtype: str, compiled: bool) -> float:
-    """MB of a process that does three steps, over what it held before"""
+    """MB that three steps add to a process"""
     flags = [kind, mode, dtype, "compile" if compiled else "eager"]
     out = subprocess.run([sys.executable, __file__, "--child", *flags], capture_output=True, text=True, check=True)
     return float(json.loads(out.stdout.splitlines()[-1]))
@@ -73,7 +75,7 @@ def peak_memory(kind: str, mode: str, dtype: str, compiled: bool) -> float:
 
 def child(kind: str, mode: str, dtype: str, compiled: str) -> None:
     if compiled == "compile":
-        torch.compile(torch.sin)(torch.ones(2))  # what the compiler itself holds is not the step's
+        torch.compile(torch.sin)(torch.ones(2))  # so that the memory of the compiler itself is not counted
     before = highest_mb()
     step = make_step(kind, mode, dtype, compiled == "compile")
     for _ in range(3):
@@ -110,14 +112,12 @@ def compare(mode: str, dtype: str, compiled: bool, num_steps: int) -> dict[str, 
 
 
 def by_source_seconds(num_sources: int = 6) -> float:
-    """What the loop does for losses by source, beside its step: a float64 sum by source of losses, and of targets"""
+    """Seconds of the loop's losses by source: float64 sums by source of losses and of targets"""
     losses, labels = torch.rand(B * T), torch.randint(VOCAB, (B * T,), dtype=torch.int32)
     sources, times = torch.randint(num_sources, (B * T,), dtype=torch.int32), []
     for _ in range(50):
         started = time.perf_counter()
-        sums = torch.zeros(2 * num_sources, dtype=torch.float64)
-        sums[:num_sources].index_add_(0, sources, losses.double())
-        sums[num_sources:].index_add_(0, sources, (labels >= 0).double())
+        SourceSums(num_sources, losses.device).add(sources, losses, labels >= 0)
         times.append(time.perf_counter() - started)
     return statistics.median(times)
 
@@ -131,20 +131,20 @@ def main() -> None:
     if args.child:
         return child(*args.child)
     print(
-        f"depth {DEPTH}, V {VOCAB:,}, T {T}, B {B}, {torch.get_num_threads()} threads; sft trains 40 % of the targets"
+        f"depth {DEPTH}, V {VOCAB:,}, T {T}, B {B}, {torch.get_num_threads()} threads; sft has targets at 40 % of the positions"
     )
     print(f"{'':14}{'plain tok/s':>12}{'ours tok/s':>12}{'speed':>8}{'plain MB':>10}{'ours MB':>10}{'memory':>8}")
     fastest = float("inf")
     for dtype in ("float32", "bfloat16"):
         for mode in ("mid", "sft"):
-            found = compare(mode, dtype, not args.eager, args.steps)
+            result = compare(mode, dtype, not args.eager, args.steps)
             print(
-                f"{mode + ' ' + dtype:14}{found['plain_tokens_per_second']:12,.0f}{found['ours_tokens_per_second']:12,.0f}"
-                f"{found['speed']:7.2f}x{found['plain_peak_mb']:10,.0f}{found['ours_peak_mb']:10,.0f}"
-                f"{found['memory']:7.2f}x",
+                f"{mode + ' ' + dtype:14}{result['plain_tokens_per_second']:12,.0f}{result['ours_tokens_per_second']:12,.0f}"
+                f"{result['speed']:7.2f}x{result['plain_peak_mb']:10,.0f}{result['ours_peak_mb']:10,.0f}"
+                f"{result['memory']:7.2f}x",
                 flush=True,
             )
-            fastest = min(fastest, B * T / found["ours_tokens_per_second"])
+            fastest = min(fastest, B * T / result["ours_tokens_per_second"])
     print(f"losses by source: {by_source_seconds() / fastest:.3%} of the shortest of these steps, at most 2 %")
     return None
 

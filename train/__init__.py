@@ -1,1 +1,1 @@
-"""Train on finished shards: `mid` is the loop, everything beside it is what one step of it needs."""
+"""Train on finished shards: `mid` is the loop, the other modules are what one step of it needs."""

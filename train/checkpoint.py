@@ -3,13 +3,13 @@ Checkpoints in nanochat's layout, read and written.
 
     runs/mid/mid_checkpoints/d4/            mid_checkpoints, chatsft_checkpoints; base_checkpoints is nanochat's own
         model_000050.pt                     state dict
-        optim_000050_rank0.pt               [AdamW's state dict, Muon's]; every rank holds the same, so one file is all
+        optim_000050_rank0.pt               [AdamW's state dict, Muon's]; every rank has the same, so one file is enough
         meta_000050.json                    written last: without it a checkpoint does not count
-        metrics.jsonl                       one object a step
+        metrics.jsonl                       one object per step
 
-Each file is written under a temporary name, synced and renamed, so a killed run leaves whole checkpoints only. Files are
-read with `weights_only=True`: a checkpoint from elsewhere can't run code. Which generation a model is, its keys say; a
-key that is missing, left over or of another shape is an error that names it.
+Each file is written under a temporary name, synced and renamed, so a killed run leaves complete checkpoints only. Files are
+read with `weights_only=True`: a checkpoint from elsewhere cannot run code. The keys of a model tell its generation; a key
+that is missing, unknown or of another shape is an error that names it.
 """
 
 import json
@@ -25,31 +25,38 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from prep.files import write_atomically
-from train.model import GPT, ModelConfig
+from train.model import GPT
+from train.sizes import ModelConfig
 
 STAGES = {"mid": "mid_checkpoints", "sft": "chatsft_checkpoints"}
 BASES = {"mid": ("base_checkpoints", "mid_checkpoints"), "sft": ("mid_checkpoints", "base_checkpoints")}
 KEYS_2026 = ("value_embeds", "smear_gate", "smear_lambda", "backout_lambda", "resid_lambdas", "x0_lambdas")
 
 Meta = dict[str, Any]
+Checkpoint = tuple[Path, int]  # directory and step
 
 
 def steps_in(root: Path) -> list[int]:
-    """Steps of the whole checkpoints of a directory, ascending."""
+    """Steps of the complete checkpoints of a directory, ascending."""
     steps = [int(name) for name in (path.stem[5:] for path in root.glob("meta_*.json")) if name.isdigit()]
     return sorted(step for step in steps if (root / f"model_{step:06d}.pt").is_file())
 
 
-def find_checkpoint(name: str | Path, step: int | None = None, stages: tuple[str, ...] = ()) -> tuple[Path, int]:
+def find_checkpoint(name: str | Path, step: int | None = None, stages: tuple[str, ...] = ()) -> Checkpoint:
     """
-    (directory, step) of a path, of a tag of nanochat's, or of "": the largest that nanochat has.
+    The checkpoint of a path, of a tag of nanochat's (d12), or of "": the deepest model that nanochat has.
 
-    The first place that has a checkpoint counts: the path, then its `stages`; in each the directory itself, then its
-    d<number>s, the deepest first. Of that the largest step, if none is given.
+        a directory       itself, its d<number>s (deepest first), then the same of each stage in it
+        a tag, or ""      <NANOCHAT_BASE_DIR>/<stage>/<tag>, and its d<number>s, for each stage
+
+    The first directory in this order that has checkpoints counts; of these the last, or that of `step`.
     """
-    path, nanochat = Path(name), Path(os.environ.get("NANOCHAT_BASE_DIR") or "~/.cache/nanochat").expanduser()
-    given = name and path.is_dir()
-    places = [path, *(path / stage for stage in stages)] if given else [nanochat / stage / path for stage in stages]
+    path = Path(name)
+    nanochat = Path(os.environ.get("NANOCHAT_BASE_DIR") or "~/.cache/nanochat").expanduser()
+    is_directory = bool(name) and path.is_dir()
+    places = [nanochat / stage / path for stage in stages]
+    if is_directory:
+        places = [path, *(path / stage for stage in stages)]
     for place in places:
         depths = sorted((int(child.name[1:]) for child in place.glob("d*") if child.name[1:].isdigit()), reverse=True)
         for root in (place, *(place / f"d{depth}" for depth in depths)):
@@ -58,25 +65,25 @@ def find_checkpoint(name: str | Path, step: int | None = None, stages: tuple[str
                 raise FileNotFoundError(f"{root} has no step {step}, it has: {', '.join(map(str, steps))}")
             if steps:
                 return root, steps[-1] if step is None else step
-    where = name if given else f"{nanochat} (NANOCHAT_BASE_DIR), and {name or 'the path'} is no directory"
+    where = name if is_directory else f"{nanochat} (NANOCHAT_BASE_DIR), and {name or 'the path'} is not a directory"
     raise FileNotFoundError(f"no checkpoint (model_*.pt with its meta_*.json) in {where}: give the directory of one")
 
 
-def find_run(root: Path, identity: dict[str, Any], resume: str) -> int:
-    """The step to go on from: that of the last whole checkpoint of the same run, or 0."""
+def find_run(root: Path, run_config: dict[str, Any], resume: str) -> int:
+    """The step to resume from: the last complete checkpoint of the same run, or 0. ValueError for another run."""
     steps = steps_in(root)
     if not steps:
         return 0
-    ours = read_meta(root, steps[-1]).get("midprep")
-    if ours is None:
+    saved = read_meta(root, steps[-1]).get("midprep")
+    if saved is None:
         raise ValueError(f"{root} holds checkpoints that midprep did not write: give another --out")
     if resume == "never":
         return 0
-    for name, value in identity.items():
-        theirs = ours.get("identity", {}).get(name, value)  # what an older version did not note is let be
-        if theirs != value:
-            found = f"{root} holds a run with {name} {theirs!s:.24}, this one has {value!s:.24}"
-            raise ValueError(f"{found}: give another --out, or --resume never to replace it")
+    for name, value in run_config.items():
+        saved_value = saved.get("identity", {}).get(name, value)  # an older version may not have saved it
+        if saved_value != value:
+            difference = f"{root} holds a run with {name} {saved_value!s:.24}, this one has {value!s:.24}"
+            raise ValueError(f"{difference}: give another --out, or --resume never to replace it")
     return steps[-1]
 
 
@@ -86,42 +93,44 @@ def read_meta(root: Path, step: int) -> Meta:
         meta: Meta = json.loads(path.read_text(encoding="utf-8"))
         int(meta["model_config"]["n_layer"])
     except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise ValueError(f"{path} is no meta with a model_config ({error}): remove it, or give another --out") from None
+        raise ValueError(
+            f"{path} is not a meta with a model_config ({error}): remove it, or give another --out"
+        ) from None
     return meta
 
 
 def remove_run(root: Path) -> None:
-    """Take away the checkpoints of a replaced run; the metas first, so that none of them is ever found half gone."""
+    """Remove the checkpoints of a replaced run; the metas first, so that no checkpoint is ever incomplete."""
     for pattern in ("meta_*.json", "model_*.pt", "optim_*_rank*.pt", ".*.tmp"):
         for path in root.glob(pattern):
             path.unlink()
 
 
 def read_tensors(path: Path) -> Any:
-    """A .pt file on the CPU. Only tensors, numbers, strings and containers of them are let in."""
+    """A .pt file on the CPU. Only tensors, numbers, strings and containers of them are accepted."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickles it does not know, which are errors here
             return torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError) as error:
-        found = re.search(r"GLOBAL (\S+)|Unsupported \w+ (\S+)", str(error))
-        reason = f"holds {found[1] or found[2]}" if found else re.split(r"[.:]\s|\n", str(error))[0] or "cut short"
-        advice = "nothing of it was run. Remove its meta_*.json to go on from the one before"
+        name = re.search(r"GLOBAL (\S+)|Unsupported \w+ (\S+)", str(error))
+        reason = f"holds {name[1] or name[2]}" if name else re.split(r"[.:]\s|\n", str(error))[0] or "truncated"
+        advice = "nothing in it was run. Remove its meta_*.json to resume from the checkpoint before"
         raise ValueError(f"{path} is not a file of plain tensors ({reason}): {advice}") from None
 
 
-def model_config(found: Meta, state: dict[str, Tensor], path: Path) -> ModelConfig:
+def model_config(saved: Meta, state: dict[str, Tensor], path: Path) -> ModelConfig:
     """The config of a state dict: sizes from meta, generation from the keys."""
-    fields = set(ModelConfig.__dataclass_fields__)
-    for name in sorted((fields ^ set(found)) - {"window_pattern"}):
-        raise ValueError(f"{path}: model_config has {'no ' if name in fields else ''}{name!r}, wanted {sorted(fields)}")
-    pattern = (found.get("window_pattern") or "L").upper()
+    names = set(ModelConfig.__dataclass_fields__)
+    for name in sorted((names ^ set(saved)) - {"window_pattern"}):
+        raise ValueError(f"{path}: model_config has {'no ' if name in names else ''}{name!r}, wanted {sorted(names)}")
+    pattern = (saved.get("window_pattern") or "L").upper()
     is_2026 = any(key.startswith(KEYS_2026) for key in state)
     if is_2026 and not re.fullmatch("[SL]+", pattern):
         raise ValueError(f"{path}: window_pattern is {pattern!r}, wanted letters S and L")
     if not is_2026 and "S" in pattern:
         raise ValueError(f"{path}: window_pattern {pattern!r} is of 2026-07, but no key is (no smear_gate)")
-    return ModelConfig(**{**found, "window_pattern": pattern if is_2026 else None})
+    return ModelConfig(**{**saved, "window_pattern": pattern if is_2026 else None})
 
 
 def load_model(root: str | Path, step: int | None = None, device: str | torch.device = "cpu") -> tuple[GPT, Meta]:
@@ -132,7 +141,8 @@ def load_model(root: str | Path, step: int | None = None, device: str | torch.de
         logits = model(torch.tensor([[1, 2, 3]]))   # (1, 3, V) float32
     """
     root, step = find_checkpoint(root, step, (STAGES["sft"], *BASES["sft"]))
-    path, meta = root / f"model_{step:06d}.pt", read_meta(root, step)
+    path = root / f"model_{step:06d}.pt"
+    meta = read_meta(root, step)
     state = read_tensors(path)
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f"{path} is not a state dict (names and tensors)")
@@ -143,36 +153,46 @@ def load_model(root: str | Path, step: int | None = None, device: str | torch.de
     if config.is_2026:
         state.setdefault("resid_lambdas", torch.ones(config.n_layer))
         state.setdefault("x0_lambdas", torch.zeros(config.n_layer))
-    generation, wanted = "2026-07" if config.is_2026 else "2025-12", model.state_dict()
-    for name in (*state, *wanted):
-        theirs, ours = (tuple(each[name].shape) if name in each else "missing" for each in (state, wanted))
-        if theirs != ours:
-            raise ValueError(f"{path}: {name} is {theirs}, in a model of {generation} with this config it is {ours}")
+    check_shapes(state, model, path)
     model.load_state_dict(state, assign=True)
     on_cpu = torch.device(device).type == "cpu"  # where bfloat16 is slow
     return model.float() if on_cpu else model.to(device), meta
 
 
+def check_shapes(state: dict[str, Tensor], model: GPT, path: Path) -> None:
+    """ValueError for the first key of a state dict that is missing, unknown or of another shape."""
+    generation = "2026-07" if model.config.is_2026 else "2025-12"
+    expected = model.state_dict()
+    for name in (*state, *expected):
+        saved_shape, shape = (tuple(each[name].shape) if name in each else "missing" for each in (state, expected))
+        if saved_shape != shape:
+            raise ValueError(
+                f"{path}: {name} is {saved_shape}, in a model of {generation} with this config it is {shape}"
+            )
+
+
 def load_optimizers(root: Path, step: int, optimizers: tuple[Optimizer, ...]) -> None:
-    """Moments from optim_<step>_rank0.pt; rates stay those of the flags. ValueError says why, if they do not fit."""
+    """Moments from optim_<step>_rank0.pt; learning rates stay those of the flags. ValueError if they do not fit."""
     path = root / f"optim_{step:06d}_rank0.pt"
     if (root / f"optim_{step:06d}_rank1.pt").exists():
-        raise ValueError(f"{path} is one part of several (a rank1 lies beside it): cut up, it can't be used")
+        raise ValueError(f"{path} is one of several parts (there is a rank1): a state in parts cannot be loaded")
     if not path.is_file():
-        raise FileNotFoundError(f"{path} not found: remove the meta beside it to go on from the checkpoint before")
-    saved = read_tensors(path)
-    if not isinstance(saved, list) or len(saved) != len(optimizers):
-        raise ValueError(f"{path} does not hold [AdamW, Muon], as 2025-12 writes them: its state can't be used")
-    for optimizer, theirs in zip(optimizers, saved, strict=True):
-        kind, params = type(optimizer).__name__, [p for group in optimizer.param_groups for p in group["params"]]
-        if (num_theirs := len(dict(theirs).get("state", ()))) != len(params):
-            raise ValueError(f"{path}: {kind} has state for {num_theirs} weights, the model has {len(params)}")
-        for number, state in theirs["state"].items():  # torch numbers weights in the order of the groups
+        raise FileNotFoundError(f"{path} not found: remove the meta beside it to resume from the checkpoint before")
+    states = read_tensors(path)
+    if not isinstance(states, list) or len(states) != len(optimizers):
+        raise ValueError(f"{path} does not hold [AdamW, Muon], as 2025-12 writes them: its state cannot be loaded")
+    for optimizer, saved in zip(optimizers, states, strict=True):
+        kind = type(optimizer).__name__
+        params = [param for group in optimizer.param_groups for param in group["params"]]
+        num_saved = len(dict(saved).get("state", ()))
+        if num_saved != len(params):
+            raise ValueError(f"{path}: {kind} has state for {num_saved} weights, the model has {len(params)}")
+        for number, state in saved["state"].items():  # torch numbers weights in the order of the groups
+            shape = tuple(params[number].shape)
             for name, value in state.items():
-                if isinstance(value, Tensor) and value.ndim and value.shape != params[number].shape:
-                    found, wanted = tuple(value.shape), tuple(params[number].shape)
-                    raise ValueError(f"{path}: {name} {number} of {kind} is {found}, not {wanted}")
-        optimizer.load_state_dict(optimizer.state_dict() | {"state": theirs["state"]})
+                if isinstance(value, Tensor) and value.ndim and tuple(value.shape) != shape:
+                    raise ValueError(f"{path}: {name} {number} of {kind} is {tuple(value.shape)}, not {shape}")
+        optimizer.load_state_dict(optimizer.state_dict() | {"state": saved["state"]})
 
 
 def save_checkpoint(root: Path, step: int, model: GPT, optimizers: tuple[Optimizer, ...], meta: Meta) -> Path:

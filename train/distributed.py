@@ -2,10 +2,10 @@
 Ranks: one process on a laptop, or as many as torchrun starts.
 
     rank 0  --+                      gradients are averaged by DDP; what is printed is summed by `Ranks.sum`
-    rank 1  --+-- store: who failed first says so, the others end quietly
+    rank 1  --+-- store: the rank that fails first prints its error, the others end quietly
 
-Ranks must see the same flags and the same shards: `check_same` compares a hash of each before the first step.
-An error of the user's is one line on stderr and exit code 1; a bug keeps its traceback. Either is shown once.
+Ranks must see the same flags and the same shards: `check_same` compares them before the first step. A user's error is one
+line on stderr and exit code 1; a bug keeps its traceback. Either is printed once.
 """
 
 import os
@@ -16,15 +16,16 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
-from torch.distributed.distributed_c10d import PrefixStore
+from torch import Tensor, nn
+from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
+from torch.nn.parallel import DistributedDataParallel
 
 
 @dataclass(frozen=True)
@@ -38,54 +39,70 @@ class Ranks:
             print(text, flush=True)
 
     def sum(self, values: Tensor) -> Tensor:
-        """Sum of a tensor over all ranks, the same on each."""
+        """Sum of a tensor over all ranks, in place, the same on each."""
         if self.world_size > 1:
             dist.all_reduce(values)
         return values
 
-    def check_same(self, **hashes: str) -> None:
-        """ValueError where a rank was started with something else than rank 0."""
-        everyone = [hashes] * self.world_size
+    def sum_and_stop(self, values: Tensor, stop: bool) -> tuple[Any, bool]:
+        """Sums of `values` over all ranks as (nested) lists, and whether any rank has to stop: one collective."""
+        stop_flag = values.new_full((1,), float(stop))
+        sums = self.sum(torch.cat([values.flatten(), stop_flag])).cpu()
+        return sums[:-1].view_as(values).tolist(), bool(sums[-1])
+
+    def barrier(self) -> None:
+        """Wait until every rank is here. NCCL's own barrier would not make the host wait."""
+        self.sum(torch.zeros(1, device=self.device)).item()
+
+    def wrap(self, net: nn.Module) -> nn.Module:
+        """With several ranks, a module whose backward averages the gradients over them."""
+        return DistributedDataParallel(net, gradient_as_bucket_view=True) if self.world_size > 1 else net
+
+    def check_same(self, **values: str) -> None:
+        """ValueError if a rank was started with another value than rank 0."""
+        by_rank = [values] * self.world_size
         if self.world_size > 1:
-            dist.all_gather_object(everyone, hashes)
-        for rank, theirs in enumerate(everyone):
-            for what, value in theirs.items():
-                if value != everyone[0][what]:
-                    raise ValueError(f"rank {rank} has other {what} than rank 0: start every rank with the same {what}")
+            dist.all_gather_object(by_rank, values)
+        for rank, of_rank in enumerate(by_rank):
+            for name, value in of_rank.items():
+                if value != by_rank[0][name]:
+                    raise ValueError(f"rank {rank} has other {name} than rank 0: start every rank with the same {name}")
+
+
+def no_sync_unless(net: nn.Module, last: bool) -> AbstractContextManager[None]:
+    """Gradients are averaged over the ranks once per step, with its last micro-batch."""
+    if last or not isinstance(net, DistributedDataParallel):
+        return nullcontext()
+    no_sync: AbstractContextManager[None] = net.no_sync()
+    return no_sync
 
 
 def stop_signals() -> list[float]:
-    """Filled by SIGTERM and Ctrl-C: the loop ends after its step, with a checkpoint. One five seconds later ends it at once."""
-    seen: list[float] = []
+    """
+    Times of SIGTERM and Ctrl-C, filled as they come: the loop ends after its step, with a checkpoint. A signal more than
+    five seconds after the first ends the process at once.
+    """
+    times: list[float] = []
 
     def note(number: int, frame: Any) -> None:
-        os.write(2, b"" if seen else b"told to stop: after this step, with a checkpoint\n")
-        seen.append(time.monotonic())
-        if seen[-1] > seen[0] + 5:  # not the second: Slurm and torchrun may both send
+        os.write(2, b"" if times else b"stopping after this step, with a checkpoint\n")
+        times.append(time.monotonic())
+        if times[-1] > times[0] + 5:  # not the second: Slurm and torchrun may both send
             leave(128 + number)
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, note)
-    return seen
+    return times
 
 
 @contextmanager
 def start_ranks(device_name: str) -> Iterator[Ranks]:
-    """Join the other ranks, if torchrun started some; an error ends the process as the head of this file says."""
-    store: Any = None
+    """Join the other ranks, if torchrun started several; an error ends the process as the head of this file says."""
+    store: Store | None = None
+    rank, world_size = 0, 1
     try:
-        device, rank, world_size = torch.device("cpu"), 0, int(os.environ.get("WORLD_SIZE", "1"))
-        if device_name != "cpu" and torch.cuda.is_available():
-            device, num_gpus = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))), torch.cuda.device_count()
-            if (num_ranks := int(os.environ.get("LOCAL_WORLD_SIZE", "1"))) > num_gpus:  # every rank finds it
-                raise ValueError(
-                    f"{num_ranks} ranks and {num_gpus} GPUs on a machine: give --nproc-per-node {num_gpus}"
-                )
-            torch.cuda.set_device(device)
-            torch.set_float32_matmul_precision("high")  # TF32, as nanochat
-        elif device_name == "cuda":
-            raise ValueError("--device cuda: no CUDA device was found; use --device cpu, or a CUDA build of torch")
-        if world_size > 1:
+        device = choose_device(device_name)
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             store, rank, world_size = next(rendezvous("env://"))
             # torchrun keeps the store when it restarts ranks: without a prefix they would find addresses of dead ones
             store = PrefixStore(f"midprep/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
@@ -93,27 +110,55 @@ def start_ranks(device_name: str) -> Iterator[Ranks]:
             dist.init_process_group(backend, store=store, rank=rank, world_size=world_size)
             threading.Thread(target=end_with_others, args=(store,), daemon=True).start()
         yield Ranks(rank, world_size, device)
-        if world_size > 1:
+        if store is not None:
             leave(0)
     except KeyboardInterrupt:  # before the loop, which ends with a checkpoint
-        leave(130) if store is not None else sys.exit(130)
+        end(130, store)
     except Exception as error:
-        if shows_first(store):
-            lost = world_size > 1 and re.search("closed by peer|reset by peer|remote process exited", str(error))
-            if lost or isinstance(error, (ValueError, OSError)):
-                print(f"error: {f'another rank is gone ({lost[0]})' if lost else error}", file=sys.stderr, flush=True)
-            else:
-                traceback.print_exc()
-        leave(1) if store is not None else sys.exit(1)
+        if is_first_to_fail(store):
+            print_error(error)
+        end(1, store)
 
 
-def end_with_others(store: Any) -> None:
-    """A rank that waits for others on a GPU hears no signal: this thread sees in the store that one has failed."""
+def choose_device(name: str) -> torch.device:
+    """The CPU, or this rank's GPU. ValueError if there is none for it."""
+    if name == "cpu" or not torch.cuda.is_available():
+        if name == "cuda":
+            raise ValueError("--device cuda: no CUDA device was found; use --device cpu, or a CUDA build of torch")
+        return torch.device("cpu")
+    num_gpus = torch.cuda.device_count()
+    num_ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if num_ranks > num_gpus:
+        raise ValueError(f"{num_ranks} ranks and {num_gpus} GPUs on a machine: give --nproc-per-node {num_gpus}")
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    torch.cuda.set_device(device)
+    torch.set_float32_matmul_precision("high")  # TF32, as nanochat
+    return device
+
+
+def print_error(error: Exception) -> None:
+    lost = re.search("closed by peer|reset by peer|remote process exited", str(error))
+    if lost and os.environ.get("WORLD_SIZE", "1") != "1":
+        print(f"error: another rank ended ({lost[0]})", file=sys.stderr, flush=True)
+    elif isinstance(error, (ValueError, OSError)):
+        print(f"error: {error}", file=sys.stderr, flush=True)
+    else:
+        traceback.print_exc()
+
+
+def end_with_others(store: Store) -> None:
+    """A rank that waits for others on a GPU receives no signal: this thread sees in the store that one has failed."""
     with suppress(Exception):  # the store goes away at the end
         while not store.check(["midprep/error"]):
             time.sleep(1)
-        time.sleep(1)  # whoever failed says why first
+        time.sleep(1)  # until the error is printed
         leave(1)
+
+
+def end(code: int, store: Store | None) -> None:
+    if store is not None:
+        leave(code)
+    sys.exit(code)
 
 
 def leave(code: int) -> None:
@@ -123,7 +168,7 @@ def leave(code: int) -> None:
     os._exit(code)
 
 
-def shows_first(store: Any) -> bool:
+def is_first_to_fail(store: Store | None) -> bool:
     """True for the first rank that asks. Without a store, for rank 0 of this machine."""
     if store is None:
         return os.environ.get("LOCAL_RANK", "0") == "0"

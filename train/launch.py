@@ -1,21 +1,20 @@
 """
 The launch table: all that can be known of a run before a GPU is booked.
 
-    shards/mid train: 12,149 rows x 2,048, 1 epoch, 262,144 tokens a step (128 rows)
+    shards/mid train: 12,149 rows x 2,048, 1 epoch, 262,144 tokens per step (128 rows)
                      mid          sft
     steps             95           95
-    targets a step   min, mean, max
+    targets per step: mean, least, most
     ...
-    ranks  rows  accumulation  memory a rank  hours      and the torchrun line of each
+    ranks  rows each  accumulation  memory per rank  hours      and the torchrun line of each
 
-Steps, rows, targets and learning rates are the trainer's own arithmetic (prep.shard.steps, train.schedule). Weights, FLOPs and
-checkpoints are counted for the model of train/model.py without building it; a test compares them with it. Memory is an
-estimate: what eager bfloat16 training keeps, counted once with hooks; torch.compile needs less.
-
-Legend: S steps, G rows a step, T positions, V vocabulary, d width, L layers.
+Steps, rows, targets, learning rates and sizes are the trainer's own arithmetic (prep.shard.steps, train.schedule,
+train.sizes). Memory is an estimate: what eager bfloat16 training keeps, measured once with hooks; torch.compile needs less.
 """
 
+import math
 import shlex
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,57 +22,30 @@ from typing import Any
 import numpy as np
 
 from prep.shard import Split, open_shards
-from prep.shard.steps import MODES, StepPlan, device_batch, plan_steps, step_sums
-from train.config import ACTIVATIONS_PER_POSITION, CHUNK_BYTES, DEPTHS, Config
-from train.schedule import LR_FRAC, lr_multiplier
+from prep.shard.steps import StepPlan, device_batch, plan_steps, step_sums
+from prep.text import duration, short, size
+from train.config import Config
+from train.schedule import lr_multiplier
+from train.sizes import CHUNK_BYTES, DEPTHS, ModelConfig, config_of_depth
 
-DEFAULTS, DEPTH = Config(), DEPTHS["cuda"]  # the trainer's
+DEFAULTS = Config()  # the trainer's
 RANKS_PER_NODE = 8
+BFLOAT16 = 2  # bytes
+
+Facts = dict[str, Any]  # a part of `midprep plan --json`
 
 
 @dataclass(frozen=True)
-class Model:
-    """Counts of a model from scratch on a GPU: embeddings in bfloat16, everything else float32 masters."""
+class Setting:
+    """What is the same for any number of ranks; `device_batch_size` None: as the trainer chooses."""
 
-    depth: int
-    max_seq_len: int
-    vocab_size: int
-
-    @property
-    def width(self) -> int:
-        return 64 * self.depth
-
-    @property
-    def head_weights(self) -> int:
-        """Of lm_head, and of wte as well"""
-        return self.vocab_size * self.width
-
-    @property
-    def matrix_weights(self) -> int:
-        """Of all layers: q, k, v, projection, and an MLP of four times the width"""
-        return 12 * self.depth * self.width**2
-
-    @property
-    def weights(self) -> int:
-        return 2 * self.head_weights + self.matrix_weights
-
-    @property
-    def flops_per_token(self) -> int:
-        """Forward and backward: 6 a weight that multiplies, and attention"""
-        return 6 * (self.head_weights + self.matrix_weights) + 12 * self.width * self.depth * self.max_seq_len
-
-    @property
-    def checkpoint_bytes(self) -> int:
-        """Weights, AdamW's two moments of wte and lm_head, Muon's one of the matrices"""
-        return (2 + 4) * self.head_weights * 3 + 4 * self.matrix_weights * 2
-
-    def memory_bytes(self, batch: int) -> int:
-        """Of one rank with `batch` rows a micro-batch: weights, gradients, moments; activations; the chunked loss"""
-        state = (2 + 4) * self.head_weights * 4 + 4 * self.matrix_weights * 3
-        positions = batch * self.max_seq_len
-        activations = self.depth * positions * self.width * 2 * ACTIVATIONS_PER_POSITION + 2 * self.matrix_weights
-        loss = (2 + 4) * self.head_weights + CHUNK_BYTES["cuda"] + 4 * positions * self.width
-        return state + activations + loss
+    root: Path
+    split: Split
+    model: ModelConfig
+    rows_per_step: int
+    epochs: float
+    device_batch_size: int | None
+    tokens_per_second: float | None  # of one rank
 
 
 def read_plan(
@@ -85,28 +57,25 @@ def read_plan(
     epochs: float,
     depth: int | None,
     tokens_per_second: float | None,
-) -> dict[str, Any]:
-    """The launch table as plain values. ValueError where a step does not come out even for any world size."""
+) -> Facts:
+    """The launch table as plain values. ValueError if a step cannot be divided among any of the numbers of ranks."""
     split = open_shards(root).split(split_name)
     if depth is not None and depth < 1:
         raise ValueError(f"--depth {depth} found, wanted 1 or more.")
     if tokens_per_second is not None and tokens_per_second <= 0:
         raise ValueError(f"--tokens-per-second {tokens_per_second} found, wanted more than 0.")
     if not world_sizes or min(world_sizes) < 1:
-        raise ValueError("--world-size names no number of ranks, or one below 1: give one or several, as 1,2,4,8.")
-    model = Model(depth or DEPTH, split.max_seq_len, split.manifest["vocab_size"])
-    first = plan_steps(split, "mid", total_batch_size, epochs, DEFAULTS.seed)
-    batch = first.rows_per_step * split.max_seq_len
-    modes: dict[str, Any] = {}
-    for mode in MODES:
-        if mode == "mid" or split.rows["num_trainable"].any():
-            steps = first if mode == "mid" else plan_steps(split, mode, batch, epochs, DEFAULTS.seed)
-            modes[mode] = describe_mode(split, steps, mode, model)
-    launches = [
-        launch(root, split, first.rows_per_step, world_size, device_batch_size, epochs, model, modes, tokens_per_second)
-        for world_size in world_sizes
-    ]
-    if all("error" in one for one in launches):
+        raise ValueError("--world-size has no number of ranks, or one below 1: give one or several, as 1,2,4,8.")
+    model = config_of_depth(depth or DEPTHS["cuda"], split.max_seq_len, split.manifest["vocab_size"])
+    mid = plan_steps(split, "mid", total_batch_size, epochs, DEFAULTS.seed)
+    tokens_per_step = mid.rows_per_step * split.max_seq_len
+    plans = {"mid": mid}
+    if split.rows["num_trainable"].any():
+        plans["sft"] = plan_steps(split, "sft", tokens_per_step, epochs, DEFAULTS.seed)
+    modes = {mode: describe_mode(split, plan, model, Config(mode=mode), BFLOAT16) for mode, plan in plans.items()}
+    setting = Setting(root, split, model, mid.rows_per_step, epochs, device_batch_size, tokens_per_second)
+    launches = [launch(setting, world_size, modes) for world_size in world_sizes]
+    if all("error" in entry for entry in launches):
         raise ValueError(launches[0]["error"])
     return {
         "root": str(root),
@@ -114,15 +83,15 @@ def read_plan(
         "rows": split.num_rows,
         "max_seq_len": split.max_seq_len,
         "epochs": epochs,
-        "total_batch_size": batch,
-        "rows_per_step": first.rows_per_step,
+        "total_batch_size": tokens_per_step,
+        "rows_per_step": mid.rows_per_step,
         "model": {
-            "depth": model.depth,
-            "width": model.width,
+            "depth": model.n_layer,
+            "width": model.n_embd,
             "vocab_size": model.vocab_size,
-            "weights": model.weights,
-            "flops_per_token": model.flops_per_token,
-            "checkpoint_bytes": model.checkpoint_bytes,
+            "weights": sum(model.weights()),
+            "flops_per_token": model.flops_per_token(),
+            "checkpoint_bytes": model.weights().checkpoint_bytes(BFLOAT16),
         },
         "modes": modes,
         "tokens_per_second": tokens_per_second,
@@ -130,97 +99,164 @@ def read_plan(
     }
 
 
-def describe_mode(split: Split, steps: StepPlan, mode: str, model: Model) -> dict[str, Any]:
-    """What a run of one mode does, whatever it runs on"""
-    targets, S = step_sums(steps, steps.num_targets), steps.num_steps
-    few = np.flatnonzero(targets < targets.mean() / 2)
-    tokens = S * steps.rows_per_step * split.max_seq_len
-    checkpoints = S // DEFAULTS.save_every + (S % DEFAULTS.save_every > 0)
+def describe_mode(split: Split, plan: StepPlan, model: ModelConfig, config: Config, itemsize: int) -> Facts:
+    """What a run of one mode does on any number of ranks; `itemsize` of activations, in bytes."""
+    num_steps = plan.num_steps
+    targets = step_sums(plan, plan.num_targets)  # (S,)
+    half = float(targets.mean() / 2)
+    few = np.flatnonzero(targets < half)
+    tokens = num_steps * plan.rows_per_step * split.max_seq_len
+    filled = int(step_sums(plan, split.rows["num_targets"][plan.row_ids].astype(np.int64)).sum())
+    checkpoints = math.ceil(num_steps / config.save_every)
     return {
-        "rows": len(steps.row_ids),
-        "rows_skipped": split.num_rows - len(steps.row_ids),
-        "steps": S,
+        "rows": len(plan.row_ids),
+        "rows_skipped": split.num_rows - len(plan.row_ids),
+        "steps": num_steps,
         "tokens": tokens,
         "targets": int(targets.sum()),
         "targets_per_step": {
             "min": int(targets.min()), "mean": round(float(targets.mean()), 1), "max": int(targets.max()),
         },
-        "steps_with_few_targets": {"under": round(float(targets.mean() / 2), 1), "number": len(few), "first": few[:5].tolist()},
-        "filler_rows": S * steps.rows_per_step - steps.num_positions,
+        "steps_with_few_targets": {"under": round(half, 1), "number": len(few), "first": few[:5].tolist()},
+        "filler_rows": num_steps * plan.rows_per_step - plan.num_positions,
         "untrained_share": round(1 - int(targets.sum()) / tokens, 6),
-        "padding_share": round(1 - filled_targets(split, steps) / tokens, 6),
-        "warmdown_start": warmdown_start(S),
-        "last_lr_multiplier": lr_multiplier(S - 1, S, DEFAULTS.warmdown_ratio, LR_FRAC[mode]),
-        "evaluations": 1 + S // DEFAULTS.eval_every + (S % DEFAULTS.eval_every > 0),
+        "padding_share": round(1 - filled / tokens, 6),
+        "warmdown_start": warmdown_start(num_steps, config.warmdown_ratio),
+        "last_lr_multiplier": lr_multiplier(num_steps - 1, num_steps, config.warmdown_ratio, config.lr_frac),
+        "evaluations": 1 + math.ceil(num_steps / config.eval_every) if config.eval_every else 0,
         "checkpoints": checkpoints,
-        "checkpoint_bytes": checkpoints * model.checkpoint_bytes,
-        "flops": float(model.flops_per_token * tokens),
+        "checkpoint_bytes": checkpoints * model.weights().checkpoint_bytes(itemsize),
+        "flops": float(model.flops_per_token() * tokens),
     }  # fmt: skip
 
 
-def filled_targets(split: Split, steps: StepPlan) -> int:
-    """Positions of all steps that hold a filled target; the others are padding, or rows that fill up the last step"""
-    filled = split.rows["num_targets"][steps.row_ids].astype(np.int64)
-    return int(step_sums(steps, filled).sum())
-
-
-def warmdown_start(num_steps: int) -> int:
+def warmdown_start(num_steps: int, warmdown_ratio: float = DEFAULTS.warmdown_ratio) -> int:
     """
-    The first step whose learning rate is not full any more; the number of steps where there is none.
+    The first step whose learning rate is below its full value; the number of steps if there is none.
 
     >>> warmdown_start(20), warmdown_start(95), warmdown_start(1)
     (17, 77, 1)
     """
-    at = max(0, int(num_steps * (1 - DEFAULTS.warmdown_ratio)) - 1)
-    while at < num_steps and lr_multiplier(at, num_steps, DEFAULTS.warmdown_ratio, 1.0) >= 1.0:
-        at += 1
-    return at
+    start = max(0, int(num_steps * (1 - warmdown_ratio)) - 1)
+    while start < num_steps and lr_multiplier(start, num_steps, warmdown_ratio, 1.0) >= 1.0:
+        start += 1
+    return start
 
 
-def launch(
-    root: Path,
-    split: Split,
-    rows_per_step: int,
-    world_size: int,
-    wanted: int | None,
-    epochs: float,
-    model: Model,
-    modes: dict[str, Any],
-    tokens_per_second: float | None,
-) -> dict[str, Any]:
-    """One line of the table: a number of ranks; {"world_size", "error"} where a step does not come out even"""
+def launch(setting: Setting, world_size: int, modes: Facts) -> Facts:
+    """A line of the table, for a number of ranks; {"world_size", "error"} if a step cannot be divided among them."""
+    max_seq_len = setting.split.max_seq_len
     try:
-        batch = device_batch(rows_per_step, world_size, split.max_seq_len, wanted)
+        batch = device_batch(setting.rows_per_step, world_size, max_seq_len, setting.device_batch_size)
     except ValueError as error:
         return {"world_size": world_size, "error": str(error)}
-    speed = tokens_per_second * world_size if tokens_per_second else None
+    hours = None
+    if setting.tokens_per_second:
+        tokens_per_hour = setting.tokens_per_second * world_size * 3600
+        hours = {mode: round(facts["tokens"] / tokens_per_hour, 4) for mode, facts in modes.items()}
     return {
         "world_size": world_size,
         "device_batch_size": batch,
-        "accumulation": rows_per_step // (world_size * batch),
-        "tokens_per_micro_batch": batch * split.max_seq_len,
-        "memory_bytes": model.memory_bytes(batch),
-        "hours": {mode: round(one["tokens"] / speed / 3600, 4) for mode, one in modes.items()} if speed else None,
-        "commands": {
-            mode: command(root, split, rows_per_step, world_size, batch, epochs, model.depth, mode) for mode in modes
-        },
+        "accumulation": setting.rows_per_step // (world_size * batch),
+        "tokens_per_micro_batch": batch * max_seq_len,
+        "memory_bytes": memory_bytes(setting.model, batch),
+        "hours": hours,
+        "commands": {mode: command(setting, world_size, batch, mode) for mode in modes},
     }
 
 
-def command(
-    root: Path, split: Split, rows_per_step: int, world_size: int, batch: int, epochs: float, depth: int, mode: str
-) -> str:
-    """The torchrun line; an SFT run starts from what the mid run before it wrote"""
-    nodes, per_node = 1, world_size
+def memory_bytes(model: ModelConfig, batch: int) -> int:
+    """Of one rank with `batch` rows per micro-batch, in bfloat16: state, activations, the chunked loss."""
+    num_positions = batch * model.sequence_len
+    weights = model.weights()
+    copies = BFLOAT16 * weights.matrices  # of the masters, in the dtype of activations
+    loss = (BFLOAT16 + 4) * weights.head + CHUNK_BYTES["cuda"] + 4 * num_positions * model.n_embd
+    return weights.state_bytes(BFLOAT16) + model.activation_bytes(num_positions, BFLOAT16) + copies + loss
+
+
+def command(setting: Setting, world_size: int, batch: int, mode: str) -> str:
+    """The torchrun line. An SFT run starts from the checkpoint of the mid run before it."""
+    root = setting.root
+    split = setting.split
+    words = ["torchrun"]
+    per_node = world_size
     if world_size > RANKS_PER_NODE and world_size % RANKS_PER_NODE == 0:
-        nodes, per_node = world_size // RANKS_PER_NODE, RANKS_PER_NODE
-    words = ["torchrun", *(["--nnodes", str(nodes), "--rdzv-backend", "c10d"] if nodes > 1 else [])]
-    words += ["--rdzv-endpoint", "HOST:29500"] if nodes > 1 else []
+        per_node = RANKS_PER_NODE
+        num_nodes = str(world_size // RANKS_PER_NODE)
+        words += ["--nnodes", num_nodes, "--rdzv-backend", "c10d", "--rdzv-endpoint", "HOST:29500"]
     words += ["--nproc-per-node", str(per_node)]
     words += ["train/mid.py"] if Path("train/mid.py").is_file() else ["-m", "train.mid"]  # in a checkout, and anywhere
     words += ["--shards", str(root)]
     words += ["--split", split.name] if split.name != "train" else []
-    words += ["--mode", "sft", "--base", f"runs/{root.resolve().name}"] if mode == "sft" else ["--depth", str(depth)]
-    words += ["--num-epochs", f"{epochs:g}"] if epochs != 1 else []
-    words += ["--total-batch-size", str(rows_per_step * split.max_seq_len), "--device-batch-size", str(batch)]
+    if mode == "sft":
+        words += ["--mode", "sft", "--base", f"runs/{root.resolve().name}"]
+    else:
+        words += ["--depth", str(setting.model.n_layer)]
+    words += ["--num-epochs", f"{setting.epochs:g}"] if setting.epochs != 1 else []
+    words += ["--total-batch-size", str(setting.rows_per_step * split.max_seq_len), "--device-batch-size", str(batch)]
     return shlex.join(words)
+
+
+# ---- as text ----
+
+FACTS: dict[str, Callable[[Facts], str]] = {
+    "rows": lambda m: f"{m['rows']:,}" + (f" ({m['rows_skipped']:,} skipped)" if m["rows_skipped"] else ""),
+    "steps": lambda m: f"{m['steps']:,}",
+    "tokens": lambda m: short(m["tokens"]),
+    "targets": lambda m: short(m["targets"]),
+    "per step, mean": lambda m: f"{m['targets_per_step']['mean']:,.0f}",
+    "per step, least": lambda m: f"{m['targets_per_step']['min']:,}",
+    "per step, most": lambda m: f"{m['targets_per_step']['max']:,}",
+    "steps under half": lambda m: steps_under_half(m["steps_with_few_targets"]),
+    "without a target": lambda m: f"{m['untrained_share']:.2%}",
+    "padding": lambda m: f"{m['padding_share']:.2%}",
+    "filler rows": lambda m: f"{m['filler_rows']:,}",
+    "warm-down from": lambda m: f"step {m['warmdown_start']:,}",
+    "evaluations": lambda m: f"{m['evaluations']:,}",
+    "checkpoints": lambda m: f"{m['checkpoints']:,}, {size(m['checkpoint_bytes'])}",
+    "FLOPs": lambda m: f"{m['flops']:.2e}",
+}
+
+
+def steps_under_half(few: Facts) -> str:
+    """Steps with less than half of the mean of targets: how many, and the first of them"""
+    steps = ", ".join(map(str, few["first"])) + (", ..." if few["number"] > len(few["first"]) else "")
+    return f"{few['number']:,}" + (f" ({steps})" if few["number"] else "")
+
+
+def plan_lines(plan: Facts) -> Iterator[str]:
+    model = plan["model"]
+    modes = plan["modes"]
+    epochs = plan["epochs"]
+    yield (
+        f"{plan['root']} {plan['split']}: {plan['rows']:,} rows x {plan['max_seq_len']:,}, {epochs:g} "
+        f"epoch{'s' * (epochs != 1)}, {plan['total_batch_size']:,} tokens per step ({plan['rows_per_step']:,} rows)"
+    )
+    yield (
+        f"depth {model['depth']}: {short(model['weights'])} weights, {model['flops_per_token'] / 1e9:.2f} GFLOPs per token, "
+        f"{size(model['checkpoint_bytes'])} per checkpoint"
+    )
+    yield ""
+    yield f"{'':<20}" + "".join(f"{mode:>22}" for mode in modes)
+    for name, fact in FACTS.items():
+        yield f"{name:<20}" + "".join(f"{fact(facts):>22}" for facts in modes.values())
+    if "sft" not in modes:
+        yield "no row has a target in sft: mid only"
+    yield ""
+    hours = "".join(f"{f'{mode} takes':>12}" for mode in modes) if plan["tokens_per_second"] else ""
+    yield f"{'ranks':>5} {'rows each':>10} {'accumulation':>13} {'memory per rank':>16}{hours}"
+    for entry in plan["launches"]:
+        if "error" in entry:
+            yield f"{entry['world_size']:>5}  {entry['error']}"
+            continue
+        hours = "".join(f"{duration(value):>12}" for value in (entry["hours"] or {}).values())
+        memory = f"~{size(entry['memory_bytes'])}"
+        yield (
+            f"{entry['world_size']:>5} {entry['device_batch_size']:>10} {entry['accumulation']:>13} {memory:>16}{hours}"
+        )
+    yield "memory: an estimate for bfloat16 without torch.compile, which needs less"
+    if plan["tokens_per_second"]:
+        yield f"hours: at {plan['tokens_per_second']:,.0f} tokens per second of one rank, if ranks scale linearly"
+    for entry in plan["launches"]:
+        for mode, line in entry.get("commands", {}).items():
+            yield f"\n{entry['world_size']} {'rank' if entry['world_size'] == 1 else 'ranks'}, {mode}\n  {line}"

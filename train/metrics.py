@@ -1,19 +1,27 @@
 """
-What a run says: a line a step, and metrics.jsonl.
+What a run reports: a line per step, an object per step in metrics.jsonl, and a summary at the end.
 
     step 00100/02000 (5.00%) | loss: 2.345678 | lrm: 1.00 | dt: 245.32ms | tok/sec: 2,137,856 | mfu: 45.67 | ...
 
-What stands in metrics.jsonl, how a resumed run goes on with it, and the table at the end are `train.records`.
+The objects, and how they are read again, are in `train.records`.
 """
 
+import hashlib
 import importlib
 import json
+import math
+import shlex
 import shutil
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from train.records import Record, keep_steps
+from prep.shard.steps import FILLER
+from train.records import Record, first_and_last, keep_steps, measured_bpb
+
+if TYPE_CHECKING:  # without torch
+    from train.setup import Run
 
 # dense bfloat16 FLOP/s of a device, by a part of its name; the first that occurs counts
 PEAK_FLOPS = {
@@ -24,31 +32,60 @@ PEAK_FLOPS = {
 
 
 def peak_flops(name: str) -> float:
-    """Of a device by its name; 0 where it is not known: then mfu is 0 as well."""
+    """FLOP/s of a device by its name; 0 if it is not known: then mfu is 0 as well."""
     return next((flops for part, flops in PEAK_FLOPS.items() if f" {part} " in f" {name.replace('-', ' ')} "), 0.0)
 
 
+def ratios(names: Sequence[str], over: Sequence[float], under: Sequence[float], unit: float = 1.0) -> dict[str, float]:
+    """{name: sum over / sum under / unit} where `under` is not 0; sources with the same name are added up."""
+    sums: dict[str, tuple[float, float]] = {}
+    for name, a, b in zip(names, over, under, strict=True):
+        a_before, b_before = sums.get(name, (0.0, 0.0))
+        sums[name] = a_before + a, b_before + b
+    return {name: a / b / unit for name, (a, b) in sums.items() if b}
+
+
+def step_record(
+    run: "Run", step: int, lrm: float, loss: float, loss_by_source: dict[str, float], seconds: float, peak: float
+) -> Record:
+    """The record of a step that took `seconds`; `peak` is the tokens per second of all devices at full speed, or 0."""
+    tokens_per_second = run.plan.rows_per_step * run.split.max_seq_len / seconds
+    return {
+        "step": step,
+        "num_steps": run.plan.num_steps,
+        "loss": loss,
+        "lrm": lrm,
+        "dt": seconds,
+        "tokens_per_second": tokens_per_second,
+        "mfu": 100 * tokens_per_second / peak if peak else 0.0,
+        "num_targets": run.plan.targets_of_step(step),
+        "loss_by_source": loss_by_source,
+        "rows_sha256": hashlib.sha256(run.plan.rows_of_step(step).tobytes()).hexdigest()[:16],
+    }
+
+
 class Metrics:
-    """Rank 0's; on other ranks it stays silent."""
+    """metrics.jsonl, the lines on the terminal and the logger. Only rank 0 writes."""
 
     def __init__(self, path: Path, is_main: bool) -> None:
-        self.path, self.is_main = path, is_main
+        self.path = path
+        self.is_main = is_main
         self.records: list[Record] = []
         self.total_seconds = 0.0
         self.remote: Any = None
 
     def keep(self, num_steps: int) -> None:
-        """Go on after the first steps of an earlier run."""
+        """Continue after the first steps of an earlier run."""
         self.records = keep_steps(self.path, num_steps) if self.is_main else []
         self.total_seconds = sum(record["dt"] for record in self.records)
 
     def connect(self, logger: str, run: str, config: Record) -> None:
-        """Send the same to wandb or trackio; a run named dummy stays here."""
+        """Also send the records to wandb or trackio, unless the run has the name dummy. ValueError if that fails."""
         if run == "dummy" or not self.is_main:
             return
         try:
             self.remote = importlib.import_module(logger).init(project="midprep", name=run, config=config)
-        except Exception as error:  # it is not there, or whatever it raises where nobody is logged in
+        except Exception as error:  # not installed, or whatever it raises where nobody is logged in
             raise ValueError(f"--run {run} ({logger}): {' '.join(str(error).split())}: install it, or log in") from None
 
     def write(self, record: Record) -> None:
@@ -58,19 +95,88 @@ class Metrics:
         self.records.append(record)
         with open(self.path, "a") as file:
             file.write(json.dumps(record) + "\n")
-        step, num_steps, dt = record["step"], record["num_steps"], 1000 * record["dt"]
+        print(self.line(record), flush=True)
+        if self.remote is not None:
+            self.remote.log(record, step=record["step"])
+
+    def line(self, record: Record) -> str:
+        step, num_steps = record["step"], record["num_steps"]
         line = (
             f"step {step:05d}/{num_steps:05d} ({100 * step / num_steps:.2f}%) | loss: {record['loss']:.6f} | "
-            f"lrm: {record['lrm']:.2f} | dt: {dt:.2f}ms | tok/sec: {record['tokens_per_second']:,.0f} | "
+            f"lrm: {record['lrm']:.2f} | dt: {1000 * record['dt']:.2f}ms | tok/sec: {record['tokens_per_second']:,.0f} | "
             f"mfu: {record['mfu']:.2f} | total time: {self.total_seconds / 60:.2f}m"
         )
         width = shutil.get_terminal_size().columns if sys.stdout.isatty() else len(line)
         while len(line) > width and " | " in line:  # the last fields go first
             line = line.rpartition(" | ")[0]
-        print(line, flush=True)
-        if self.remote is not None:
-            self.remote.log(record, step=record["step"])
+        return line
 
     def close(self) -> None:
         if self.remote is not None:
             self.remote.finish()
+
+
+# ---- what a run says when it ends ----
+
+
+def nonfinite_message(run: "Run", step: int, nats: Sequence[float], saved_steps: list[int]) -> str:
+    """Where a loss is not finite: step, rows, and sources by their summed losses `nats` (S,)."""
+    rows = run.plan.rows_of_step(step)
+    shown_rows = ", ".join(map(str, rows[:8])) + (", ..." if len(rows) > 8 else "")
+    pairs = zip(run.split.source_names, nats, strict=True)
+    sources = ", ".join(sorted({name for name, value in pairs if not math.isfinite(value)}))
+    saved = f"step {saved_steps[-1]} in {run.root}" if saved_steps else "none yet"
+    where = f"rows {shown_rows} of {run.split.name}; sources {sources}"
+    return f"loss is {sum(nats)} at step {step} ({where}): last checkpoint: {saved}"
+
+
+def summary(run: "Run", metrics: Metrics, step: int) -> str:
+    """What stands at the end of a run that saved `step` last: sizes, losses by source, and the next command."""
+    plan = run.plan
+    how = "finished" if step == plan.num_steps else "stopped"
+    num_fillers = int((plan.rows_of_step(step - 1) == FILLER).sum())
+    facts = {
+        "steps": f"{step} of {plan.num_steps}",
+        "tokens": f"{(step * plan.rows_per_step - num_fillers) * run.split.max_seq_len:,}",
+        "time": f"{metrics.total_seconds / 60:.2f}m",
+        "checkpoint": f"{run.root}/model_{step:06d}.pt",
+    }
+    bpb = measured_bpb(metrics.records)
+    if bpb:
+        facts["val bpb"] = from_to(bpb) + (" before the first step" if len(bpb) == 1 else "")
+    facts["metrics"] = str(metrics.path)
+    lines = [f"  {name:<12}{value}" for name, value in facts.items()]
+    return "\n".join([f"\n{run.config.mode} run {how}", *lines, *closing_table(metrics.records), *next_step(run, step)])
+
+
+def next_step(run: "Run", step: int) -> Iterator[str]:
+    """The command that continues: the same run, sft after mid, nanochat after sft."""
+    config = run.config
+    if step < run.plan.num_steps:
+        flags = " without --resume never" if config.resume == "never" else ""
+        yield f"\nto continue at step {step}, run the same command{flags}"
+    elif config.mode == "mid":
+        words = ["torchrun", sys.argv[0], "--shards", config.shards, "--mode", "sft", "--base", str(run.root)]
+        yield "\nnext: " + shlex.join(words + (["--out", config.out] if config.out else []))
+    else:
+        home = run.root.resolve().parents[1]
+        if not (home / "tokenizer" / "tokenizer.pkl").is_file():
+            words = ["midprep", "tokenizer", "export", f"{home}/tokenizer", "--tokenizer", config.shards]
+            yield f"\nnext: {shlex.join(words)}"
+        yield f"\nnext, in nanochat: NANOCHAT_BASE_DIR={shlex.quote(str(home))} python -m scripts.chat_cli -i sft"
+
+
+def closing_table(records: list[Record]) -> Iterator[str]:
+    """Lines: training loss and bits per byte on val of each source, first and last."""
+    yield f"  {'source':<24}{'train loss':>20}{'val bpb':>20}"
+    columns = [first_and_last(records, key) for key in ("loss_by_source", "val_bpb_by_source")]
+    for name in sorted({name for column in columns for name in column}):
+        yield f"  {name:<24}" + "".join(f"{from_to(column[name]) if name in column else '-':>20}" for column in columns)
+
+
+def from_to(values: Sequence[float]) -> str:
+    """
+    >>> from_to([4.26, 3.5, 3.01]), from_to([4.26])
+    ('4.2600 -> 3.0100', '4.2600')
+    """
+    return " -> ".join(f"{value:.4f}" for value in dict.fromkeys((values[0], values[-1])))

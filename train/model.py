@@ -4,15 +4,14 @@ GPT, in both generations of nanochat: the same names, shapes and numbers, so tha
     idx (B, T) -> wte -> norm -> [smear] -> n_layer x (x + attn(norm(x)); x + mlp(norm(x))) -> [backout] -> norm -> x
     logits (B, T, V) = 15 * tanh(lm_head(x) / 15)
 
-2025-12 is that without the brackets. Every line that 2026-07 adds stands behind `config.is_2026` or in a block marked
-"2026-07". A model of depth 12 has 12 layers, width 768, heads of 128. Matrices are float32 masters; activations have
-the dtype of wte, and each Linear casts its weight to it (bfloat16 on a GPU: no autocast, nothing hidden).
+2025-12 is that without the brackets. What 2026-07 adds is behind `config.is_2026` or in a block marked "2026-07". Matrices
+are float32 masters; activations have the dtype of wte, and each Linear casts its weight to it (bfloat16 on a GPU, without
+autocast).
 
 Legend: B rows of a batch, T positions, V vocabulary, d width, H heads, D head dim.
 """
 
 import math
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -20,59 +19,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, create_mask, flex_attention
 
+from train.sizes import GATE_WIDTH, SMEAR_WIDTH, ModelConfig
+
 SOFTCAP = 15.0  # logits stay within +-15
-VOCAB_MULTIPLE = 64  # 2026-07 pads wte, lm_head and value_embeds to a multiple of this many rows
-SMEAR_WIDTH, GATE_WIDTH = 24, 12  # 2026-07: channels that its two gates look at
 
-# what generation keeps of the tokens before: keys and values (B, H_kv, t, D) of each layer, and "smear"'s last x (B, 1, d)
+# what generation keeps of earlier tokens: keys and values (B, H_kv, t, D) of each layer, and the last x (B, 1, d) of "smear"
 Cache = dict[Any, Any]
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """`model_config` of a checkpoint's meta. A window_pattern makes it a model of 2026-07."""
-
-    sequence_len: int
-    vocab_size: int
-    n_layer: int
-    n_head: int
-    n_kv_head: int
-    n_embd: int
-    window_pattern: str | None = None
-
-    @property
-    def is_2026(self) -> bool:
-        return self.window_pattern is not None
-
-    @property
-    def head_dim(self) -> int:
-        return self.n_embd // self.n_head
-
-    @property
-    def padded_vocab_size(self) -> int:
-        return -(-self.vocab_size // VOCAB_MULTIPLE) * VOCAB_MULTIPLE if self.is_2026 else self.vocab_size
-
-    def window(self, layer: int) -> int:
-        """How far back this layer sees, itself not counted: position i sees j with 0 <= i - j <= window."""
-        pattern = self.window_pattern or "L"
-        if pattern[layer % len(pattern)] == "L" or layer == self.n_layer - 1:
-            return self.sequence_len if self.is_2026 else 1 << 30  # 2025-12 has no windows
-        return -(-(self.sequence_len // 4) // 128) * 128
-
-    def has_value_embed(self, layer: int) -> bool:
-        return self.is_2026 and layer % 2 == (self.n_layer - 1) % 2
-
-    def to_meta(self) -> dict[str, Any]:
-        """The fields that nanochat of this generation reads, and no other: it passes them to its own config."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
-
-
-def config_of_depth(depth: int, sequence_len: int, vocab_size: int) -> ModelConfig:
-    """Depth 12 is width 768 with 6 heads."""
-    num_heads = math.ceil(64 * depth / 128)
-    if 64 * depth % num_heads:
-        raise ValueError(f"--depth {depth} is width {64 * depth}, no multiple of {num_heads} heads: give an even depth")
-    return ModelConfig(sequence_len, vocab_size, depth, num_heads, num_heads, 64 * depth)
 
 
 def norm(x: Tensor) -> Tensor:
@@ -87,8 +39,8 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 def visible(num_queries: int, num_keys: int, window: int, docs: Tensor | None, device: torch.device) -> Any:
     """
-    Which keys a query sees, (1 or B, 1, Tq, Tk) bool. None: all up to itself, which has a fast path. Blocks: documents on a
-    GPU, where flex_attention skips those that nobody sees.
+    Which keys a query sees, (1 or B, 1, Tq, Tk) bool. None: all up to itself, which has a fast path. A BlockMask for
+    documents on a GPU, where flex_attention skips blocks that no query sees.
     """
     if docs is None and num_queries == num_keys and window >= num_keys - 1:
         return None
@@ -112,10 +64,13 @@ class Linear(nn.Linear):
 class Attention(nn.Module):
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
-        self.config, self.layer = config, layer
-        d, kv_dim = config.n_embd, config.n_kv_head * config.head_dim
-        self.c_q, self.c_proj = Linear(d, d, bias=False), Linear(d, d, bias=False)
-        self.c_k, self.c_v = Linear(d, kv_dim, bias=False), Linear(d, kv_dim, bias=False)
+        self.config = config
+        self.layer = layer
+        d = config.n_embd
+        self.c_q = Linear(d, d, bias=False)
+        self.c_proj = Linear(d, d, bias=False)
+        self.c_k = Linear(d, config.kv_width, bias=False)
+        self.c_v = Linear(d, config.kv_width, bias=False)
         if config.has_value_embed(layer):
             self.ve_gate = Linear(GATE_WIDTH, config.n_kv_head, bias=False)
 
@@ -124,7 +79,7 @@ class Attention(nn.Module):
         q = self.c_q(h).view(B, T, self.config.n_head, -1)  # (B, T, H, D)
         k = self.c_k(h).view(B, T, self.config.n_kv_head, -1)
         v = self.c_v(h).view(B, T, self.config.n_kv_head, -1)
-        if value_embed is not None:  # 2026-07: each kv head lets in some of an embedding of the token
+        if value_embed is not None:  # 2026-07: each kv head adds a gated embedding of the token
             gate = 3 * torch.sigmoid(self.ve_gate(h[..., :GATE_WIDTH]))  # (B, T, H_kv)
             v = v + gate[..., None] * value_embed.view_as(v)
         q, k = norm(rotate(q, cos, sin)), norm(rotate(k, cos, sin))
@@ -161,7 +116,8 @@ class GPT(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        rows, blocks = config.padded_vocab_size, [Block(config, layer) for layer in range(config.n_layer)]
+        rows = config.padded_vocab_size
+        blocks = [Block(config, layer) for layer in range(config.n_layer)]
         wte = nn.Embedding(rows, config.n_embd)
         self.transformer: Any = nn.ModuleDict({"wte": wte, "h": nn.ModuleList(blocks)})
         self.lm_head = Linear(config.n_embd, rows, bias=False)
@@ -172,8 +128,8 @@ class GPT(nn.Module):
             self.smear_lambda = nn.Parameter(torch.zeros(1))
             self.backout_lambda = nn.Parameter(torch.zeros(1))
             layers = [layer for layer in range(config.n_layer) if config.has_value_embed(layer)]
-            kv_dim = config.n_kv_head * config.head_dim
-            self.value_embeds = nn.ModuleDict({str(layer): nn.Embedding(rows, kv_dim) for layer in layers})
+            self.value_embeds = nn.ModuleDict({str(layer): nn.Embedding(rows, config.kv_width) for layer in layers})
+        assert sum(weight.numel() for weight in self.parameters()) == sum(config.weights())
 
     @torch.no_grad()
     def init_weights(self, seed: int) -> None:
@@ -189,7 +145,7 @@ class GPT(nn.Module):
                 weight.normal_(std=min(1.0, math.sqrt(num_out / num_in)) / math.sqrt(num_in), generator=generator)
 
     def set_dtype(self, dtype: torch.dtype) -> None:
-        """Activations follow the embeddings, so casting these is all; the other weights stay float32 masters."""
+        """Cast the embeddings, which activations follow; all other weights stay float32 masters."""
         for module in self.modules():
             if isinstance(module, nn.Embedding):
                 module.to(dtype=dtype)
@@ -211,8 +167,9 @@ class GPT(nn.Module):
         return angles.cos().to(dtype), angles.sin().to(dtype)
 
     def hidden(self, idx: Tensor, docs: Tensor | None = None, cache: Cache | None = None, rotary: Any = None) -> Tensor:
-        """idx (B, T) -> (B, T, d) for lm_head. Documents, if `docs` (B, T) numbers them, are apart, each from position 0."""
-        config, num_before = self.config, cache[0][0].size(2) if cache else 0
+        """idx (B, T) -> (B, T, d) for lm_head. Documents, if `docs` (B, T) numbers them, are isolated, from position 0."""
+        config = self.config
+        num_before = cache[0][0].size(2) if cache else 0
         T = idx.size(1)
         x = norm(self.transformer.wte(idx))
         cos, sin = rotary or self.rotary(T, docs, num_before)
@@ -232,7 +189,7 @@ class GPT(nn.Module):
         return norm(x)
 
     def smear(self, x: Tensor, docs: Tensor | None, cache: Cache | None) -> Tensor:
-        """2026-07: a little of the token before is mixed into each token; the first has none before it."""
+        """2026-07: each token gets a gated part of the token before it, if there is one."""
         before = torch.cat([cache["smear"] if cache else torch.zeros_like(x[:, :1]), x[:, :-1]], dim=1)  # (B, T, d)
         if cache is not None:
             cache["smear"] = x[:, -1:]
@@ -240,9 +197,3 @@ class GPT(nn.Module):
         if docs is not None:
             gate = gate * (docs == torch.roll(docs, 1, dims=1))[..., None]
         return x + gate * before
-
-    def flops_per_token(self) -> int:
-        """6 a weight that multiplies (embeddings and scalars do not), and attention over what each layer sees."""
-        config, num_weights = self.config, sum(m.weight.numel() for m in self.modules() if isinstance(m, Linear))
-        num_seen = sum(min(config.window(layer), config.sequence_len) for layer in range(config.n_layer))
-        return 6 * num_weights + 12 * config.n_embd * num_seen

@@ -1,16 +1,16 @@
 """
-Two optimizers: AdamW for what is looked up or read out, Muon for every matrix in between.
+Two optimizers: AdamW for the embeddings and lm_head, Muon for every matrix in between.
 
     lm_head   AdamW  0.004 * (d / 768)^-0.5            transformer.h.*  Muon  0.02, momentum 0.85 -> 0.95
     wte       AdamW  0.2   * (d / 768)^-0.5
     2026-07 adds to AdamW: value_embeds at half of wte's rate, resid_lambdas 0.005, x0_lambdas 0.5 with betas
     (0.96, 0.95), smear and backout 0.2
 
-Muon is torch.optim.Muon. In a float32 run its Newton-Schulz steps are float32 too: in bfloat16 they turn the last bit
+Muon is torch.optim.Muon. In a float32 run its Newton-Schulz steps are also float32: in bfloat16 they turn the last bit
 of a gradient (another number of ranks) into 1e-4 of loss within 30 steps, in float32 into 1e-7.
 
 Every rank holds the whole state and makes the same update, so a checkpoint needs one file and fits any number of ranks.
-Price: memory for AdamW's two moments and Muon's one on each rank, and Muon's matrix products are done by all of them.
+Price: memory for AdamW's two moments and Muon's one on each rank, and every rank computes Muon's matrix products.
 """
 
 from typing import Any
@@ -23,11 +23,12 @@ from train.config import Config
 from train.model import GPT
 from train.schedule import muon_momentum
 
-BETAS, EPS = (0.8, 0.95), 1e-10
+BETAS = (0.8, 0.95)
+EPS = 1e-10
 
 
 class Muon(torch.optim.Muon):
-    """torch's in all but the dtype of the Newton-Schulz steps, `defaults["dtype"]`."""
+    """torch's, except for the dtype of the Newton-Schulz steps, `defaults["dtype"]`."""
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
@@ -69,7 +70,7 @@ def build_optimizers(model: GPT, rates: Config = Config()) -> tuple[AdamW, Muon]
         ]
     adamw = AdamW(adam, betas=BETAS, eps=EPS, weight_decay=rates.weight_decay, fused=True)
     matrices = list(model.transformer.h.parameters())
-    # one group a size of matrix, as nanochat has them: the order decides which state belongs to which matrix
+    # one group per size of matrix, as in nanochat: the order decides which state belongs to which matrix
     groups = [{"params": [p for p in matrices if p.numel() == size]} for size in {p.numel() for p in matrices}]
     muon = Muon(groups, lr=rates.matrix_lr, momentum=0.95, weight_decay=0.0, adjust_lr_fn="original")
     muon.defaults["dtype"] = model.transformer.wte.weight.dtype
@@ -84,8 +85,3 @@ def set_step(optimizers: tuple[Optimizer, ...], step: int, lrm: float) -> None:
             group["lr"] = group["initial_lr"] * lrm
             if isinstance(optimizer, Muon):
                 group["momentum"] = muon_momentum(step)
-
-
-def memory_bytes(model: torch.nn.Module) -> int:
-    """Weights, gradients and the moments of AdamW (two) and Muon (one), on each rank."""
-    return sum((3 if ".h." in name else 4) * p.numel() * p.element_size() for name, p in model.named_parameters())

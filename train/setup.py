@@ -3,7 +3,7 @@ Everything before the first step: shards opened, steps planned, model loaded, gu
 
     --shards --mode --total-batch-size ...  ->  Run(plan, model, optimizers, first_step, ...)  ->  the loop in mid.py
 
-What can be refused is refused here, in one line: a mask that is not there, a batch that does not come out even, another
+What can be refused is refused here, in one line: a missing mask, a step that cannot be divided among the ranks, another
 tokenizer than the model's, another run in the same place, ranks that see different shards.
 """
 
@@ -19,19 +19,30 @@ from torch.optim import Optimizer
 
 from prep.arrays import Array
 from prep.shard import Manifest, Shards, Split, check_files, open_shards
-from prep.shard.steps import DEVICE_BATCH_LIMIT, REFERENCE_BATCH, StepPlan, choose_device_batch, plan_steps, row_targets
-from train.checkpoint import BASES, STAGES, Meta, find_checkpoint, find_run, load_model, load_optimizers, read_meta
-from train.config import DEPTHS, IDENTITY, Config
+from prep.shard.steps import DEVICE_BATCH_LIMIT, REFERENCE_BATCH, StepPlan, device_batch, plan_steps, row_targets
+from train.checkpoint import (
+    BASES,
+    STAGES,
+    Checkpoint,
+    Meta,
+    find_checkpoint,
+    find_run,
+    load_model,
+    load_optimizers,
+    read_meta,
+)
+from train.config import RUN_CONFIG, Config
 from train.distributed import Ranks
-from train.model import GPT, config_of_depth
+from train.model import GPT
 from train.optimizer import build_optimizers
+from train.sizes import DEPTHS, config_of_depth
 
 EVAL_TOKENS = 20 * REFERENCE_BATCH  # nanochat's
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run that is set up. `root` is where its checkpoints are, `identity` what makes another run of it."""
+    """A run that is set up. Its checkpoints are in `root`; a run with another `run_config` is another run."""
 
     config: Config
     shards: Shards
@@ -40,98 +51,145 @@ class Run:
     device_batch: int
     eval_rows: Array
     root: Path
-    identity: dict[str, Any]
+    run_config: dict[str, Any]
     first_step: int
     model: GPT
     optimizers: tuple[Optimizer, ...]
     compiled: bool
 
+    def checkpoint_meta(self, val_bpb: float | None) -> Meta:
+        """What a checkpoint says of its run, beside step and model_config: nanochat's keys, and midprep's own."""
+        return {
+            "val_bpb": val_bpb,
+            "user_config": asdict(self.config),
+            "device_batch_size": self.device_batch,
+            "max_seq_len": self.split.max_seq_len,
+            "total_batch_size": self.plan.rows_per_step * self.split.max_seq_len,
+            "midprep": {"identity": self.run_config, "tokenizer_sha256": self.split.manifest["tokenizer"]["sha256"]},
+        }
+
 
 def set_up(config: Config, ranks: Ranks) -> Run:
     shards, split = open_build(config)
-    manifest, on_gpu = shards.manifest, ranks.device.type == "cuda"
-    plan, device_batch = plan_run(config, split, ranks)
+    plan, batch = plan_run(config, split, ranks)
     base = None if config.base is None else find_checkpoint(config.base, config.base_step, BASES[config.mode])
-    depth = int(read_meta(*base)["model_config"]["n_layer"]) if base else config.depth or DEPTHS[ranks.device.type]
-    if base and config.depth not in (None, depth):
-        raise ValueError(f"--depth {config.depth}, but --base {base[0]} has {depth} layers: leave --depth out")
+    depth = choose_depth(config, base, ranks)
     root = Path(config.out or f"runs/{shards.root.resolve().name}") / STAGES[config.mode] / f"d{depth}"
-    identity = {name: getattr(config, name) for name in IDENTITY} | {"depth": depth, "shards": manifest["fingerprint"]}
-    identity |= {"rows_per_step": plan.rows_per_step, "num_steps": plan.num_steps, "base": base and name_of(*base)}
     if base and base[0].resolve() == root.resolve():
         raise ValueError(f"--base {base[0]} is where this run would write its own checkpoints: give another --out")
-    first_step = find_run(root, identity, config.resume)
-    flags = json.dumps([asdict(replace(config, shards="")), identity, device_batch])
-    same = {"flags": flags, "shards": json.dumps(manifest, sort_keys=True)}
-    ranks.check_same(**same, **{"checkpoints in --out (a file system that all nodes see)": str(first_step)})
-
-    source = (root, first_step) if first_step else base
-    if source:
-        model, meta = load_model(*source, device=ranks.device)
-        check_model(model, meta, manifest, source[0])
-        ranks.say(f"model: depth {depth} of {source[0]}, step {source[1]}")
-    else:
-        model = GPT(config_of_depth(depth, split.max_seq_len, manifest["vocab_size"]))
-        model.init_weights(config.seed)
-        model.to(ranks.device)
-        ranks.say(f"model: depth {depth} from scratch (--depth, --base)")
-    model.set_dtype(getattr(torch, config.dtype if config.dtype != "auto" else "bfloat16" if on_gpu else "float32"))
+    run_config = make_run_config(config, shards, plan, depth, base)
+    first_step = find_run(root, run_config, config.resume)
+    ranks.check_same(
+        flags=json.dumps([asdict(replace(config, shards="")), run_config, batch]),
+        shards=json.dumps(shards.manifest, sort_keys=True),
+        **{"checkpoints in --out (a file system that all nodes see)": str(first_step)},
+    )
+    checkpoint = (root, first_step) if first_step else base
+    model = make_model(config, ranks, split, depth, checkpoint)
     optimizers = build_optimizers(model, config)
-    if source and (first_step or config.base_optimizer):
-        load_optimizers(*source, optimizers)
+    if checkpoint and (first_step or config.base_optimizer):
+        load_optimizers(*checkpoint, optimizers)
     return Run(
-        config=config, shards=shards, split=split, plan=plan, device_batch=device_batch, root=root, identity=identity,
+        config=config, shards=shards, split=split, plan=plan, device_batch=batch, root=root, run_config=run_config,
         eval_rows=plan_evaluation(config, shards, plan, ranks), first_step=first_step, model=model,
-        optimizers=optimizers, compiled=on_gpu if config.compile is None else config.compile,
+        optimizers=optimizers, compiled=ranks.device.type == "cuda" if config.compile is None else config.compile,
     )  # fmt: skip
-
-
-def name_of(root: Path, step: int) -> str:
-    """The same for the same checkpoint, however its path is written; another one for one that was trained again"""
-    return f"step {step}, {hashlib.sha256((root / f'meta_{step:06d}.json').read_bytes()).hexdigest()[:12]}"
 
 
 def open_build(config: Config) -> tuple[Shards, Split]:
     shards = open_shards(config.shards)
     split = shards.split(config.split)
     if config.mode == "sft":
-        _ = split.masks  # refused here where it is not there, and not in the middle of a run
+        _ = split.masks  # an error here, and not in the middle of a run
     if config.verify:
         for problem in check_files(shards.root, shards.manifest):
-            raise ValueError(f"{problem}: build {shards.root} again, or go on without --verify")
+            raise ValueError(f"{problem}: build {shards.root} again, or run without --verify")
     return shards, split
 
 
 def plan_run(config: Config, split: Split, ranks: Ranks) -> tuple[StepPlan, int]:
-    """(plan, rows a micro-batch)"""
-    total, epochs = config.total_batch_size, config.num_epochs
-    plan = plan_steps(split, config.mode, total, epochs, config.seed, config.num_iterations, config.isolated)
-    num_rows, T, G = len(plan.row_ids), split.max_seq_len, plan.rows_per_step
+    """The steps of the run, and rows per micro-batch."""
+    plan = plan_steps(
+        split,
+        config.mode,
+        config.total_batch_size,
+        config.num_epochs,
+        config.seed,
+        config.num_iterations,
+        config.isolated,
+    )
+    num_rows = len(plan.row_ids)
     if num_rows < split.num_rows:
         ranks.say(f"{split.num_rows - num_rows:,} of {split.num_rows:,} rows have no target in {config.mode}: skipped")
     limit = DEVICE_BATCH_LIMIT if ranks.device.type == "cuda" else 8
-    device_batch = choose_device_batch(G, ranks.world_size, T, config.device_batch_size, limit)
-    ranks.say(f"{num_rows:,} rows x {T}, {G * T:,} tokens a step: {plan.num_steps} steps")
-    return plan, device_batch
+    batch = device_batch(plan.rows_per_step, ranks.world_size, split.max_seq_len, config.device_batch_size, limit)
+    num_tokens = plan.rows_per_step * split.max_seq_len
+    ranks.say(f"{num_rows:,} rows x {split.max_seq_len}, {num_tokens:,} tokens per step: {plan.num_steps} steps")
+    return plan, batch
 
 
 def plan_evaluation(config: Config, shards: Shards, plan: StepPlan, ranks: Ranks) -> Array:
-    """Rows of the val split that an evaluation reads; none where there is nothing to evaluate on."""
+    """Rows of the val split that an evaluation reads; none if there is nothing to evaluate on."""
     if config.eval_every == 0 or (config.val_split == "val" and "val" not in shards.splits):
         ranks.say("no evaluation" + (f": {shards.root} has no {config.val_split}" if config.eval_every else ""))
         return np.empty(0, dtype=np.int64)
-    val, _ = shards.split(config.val_split), shards.token_bytes  # refused here where it is not there
+    val = shards.split(config.val_split)
+    _ = shards.token_bytes  # an error here, and not in the middle of a run
     tokens = config.eval_tokens or min(EVAL_TOKENS, plan.num_steps * plan.rows_per_step * val.max_seq_len // 10)
     return np.flatnonzero(row_targets(val, config.mode, config.isolated))[: max(1, -(-tokens // val.max_seq_len))]
 
 
-def check_model(model: GPT, meta: Meta, manifest: Manifest, where: Path) -> None:
-    """A model is trained on the tokenizer it knows, or not at all."""
-    theirs, ours = meta.get("midprep", {}).get("tokenizer_sha256"), manifest["tokenizer"]
-    if theirs not in (None, ours["sha256"]):
-        found = f"was trained with tokenizer {theirs[:12]}, the shards hold {ours['sha256'][:12]} ({ours['name']})"
+def choose_depth(config: Config, base: Checkpoint | None, ranks: Ranks) -> int:
+    if base is None:
+        return config.depth or DEPTHS[ranks.device.type]
+    depth = int(read_meta(*base)["model_config"]["n_layer"])
+    if config.depth not in (None, depth):
+        raise ValueError(f"--depth {config.depth}, but --base {base[0]} has {depth} layers: leave --depth out")
+    return depth
+
+
+def make_run_config(
+    config: Config, shards: Shards, plan: StepPlan, depth: int, base: Checkpoint | None
+) -> dict[str, Any]:
+    """What a run must share with a checkpoint to resume from it, by name ("identity" in a checkpoint's meta)."""
+    return {name: getattr(config, name) for name in RUN_CONFIG} | {
+        "depth": depth,
+        "shards": shards.manifest["fingerprint"],
+        "rows_per_step": plan.rows_per_step,
+        "num_steps": plan.num_steps,
+        "base": base and name_of(*base),
+    }
+
+
+def name_of(root: Path, step: int) -> str:
+    """The same for the same checkpoint, however its path is written; another for one that was trained again."""
+    return f"step {step}, {hashlib.sha256((root / f'meta_{step:06d}.json').read_bytes()).hexdigest()[:12]}"
+
+
+def make_model(config: Config, ranks: Ranks, split: Split, depth: int, checkpoint: Checkpoint | None) -> GPT:
+    """The model of a checkpoint, or one from scratch, on this rank's device."""
+    if checkpoint:
+        model, meta = load_model(*checkpoint, device=ranks.device)
+        check_model(model, meta, split.manifest, checkpoint[0])
+        ranks.say(f"model: depth {depth} of {checkpoint[0]}, step {checkpoint[1]}")
+    else:
+        model = GPT(config_of_depth(depth, split.max_seq_len, split.manifest["vocab_size"]))
+        model.init_weights(config.seed)
+        model.to(ranks.device)
+        ranks.say(f"model: depth {depth} from scratch (--depth, --base)")
+    default_dtype = "bfloat16" if ranks.device.type == "cuda" else "float32"
+    model.set_dtype(getattr(torch, default_dtype if config.dtype == "auto" else config.dtype))
+    return model
+
+
+def check_model(model: GPT, meta: Meta, manifest: Manifest, root: Path) -> None:
+    """ValueError unless the shards hold tokens of the tokenizer that the model was trained with."""
+    tokenizer = manifest["tokenizer"]
+    sha256 = meta.get("midprep", {}).get("tokenizer_sha256")
+    if sha256 not in (None, tokenizer["sha256"]):
+        problem = f"was trained with tokenizer {sha256[:12]}, the shards have {tokenizer['sha256'][:12]} ({tokenizer['name']})"
     elif model.config.vocab_size != manifest["vocab_size"]:
-        found = f"has a vocabulary of {model.config.vocab_size:,}, the shards {manifest['vocab_size']:,}"
+        problem = f"has a vocabulary of {model.config.vocab_size:,}, the shards {manifest['vocab_size']:,}"
     else:
         return
-    raise ValueError(f"{where} {found}: build the shards with the model's tokenizer")
+    raise ValueError(f"{root} {problem}: build the shards with the model's tokenizer")

@@ -169,8 +169,7 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """What a launch will do, before it: steps, targets, memory, checkpoints, hours, and the line to start it."""
-    from train.launch import read_plan
-    from train.launch_text import plan_lines
+    from train.launch import plan_lines, read_plan
 
     try:
         world_sizes = [int(word) for word in world_size.split(",") if word.strip()]

@@ -60,8 +60,8 @@ def normalized(texts: list[bytes]) -> list[bytes]:
     others = _find_not_plain(texts)
     # quotes, dashes and dots that are not ASCII are the commonest reason, and texts are plain without them
     typed = PUNCTUATION.sub(_plain_punctuation, SEPARATOR.join(texts[i] for i in others)).split(SEPARATOR)
-    for i, text in zip(others, _lower(typed, NOT_ALNUM), strict=False):
-        left[i] = text
+    for i, lower in zip(others, _lower(typed, NOT_ALNUM), strict=False):
+        left[i] = lower
     rare = _find_not_plain(typed) if others else []
     folded = _folded(_lower([typed[i] for i in rare], NOT_ALNUM_OR_SIGN), NOT_NORMALIZED)
     for i, text in zip(rare, folded, strict=True):

@@ -9,7 +9,7 @@ import numpy as np
 from prep.report import numbers as report_data
 from prep.report.charts import colour, esc, legend, line, log_places, log_ticks, percent, plot, strip, table
 from prep.text import size
-from train.launch_text import FACTS
+from train.launch import FACTS
 
 if TYPE_CHECKING:
     from prep.report.page import Report

@@ -1,15 +1,13 @@
 """
-Rows as the arrays that a model trains on, with numpy alone.
+Rows as the arrays that a model trains on, with numpy alone: what is filled, a target, and from where is stored in the build.
 
     row of T + 1 = 9       <|bos|> <|user_start|> hi <|user_end|> <|assistant_start|> yo <|assistant_end|> pad pad
     inputs  = row[:-1]         256       257      104     258             259        121       260         256
     targets = row[1:], sft          -1         -1      -1          -1              121       260         -1   -1
-    read_batch  inputs, targets (B, T)      pack_targets  the positions that train and what they predict, flat
-    PackedDataset   the same for trainers that shift the labels themselves, as Hugging Face's do: labels stand at the token
+    read_batch  inputs, targets (B, T)      pack_targets  the positions that have a target and their labels, flat
+    PackedDataset   for trainers that shift the labels themselves, as Hugging Face's do: the label is the token itself
 
-No byte is looked for: what is filled, trained and from where, the build stores.
-
-Legend: B rows of a batch, T positions, K positions that train.
+Legend: B rows of a batch, T positions, K positions with a target.
 """
 
 from pathlib import Path
@@ -21,11 +19,11 @@ from prep.moved import moved
 from prep.shard import Split, open_shards
 from prep.shard.steps import FILLER, row_targets
 
-IGNORE = -100  # what Hugging Face's and PyTorch's losses leave out
+IGNORE = -100  # the label that Hugging Face's and PyTorch's losses ignore
 
 
 def read_batch(split: Split, row_ids: Array, mode: str) -> tuple[Array, Array]:
-    """(B,) rows -> inputs and targets (B, T) int32, -1 where nothing trains; they may share memory: not to be written"""
+    """(B,) rows -> inputs and targets (B, T) int32, -1 without a target; they may share memory: do not write to them"""
     real = row_ids != FILLER
     if not real.all():
         inputs = np.full((len(row_ids), split.max_seq_len), split.manifest["pad_id"], np.int32)
@@ -50,63 +48,74 @@ def read_documents(split: Split, row_ids: Array) -> tuple[Array, Array, Array]:
     """
     (B,) rows -> length, source and number within its row of each document, flat; padding is one more, of source 0.
 
-    `np.repeat(sources, lengths).reshape(B, T + 1)` is the source of each position. No token is looked at.
+    `np.repeat(sources, lengths).reshape(B, T + 1)` is the source of each position. No token is read.
     """
-    real = row_ids != FILLER
-    rows = np.where(real, row_ids, 0)
+    is_row = row_ids != FILLER
+    rows = np.where(is_row, row_ids, 0)
     first_doc = split.rows["first_doc"]
     first = first_doc[rows].astype(np.int64)  # (B,)
     following = first_doc[np.minimum(rows + 1, split.num_rows - 1)].astype(np.int64)
     ends = np.where(rows + 1 < split.num_rows, following, split.entry["docs"])
-    counts = np.where(real, ends - first, 0)
-    starts = np.concatenate([[0], np.cumsum(counts + 1)])  # one more, for the padding
-    row = np.repeat(np.arange(len(rows)), counts + 1)
+    counts = np.where(is_row, ends - first, 0) + 1  # one more, for the padding
+    starts = np.cumsum(counts) - counts
+    padding = starts + counts - 1
+    row = np.repeat(np.arange(len(rows)), counts)
     numbers = np.arange(len(row)) - starts[row]
     docs = split.docs[np.minimum(first[row] + numbers, len(split.docs) - 1)]
-    lengths, sources, padding = docs["length"].astype(np.int64), docs["source"].astype(np.int32), starts[1:] - 1
-    lengths[padding] = sources[padding] = 0
-    lengths[padding] = split.max_seq_len + 1 - np.add.reduceat(lengths, starts[:-1])
+    lengths = docs["length"].astype(np.int64)
+    sources = docs["source"].astype(np.int32)
+    lengths[padding] = 0
+    sources[padding] = 0
+    lengths[padding] = split.max_seq_len + 1 - np.add.reduceat(lengths, starts)
     return lengths, sources, numbers.astype(np.int32)
 
 
 def pack_targets(targets: Array, multiple: int) -> tuple[Array, Array]:
-    """targets (B, T) -> positions in them, flat, and labels (K,) int32, filled up to a multiple with label -1, never empty"""
+    """
+    targets (B, T), -1 without a target -> positions in them, flat, and their labels (K,) int32. K is a multiple of
+    `multiple`, filled up with label -1, and never 0.
+    """
     flat = targets.reshape(-1)
-    trained = flat >= 0
-    if trained.all() and len(flat) % multiple == 0:  # most batches of mid
+    is_target = flat >= 0
+    if is_target.all() and len(flat) % multiple == 0:  # most batches of mid
         return np.arange(len(flat), dtype=np.int32), flat
-    positions = np.flatnonzero(trained)
-    num_padded = max(1, -(-len(positions) // multiple)) * multiple
-    where, labels = np.zeros(num_padded, dtype=np.int32), np.full(num_padded, -1, dtype=np.int32)
-    where[: len(positions)], labels[: len(positions)] = positions, flat[trained]
-    return where, labels
+    places = np.flatnonzero(is_target)
+    num_padded = max(1, -(-len(places) // multiple)) * multiple
+    positions = np.zeros(num_padded, dtype=np.int32)
+    labels = np.full(num_padded, -1, dtype=np.int32)
+    positions[: len(places)] = places
+    labels[: len(places)] = flat[is_target]
+    return positions, labels
 
 
 class PackedDataset:
     """
-    The rows of a split that train something, as a data set that torch's DataLoader, Hugging Face's Trainer and Lightning
-    take: `len(rows)`, and `rows[i]` with `input_ids`, `labels` and `position_ids`, (T + 1,) int64 each. Order, ranks and
-    workers are the loader's. Labels stand at the token itself, IGNORE where nothing trains; positions restart with each
-    document, which is how trainers of packed rows tell them apart.
+    The rows of a split that have a target, as a data set for torch's DataLoader, Hugging Face's Trainer and Lightning.
+
+    `len(data)`, and `data[i]` with `input_ids`, `labels` and `position_ids`, (T + 1,) int64 each. The label of a token is
+    the token itself, IGNORE without a target; positions restart with each document, by which trainers of packed rows tell
+    documents apart. Order, ranks and workers are the loader's.
     """
 
     def __init__(self, root: str | Path, mode: str = "sft", split: str = "train") -> None:
-        self.split, self.mode = open_shards(root).split(split), mode
+        self.split = open_shards(root).split(split)
+        self.mode = mode
         self.row_ids = np.flatnonzero(row_targets(self.split, mode))
 
     def __len__(self) -> int:
         return len(self.row_ids)
 
     def __getitem__(self, i: int) -> dict[str, Array]:
-        row = self.row_ids[i : i + 1] if i >= 0 else self.row_ids[[i]]
-        if not len(row):
-            raise IndexError(f"row {i} asked for, {len(self)} train something")
-        tokens, lengths = self.split.read_tokens(row)[0].astype(np.int64), read_documents(self.split, row)[0]
-        trains = np.arange(len(tokens)) < self.split.rows["num_tokens"][row]
+        if i >= len(self):
+            raise IndexError(f"row {i} requested, {len(self)} have a target")
+        row = self.row_ids[[i]]
+        tokens = self.split.read_tokens(row)[0].astype(np.int64)
+        lengths, _, _ = read_documents(self.split, row)
+        is_target = np.arange(len(tokens)) < self.split.rows["num_tokens"][row]
         if self.mode == "sft":
-            trains &= self.split.read_mask(row)[0].view(bool)
+            is_target &= self.split.read_mask(row)[0].view(bool)
         starts = np.repeat(np.cumsum(lengths) - lengths, lengths)
-        labels = np.where(trains, tokens, IGNORE)
+        labels = np.where(is_target, tokens, IGNORE)
         return {"input_ids": tokens, "labels": labels, "position_ids": np.arange(len(tokens)) - starts}
 
 

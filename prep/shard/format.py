@@ -4,15 +4,12 @@ The format on disk: plain .npy files, a manifest that is written last, and a rea
     shards/mid/
       manifest.json                       a directory with a manifest is a finished build
       train-00000-of-00002.tokens.npy     (R, T + 1) uint16 or uint32
-      train-00000-of-00002.mask.npy       (R, ceil((T + 1) / 8)) uint8: one bit a token, little-endian
+      train-00000-of-00002.mask.npy       (R, ceil((T + 1) / 8)) uint8: one bit per token, little-endian
       train.rows.npy                      (N,) ROW: what is in each row
       train.docs.npy                      (D,) DOC: each document, in row order
 
-A row of T + 1 tokens is T inputs and T targets: `row[:-1]` and `row[1:]`. This module needs numpy and the standard
-library only, so a trainer can read a build without anything else of midprep. Sizes and headers are checked on every
-opening, checksums only on demand (`check_files`): a terabyte opens as fast as a megabyte. How rows become what a model
-trains on is `batches`, which of them each step trains is `steps`, what a run says of itself `metrics`; `files` has whole
-files and locks. These are all that the trainer knows of `prep`.
+A row of T + 1 tokens is T inputs and T targets: `row[:-1]` and `row[1:]`. Sizes and headers are checked on every opening,
+checksums only on demand (`check_files`): a terabyte opens as fast as a megabyte.
 
 Legend: N rows of a split, R rows of one shard, T = max_seq_len, D documents, B rows of a batch.
 """
@@ -35,9 +32,9 @@ from prep.arrays import Array
 
 FORMAT, VERSION = "midprep-shards", 1
 
-# num_tokens: filled positions; num_targets: targets of mid; num_trainable: targets of SFT (mask bit 1)
+# num_tokens: filled positions; num_targets: targets of mid; num_trainable: targets of sft (mask bit 1)
 ROW = np.dtype([("first_doc", "<u8"), ("num_tokens", "<u4"), ("num_targets", "<u4"), ("num_trainable", "<u4")])
-# source: number in the split's `sources`; repeat: which copy of it, from 0; index: row number in the source
+# source: number in the split's `sources`; repeat: which copy of it, from 0; index: number of the example in the source
 DOC = np.dtype([("length", "<u4"), ("trainable", "<u4"), ("source", "<u2"), ("repeat", "<u2"), ("index", "<u8")])
 
 COUNTS = ("conversations", "total_tokens", "trainable_tokens")  # of a split, and of each of its sources
@@ -50,7 +47,7 @@ def token_dtype(vocab_size: int) -> np.dtype[Any]:
 
 
 def to_tokens(ids: Array, vocab_size: int) -> Array:
-    """Cast ids to the token dtype; numpy alone would wrap 65536 to 0 without a word. ValueError outside the vocabulary."""
+    """Ids as the token dtype. ValueError outside the vocabulary, where numpy alone would wrap 65536 to 0."""
     if ids.size and not (int(ids.min()) >= 0 and int(ids.max()) < vocab_size):
         raise ValueError(f"token id {int(ids.max())} (or below 0) found, the vocabulary has {vocab_size} ids")
     return ids.astype(token_dtype(vocab_size), copy=False)
@@ -66,10 +63,10 @@ def write_array(path: Path, array: Array) -> dict[str, Any]:
 
 
 def write_rows(path: Path, dtype: npt.DTypeLike, shape: tuple[int, ...], chunks: Iterable[Array]) -> dict[str, Any]:
-    """The same of an array of this dtype and shape that comes in chunks of rows, each contiguous"""
+    """`write_array` of an array of this dtype and shape that comes in chunks of rows, each contiguous."""
     header = io.BytesIO()
-    about = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(header, about)
+    fields = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(header, fields)
     return _write(path, chain([header.getvalue()], (chunk.reshape(-1).view(np.uint8).data for chunk in chunks)))
 
 
@@ -88,25 +85,25 @@ def _write(path: Path, chunks: Iterable[bytes | memoryview]) -> dict[str, Any]:
                 num_bytes += len(chunk)
             file.flush()
             os.fsync(file.fileno())
-    except OSError as error:  # a full disk does not say which file it is about
+    except OSError as error:  # that of a full disk names no file
         raise OSError(error.errno, error.strerror, str(path)) from None
     return {"bytes": num_bytes, "sha256": digest.hexdigest()}
 
 
 def manifest_sha256(manifest: Manifest) -> str:
-    """Checksum of a manifest over everything else in it"""
+    """Checksum of a manifest, without the checksum in it."""
     rest = {key: value for key, value in manifest.items() if key != "sha256"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def write_manifest(root: Path, manifest: Manifest) -> None:
-    """The last file of a build, in a fixed form: two builds of the same thing have equal manifests."""
+    """Add its checksum to a manifest and write it, as the last file of a build. Equal builds have equal manifests."""
     manifest["sha256"] = manifest_sha256(manifest)
     write_bytes(root / "manifest.json", manifest_text(manifest).encode())
 
 
 def manifest_text(manifest: Manifest) -> str:
-    """A manifest as it stands in its file"""
+    """The contents of manifest.json"""
     return json.dumps(manifest, ensure_ascii=False, indent=1) + "\n"
 
 
@@ -114,7 +111,7 @@ def manifest_text(manifest: Manifest) -> str:
 
 
 def read_manifest(root: str | Path) -> Manifest:
-    """The manifest of a finished build. FileNotFoundError or ValueError, in one line, where there is none."""
+    """The manifest of a finished build. FileNotFoundError or ValueError if there is none that can be used."""
     path = Path(root) / "manifest.json"
     if not path.is_file():
         raise FileNotFoundError(f"{path} not found: is {root} a finished build? `midprep build` makes one.")
@@ -134,7 +131,7 @@ def read_manifest(root: str | Path) -> Manifest:
 
 
 def listed_files(manifest: Manifest) -> dict[str, dict[str, Any]]:
-    """{file name: {"bytes", "sha256"}} of every file of a build but the manifest and build.json."""
+    """{file name: {"bytes", "sha256"}} of every file of a build except the manifest and build.json."""
     files = dict(manifest["files"])
     for split in manifest["splits"].values():
         files |= split["files"]
@@ -144,7 +141,7 @@ def listed_files(manifest: Manifest) -> dict[str, dict[str, Any]]:
 
 
 def check_files(root: Path, manifest: Manifest) -> Iterator[str]:
-    """Yield one line for every listed file whose content is not what the manifest says. Reads everything."""
+    """A line for each listed file whose content is not what the manifest says. Reads everything."""
     for name, entry in listed_files(manifest).items():
         path = root / name
         if not path.is_file():
@@ -158,14 +155,15 @@ def check_files(root: Path, manifest: Manifest) -> Iterator[str]:
 
 
 def map_file(root: Path, name: str, files: dict[str, Any], dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
-    """Map one file after checking that it is the file the manifest means: there, whole, of this dtype and shape."""
+    """A file mapped into memory. FileNotFoundError or ValueError unless it has this dtype, shape and the listed size."""
     path = root / name
     if name not in files or not path.is_file():
-        raise FileNotFoundError(f"{path} not found: the build is not whole. Run `midprep verify {root}`.")
-    if path.stat().st_size != files[name]["bytes"]:
+        raise FileNotFoundError(f"{path} not found: the build is not complete. Run `midprep verify {root}`.")
+    num_bytes = path.stat().st_size
+    expected = files[name]["bytes"]
+    if num_bytes != expected:
         raise ValueError(
-            f"{path} has {path.stat().st_size:,} bytes, the manifest says {files[name]['bytes']:,}: "
-            f"build {root} again with --overwrite."
+            f"{path} has {num_bytes:,} bytes, the manifest says {expected:,}: build {root} again with --overwrite."
         )
     try:
         array: Array = np.load(path, mmap_mode="r" if 0 not in shape else None, allow_pickle=False)
@@ -173,15 +171,15 @@ def map_file(root: Path, name: str, files: dict[str, Any], dtype: np.dtype[Any],
         raise ValueError(f"{path} is not a readable .npy file ({error}): build {root} again.") from None
     if array.dtype != dtype or array.shape != shape:
         raise ValueError(f"{path} is {array.dtype} {array.shape}, the manifest says {dtype} {shape}: build it again.")
-    return array.view(np.ndarray)  # numpy makes a slice of a memmap ten times as slowly
+    return array.view(np.ndarray)  # slicing a memmap takes ten times as long
 
 
 class Split:
     """
     One split of a finished build, mapped into memory on first use.
 
-    rows (N,) ROW, docs (D,) DOC, tokens and masks: one mapped array a shard. `read_tokens` and `read_mask` gather rows
-    by number across shards.
+    rows (N,) ROW, docs (D,) DOC, tokens and masks: one mapped array per shard. `read_tokens` and `read_mask` copy rows by
+    number across shards. All raise FileNotFoundError or ValueError for a file that is not complete.
     """
 
     def __init__(self, root: Path, name: str, manifest: Manifest) -> None:
@@ -196,7 +194,7 @@ class Split:
 
     @property
     def wrapped(self) -> bool:
-        """Whether rows are one stream: neighbours share a token, and documents go on across rows"""
+        """Whether rows are one stream: neighbours share a token, and documents continue across rows"""
         return bool(self.manifest["packing_strategy"] == "wrapped")
 
     @property
@@ -215,19 +213,17 @@ class Split:
 
     @cached_property
     def tokens(self) -> list[Array]:
-        """One (R, T + 1) array a shard"""
-        dtype, width = np.dtype(self.manifest["token_dtype"]), self.max_seq_len + 1
-        return [
-            map_file(self.root, f"{shard['name']}.tokens.npy", shard["files"], dtype, (shard["rows"], width))
-            for shard in self.entry["shards"]
-        ]
+        """One (R, T + 1) array per shard"""
+        return self._map_shards("tokens", np.dtype(self.manifest["token_dtype"]), self.max_seq_len + 1)
 
     @cached_property
     def masks(self) -> list[Array]:
-        """One (R, ceil((T + 1) / 8)) uint8 array of bits a shard. FileNotFoundError or ValueError if it is not whole."""
-        width = -(-(self.max_seq_len + 1) // 8)
+        """One (R, ceil((T + 1) / 8)) uint8 array of bits per shard"""
+        return self._map_shards("mask", np.dtype("u1"), -(-(self.max_seq_len + 1) // 8))
+
+    def _map_shards(self, kind: str, dtype: np.dtype[Any], width: int) -> list[Array]:
         return [
-            map_file(self.root, f"{shard['name']}.mask.npy", shard["files"], np.dtype("u1"), (shard["rows"], width))
+            map_file(self.root, f"{shard['name']}.{kind}.npy", shard["files"], dtype, (shard["rows"], width))
             for shard in self.entry["shards"]
         ]
 
@@ -237,14 +233,15 @@ class Split:
         return self._gather(self.tokens, row_ids, out)
 
     def read_mask(self, row_ids: Array) -> Array:
-        """(B,) row numbers -> (B, T + 1) uint8, 1 where the token is trained in SFT"""
+        """(B,) row numbers -> (B, T + 1) uint8, 1 where the token is a target in sft"""
         bits = self.read_mask_bits(row_ids)
         mask: Array = np.unpackbits(bits, axis=1, count=self.max_seq_len + 1, bitorder="little")
         return mask
 
     def read_mask_bits(self, row_ids: Array) -> Array:
         """(B,) row numbers -> (B, ceil((T + 1) / 8)) uint8, the mask as it is stored"""
-        return self._gather(self.masks, row_ids, np.empty((len(row_ids), -(-(self.max_seq_len + 1) // 8)), np.uint8))
+        out = np.empty((len(row_ids), -(-(self.max_seq_len + 1) // 8)), dtype=np.uint8)
+        return self._gather(self.masks, row_ids, out)
 
     def doc_range(self, row: int) -> tuple[int, int]:
         """First and one past the last document of a row"""
@@ -254,7 +251,7 @@ class Split:
     def _gather(self, shards: list[Array], row_ids: Array, out: Array) -> Array:
         row_ids = np.asarray(row_ids, dtype=np.int64)
         if row_ids.size and not (row_ids.min() >= 0 and row_ids.max() < self.num_rows):
-            raise IndexError(f"row {row_ids.max()} of {self.name} asked for, it has {self.num_rows} rows")
+            raise IndexError(f"row {row_ids.max()} of {self.name} requested, it has {self.num_rows} rows")
         shard_of = np.searchsorted(self.first_rows, row_ids, side="right") - 1
         places = (row_ids - self.first_rows[shard_of]).tolist()
         for i, (shard, place) in enumerate(zip(shard_of.tolist(), places, strict=True)):
@@ -277,16 +274,16 @@ class Shards:
 
     @cached_property
     def token_bytes(self) -> Array:
-        """(V,) uint16 bytes of each token, 0 of special ones. FileNotFoundError or ValueError if the file is not whole."""
+        """(V,) uint16 number of bytes of each token, 0 of special ones. Errors as in Split."""
         shape = (self.manifest["vocab_size"],)
         return map_file(self.root, "token_bytes.npy", self.manifest["files"], np.dtype("<u2"), shape)
 
     def vocabulary(self) -> dict[int, bytes]:
-        """The bytes of each token id; those of a special token are its name"""
+        """{token id: its bytes}; those of a special token are its name"""
         lines = (self.root / "tokenizer.tiktoken").read_bytes().splitlines()
         special = self.manifest["tokenizer"]["special_tokens"]
         ordinary = {int(rank): base64.b64decode(token) for token, rank in map(bytes.split, lines)}
-        return ordinary | {number: name.encode() for name, number in special.items()}
+        return ordinary | {token: name.encode() for name, token in special.items()}
 
 
 def open_shards(root: str | Path) -> Shards:

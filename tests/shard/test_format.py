@@ -1,4 +1,4 @@
-"""The format on disk: what is read is what was written, and what is not whole is an error that says so."""
+"""The format on disk: what is read is what was written, and what is not complete is an error that says so."""
 
 import itertools
 import json
@@ -94,9 +94,9 @@ def test_what_is_no_build_says_what_it_is(tmp_path: Path, build: Path) -> None:
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(ValueError, match="no split 'test', it has: train, val"):
         open_shards(tmp_path).split("test")
-    with pytest.raises(FileNotFoundError, match=r"train.rows.npy not found: the build is not whole"):
+    with pytest.raises(FileNotFoundError, match=r"train.rows.npy not found: the build is not complete"):
         _ = open_shards(tmp_path).split("train").rows
-    with pytest.raises(FileNotFoundError, match=r"token_bytes.npy not found: the build is not whole"):
+    with pytest.raises(FileNotFoundError, match=r"token_bytes.npy not found: the build is not complete"):
         _ = open_shards(tmp_path).token_bytes
     (tmp_path / "manifest.json").write_text(json.dumps(manifest | {"seed": 43}))
     with pytest.raises(ValueError, match="differs from its own checksum, a value was changed"):

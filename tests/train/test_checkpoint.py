@@ -80,7 +80,7 @@ def test_the_largest_depth_and_its_largest_step_are_taken(tmp_path: Path, monkey
     write(base / "d12", state, config, 20)
     with pytest.raises(FileNotFoundError, match=r"d12 has no step 7, it has: 5, 20$"):
         find_checkpoint("d12", 7, BASES["mid"])
-    with pytest.raises(FileNotFoundError, match=r"d77 is no directory"):
+    with pytest.raises(FileNotFoundError, match=r"d77 is not a directory"):
         find_checkpoint("d77", None, BASES["mid"])
 
 
@@ -228,7 +228,7 @@ def test_optimizer_state_comes_back_to_the_bit(tmp_path: Path, pattern: str | No
 @pytest.mark.parametrize(
     ("break_it", "message"),
     [
-        (lambda root: (root / "optim_000002_rank1.pt").touch(), "is one part of several"),
+        (lambda root: (root / "optim_000002_rank1.pt").touch(), "is one of several parts"),
         (lambda root: torch.save({"state": {}}, root / "optim_000002_rank0.pt"), r"does not hold \[AdamW, Muon\]"),
         (lambda root: (root / "optim_000002_rank0.pt").unlink(), "not found"),
         (

@@ -35,7 +35,7 @@ def test_rows_without_a_target_are_left_out(tmp_path: Path) -> None:
     assert [row["input_ids"][1] for row in rows] == [5, 4]  # it ends by itself
     assert rows[-1]["input_ids"][1] == 4
     assert len(PackedDataset(tmp_path / "s", mode="mid")) == 3
-    with pytest.raises(IndexError, match="row 2 asked for, 2 train something"):
+    with pytest.raises(IndexError, match="row 2 requested, 2 have a target"):
         rows[2]
 
 

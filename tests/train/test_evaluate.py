@@ -45,7 +45,7 @@ def bpb(build: Path, mode: str, rows: Any, device_batch: int, isolated: bool = F
     torch.manual_seed(0)
     config = SimpleNamespace(mode=mode, isolated=isolated, val_split="val")
     run: Any = SimpleNamespace(config=config, shards=open_shards(build), eval_rows=rows, device_batch=device_batch)
-    return evaluate(run, BatchLoss(random_model(), compiled=False), ONE_RANK, 0)
+    return evaluate(run, BatchLoss(random_model(), compiled=False), ONE_RANK, 1)
 
 
 @pytest.mark.parametrize("mode", ["mid", "sft"])

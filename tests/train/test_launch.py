@@ -16,8 +16,9 @@ from prep.cli.main import app
 from prep.mixture.mixture import parse_mixture
 from prep.shard import open_shards
 from prep.tokenizer.load import load_tokenizer
-from train.launch import Model, warmdown_start
+from train.launch import memory_bytes, warmdown_start
 from train.schedule import lr_multiplier
+from train.sizes import CHUNK_BYTES, config_of_depth
 
 T = 64
 MIXTURE = {"seed": 42, "train": [{"task": "simple_spelling", "size": 600}, {"task": "arithmetic", "size": 100}]}
@@ -70,32 +71,35 @@ def test_steps_targets_and_micro_batches_are_the_trainers(
         assert again.num_steps == ours["steps"]
 
 
+@pytest.mark.parametrize("pattern", [None, "L", "SSL"])
 @pytest.mark.parametrize("depth", [4, 6, 12])
-def test_weights_flops_and_checkpoints_are_those_of_the_model(depth: int) -> None:
+def test_weights_flops_and_bytes_are_those_of_the_model(depth: int, pattern: str | None) -> None:
     import torch
 
-    from train.config import CHUNK_BYTES
-    from train.model import GPT, config_of_depth
-    from train.optimizer import memory_bytes
+    from train.model import GPT, Linear
 
+    config = replace(config_of_depth(depth, T, 5000), window_pattern=pattern)
     with torch.device("meta"):
-        model = GPT(config_of_depth(depth, T, 5000))
+        model = GPT(config)
     model.set_dtype(torch.bfloat16)
-    counted = Model(depth, T, 5000)
-    sizes = {name: p.numel() * p.element_size() for name, p in model.named_parameters()}
+    sizes = {name: weight.numel() * weight.element_size() for name, weight in model.named_parameters()}
     moments = sum(size * (1 if "transformer.h." in name else 2) for name, size in sizes.items())
-    assert counted.weights == sum(p.numel() for p in model.parameters())
-    assert counted.flops_per_token == model.flops_per_token()
-    assert counted.checkpoint_bytes == sum(sizes.values()) + moments
-    assert counted.memory_bytes(0) >= memory_bytes(model) + CHUNK_BYTES["cuda"]
+    multiplied = sum(module.weight.numel() for module in model.modules() if isinstance(module, Linear))
+    attention = 12 * config.n_embd * sum(min(config.window(layer), T) for layer in range(depth))
+    assert sum(config.weights()) == sum(weight.numel() for weight in model.parameters())
+    assert config.flops_per_token() == 6 * multiplied + attention
+    assert config.weights().checkpoint_bytes(2) == sum(sizes.values()) + moments
+    assert config.weights().state_bytes(2) == 2 * sum(sizes.values()) + moments
+    assert memory_bytes(config, 0) >= config.weights().state_bytes(2) + CHUNK_BYTES["cuda"]
 
 
 def test_memory_is_close_to_what_autograd_keeps() -> None:
     import torch
 
-    from train.model import GPT, config_of_depth
+    from train.model import GPT
 
-    model = GPT(config_of_depth(4, 128, 1000))
+    config = config_of_depth(4, 128, 1000)
+    model = GPT(config)
     model.set_dtype(torch.bfloat16)
     weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
     kept: dict[int, int] = {}
@@ -106,11 +110,10 @@ def test_memory_is_close_to_what_autograd_keeps() -> None:
             kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    counted = Model(4, 128, 1000)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         out = model.hidden(torch.zeros((4, 128), dtype=torch.long))
-    activations = counted.memory_bytes(4) - counted.memory_bytes(0) - 4 * 4 * 128 * counted.width
-    copies = 2 * counted.matrix_weights  # of the matrices, in bfloat16
+    activations = config.activation_bytes(4 * 128, 2)
+    copies = 2 * config.weights().matrices  # of the matrices, in bfloat16
     assert out.shape == (4, 128, 256)
     assert activations + copies == pytest.approx(sum(kept.values()), rel=0.05)
 
@@ -148,10 +151,10 @@ def test_hours_are_tokens_over_the_speed_of_all_ranks(root: Path) -> None:
 
 def test_the_table_has_all_of_it_and_mistakes_are_one_line(root: Path) -> None:
     result = CliRunner().invoke(app, ["plan", str(root), "--total-batch-size", str(T * 4), "--world-size", "1,2,4,8"])
-    for words in ("warm-down from", "checkpoints", "FLOPs", "memory a rank", "torchrun --nproc-per-node 4", "4 rows"):
+    for words in ("warm-down from", "checkpoints", "FLOPs", "memory per rank", "torchrun --nproc-per-node 4", "4 rows"):
         assert words in result.stdout
     for words, message in {
-        ("--total-batch-size", 100): "is no multiple of rows of 64 tokens: give 64 or 128",
+        ("--total-batch-size", 100): "is not a multiple of rows of 64 tokens: give 64 or 128",
         ("--total-batch-size", T * 4, "--world-size", "3"): "not a multiple of 3 ranks",
         ("--world-size", "two"): "wanted whole numbers",
         ("--epochs", 0): "wanted more than 0",

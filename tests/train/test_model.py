@@ -10,7 +10,8 @@ from torch import Tensor
 
 import train.model
 from train.checkpoint import load_model
-from train.model import GPT, Cache, ModelConfig, config_of_depth, visible
+from train.model import GPT, Cache, visible
+from train.sizes import ModelConfig, config_of_depth
 
 GENERATIONS = ["ckpt_2025-12", "ckpt_2026-07"]
 
@@ -39,7 +40,9 @@ def test_logits_are_nanochats(name: str) -> None:
 @pytest.mark.parametrize("name", GENERATIONS)
 def test_flops_per_token_are_nanochats(name: str) -> None:
     model, _ = load_model(FIXTURES / name)
-    assert model.flops_per_token() == json.loads((FIXTURES / name / "expected.json").read_text())["flops_per_token"]
+    assert (
+        model.config.flops_per_token() == json.loads((FIXTURES / name / "expected.json").read_text())["flops_per_token"]
+    )
 
 
 @pytest.mark.parametrize("pattern", [None, "L", "SL", "SSL"])
@@ -104,7 +107,7 @@ def test_sizes_of_a_depth() -> None:
 
 
 def test_a_depth_whose_width_does_not_divide_among_its_heads_is_refused() -> None:
-    with pytest.raises(ValueError, match="--depth 5 is width 320, no multiple of 3 heads: give an even depth"):
+    with pytest.raises(ValueError, match="--depth 5 is width 320, not a multiple of 3 heads: give an even depth"):
         config_of_depth(5, 2048, 100)
 
 

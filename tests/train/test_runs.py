@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -30,7 +31,7 @@ def test_a_run_says_its_plan_and_writes_a_line_and_an_object_a_step(
 ) -> None:
     run_here("--shards", build, "--out", tmp_path, *TINY, "--eval-every", 4)
     out = capsys.readouterr().out
-    assert "43 rows x 16, 128 tokens a step: 6 steps\n" in out
+    assert "43 rows x 16, 128 tokens per step: 6 steps\n" in out
     assert "step 00000/00006 (0.00%) | loss: 4.094345 | lrm: 1.00 | dt: " in out  # ln 60: nothing is known yet
     assert f"--mode sft --base {tmp_path}" in out
     found = records(tmp_path)
@@ -75,7 +76,7 @@ def test_two_ranks_train_the_rows_and_losses_of_one(build: Path, tmp_path: Path)
     run_here(*flags, "--out", tmp_path / "one", "--device-batch-size", 8)
     two = run(*flags, "--out", tmp_path / "two", "--device-batch-size", 2, ranks=2)
     assert two.returncode == 0, two.stderr
-    assert two.stdout.count("a step: 12 steps") == 1  # said once
+    assert two.stdout.count("per step: 12 steps") == 1  # said once
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), abs=1e-5)
     for key in ("rows_sha256", "num_targets"):
         assert [r[key] for r in records(tmp_path / "two")] == [r[key] for r in records(tmp_path / "one")]
@@ -97,7 +98,7 @@ def test_sigterm_writes_a_checkpoint_and_says_how_to_go_on(build: Path, tmp_path
     (path,) = tmp_path.glob("mid_checkpoints/d1/meta_*.json")
     step = json.loads(path.read_text())["step"]
     assert [record["step"] for record in records(tmp_path)] == list(range(step))
-    assert f"go on with the same command: it continues at step {step}" in out
+    assert f"to continue at step {step}, run the same command" in out
 
 
 def test_a_finished_run_is_not_trained_again_and_another_one_is_not_overwritten(
@@ -150,12 +151,12 @@ def test_a_loss_that_is_not_finite_stops_with_step_rows_and_sources(
     monkeypatch.setattr(BatchLoss, "forward", forward)
     error = error_of("--shards", build, "--out", tmp_path, *TINY, "--save-every", 2)
     assert error.startswith("error: loss is nan at step 3 (rows 24, 25, 26, 27, 28, 29, 30, 31 of train; sources alpha")
-    assert error.endswith(f"last checkpoint: step 2 is kept in {tmp_path}/mid_checkpoints/d1")
+    assert error.endswith(f"last checkpoint: step 2 in {tmp_path}/mid_checkpoints/d1")
 
 
 def test_errors_are_one_line_and_say_what_to_do(build: Path, tmp_path: Path, error_of: Callable[..., str]) -> None:
     flags = ["--shards", build, "--out", tmp_path / "out", "--device", "cpu"]
-    assert "is no multiple of rows of 16 tokens: give 96 or 112" in error_of(*flags, "--total-batch-size", 100)
+    assert "is not a multiple of rows of 16 tokens: give 96 or 112" in error_of(*flags, "--total-batch-size", 100)
     assert "give --total-batch-size 96 or 192" in error_of(*flags, "--total-batch-size", 160, "--device-batch-size", 6)
     assert "has no split 'test', it has: train, val" in error_of(*flags, "--split", "test")
     assert "`midprep build` makes one" in error_of("--shards", tmp_path, "--device", "cpu")
@@ -182,7 +183,7 @@ def test_wrong_usage_ends_with_2(build: Path, capsys: pytest.CaptureFixture[str]
         (["--shards", build, "--num-epochs", "inf"], "--num-epochs is inf, it has to be more than 0"),
         (["--shards", build, "--embedding-lr", "nan"], "--embedding-lr is nan, it has to be 0 or more"),
         (["--shards", build, "--warmdown-ratio", "2"], "--warmdown-ratio is 2.0"),
-        (["--shards", build, "--base-step", "3"], "--base-step and --base-optimizer are about --base"),
+        (["--shards", build, "--base-step", "3"], "--base-step and --base-optimizer have no effect without --base"),
     ):
         with pytest.raises(SystemExit) as stop:
             run_here(*flags)
@@ -201,10 +202,15 @@ def test_a_dry_run_promises_the_numbers_of_the_run(
     assert not list(tmp_path.iterdir())
     run_here(*flags)
     targets = [record["num_targets"] for record in records(tmp_path, "chatsft_checkpoints")]
-    assert f"steps      {len(targets)} of 128 tokens: 8 rows" in said
-    low, high, mean = min(targets), max(targets), sum(targets) / len(targets)
-    assert f"targets    {sum(targets):,}; a step {low} to {high}, mean {mean:,.0f}" in said
-    assert "lr         times 0.02 at 0%, 0.02 at 50%, 0.02 at 80%" in said
+    said = {line[:20].rstrip(): line[20:] for line in said.splitlines()}
+    assert said["steps"] == f"{len(targets)}"
+    assert said["targets"] == f"{sum(targets):,}"
+    assert (said["per step, least"], said["per step, most"]) == (f"{min(targets)}", f"{max(targets)}")
+    assert said["per step, mean"] == f"{sum(targets) / len(targets):,.0f}"
+    lrms = [record["lrm"] for record in records(tmp_path, "chatsft_checkpoints")]
+    assert lrms[0] == 0.02
+    assert said["warm-down from"] == f"step {next(step for step, lrm in enumerate(lrms) if lrm < 0.02)}"
+    assert said["lr multiplier"] == f"0.02, in the last step {lrms[-1]:.4g}"
 
 
 def test_a_dry_run_shows_what_trains(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -213,7 +219,7 @@ def test_a_dry_run_shows_what_trains(tmp_path: Path, capsys: pytest.CaptureFixtu
     rows = [[Doc([0, 5, 6, 7], [0, 0, 1, 1]), Doc([0, 8], [0, 1])]]
     shards = write_build(tmp_path / "s", {"train": rows}, max_seq_len=8, num_shards=1)
     run_here("--shards", shards, "--mode", "sft", "--dry-run", "--device", "cpu", "--out", tmp_path / "o")
-    assert "row 0, what trains in brackets:\n<|bos|>t5[[t6t7]]<|bos|>[[t8]]<|bos|>" in capsys.readouterr().out
+    assert "row 0, targets in [[ ]]:\n<|bos|>t5[[t6t7]]<|bos|>[[t8]]<|bos|>" in capsys.readouterr().out
 
 
 def test_bfloat16_and_isolated_documents_train(build: Path, tmp_path: Path) -> None:
@@ -451,7 +457,7 @@ def test_a_logger_without_a_name_is_not_ignored(build: Path, capsys: pytest.Capt
     with pytest.raises(SystemExit) as ended:
         parse_args(["--shards", str(build), "--logger", "trackio"])
     assert ended.value.code == 2
-    assert "--logger is about a named run" in capsys.readouterr().err
+    assert "--logger has no effect without a named run" in capsys.readouterr().err
 
 
 def test_a_base_is_known_by_its_checkpoint_and_not_by_its_path(
@@ -474,7 +480,7 @@ def test_a_broken_line_of_the_metrics_is_named(build: Path, tmp_path: Path, erro
     whole = path.read_bytes()
     for line in (b'{"step": 2, "num\n', b'{"note": 3}\n', b"3\n"):
         path.write_bytes(whole + line)
-        assert f"{path}, line 4 is no record of a step" in error_of(*flags)
+        assert f"{path}, line 4 is not a record of a step" in error_of(*flags)
         assert path.read_bytes() == whole + line
 
 
@@ -513,7 +519,7 @@ def test_another_run_does_not_go_on_with_the_checkpoints_of_one(build: Path, tmp
 
     def identity(words: str) -> dict[str, Any]:
         config = parse_args(["--shards", str(build), "--out", str(tmp_path), "--device", "cpu", *words.split()])
-        return set_up(config, ranks).identity
+        return set_up(config, ranks).run_config
 
     ours, theirs = identity(base), identity(f"{base} {flags}")
     assert ours == identity(base)
@@ -524,7 +530,8 @@ def test_another_run_does_not_go_on_with_the_checkpoints_of_one(build: Path, tmp
 def test_a_dry_run_shows_no_filler_rows(build: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run_here("--shards", build, *TINY, "--num-epochs", 0.1, "--dry-run")
     said = capsys.readouterr().out
-    assert "steps      1 of 128 tokens: 8 rows, the last 5" in said
+    assert re.search(r"^steps +1$", said, re.MULTILINE)
+    assert re.search(r"^filler rows +3$", said, re.MULTILINE)
     assert "row 4," in said
     assert "row -1" not in said
 

@@ -7,7 +7,7 @@ from conftest import FIXTURES
 from hypothesis import given
 from hypothesis.strategies import floats, integers
 
-from prep.shard.steps import choose_device_batch, default_rows_per_step
+from prep.shard.steps import default_rows_per_step, device_batch
 from train.schedule import lr_multiplier, muon_momentum
 
 
@@ -36,13 +36,13 @@ def test_default_steps_are_524288_tokens_or_at_least_50_of_them(num_rows: int, m
 
 
 def test_the_device_batch_divides_a_ranks_share() -> None:
-    assert choose_device_batch(256, 8, 2048, None, 32) == 32
-    assert choose_device_batch(12, 2, 2048, None, 4) == 3
-    assert choose_device_batch(12, 2, 2048, 2, 4) == 2
+    assert device_batch(256, 8, 2048, None, 32) == 32
+    assert device_batch(12, 2, 2048, None, 4) == 3
+    assert device_batch(12, 2, 2048, 2, 4) == 2
 
 
 def test_a_total_batch_that_does_not_come_out_even_names_the_nearest_that_do() -> None:
     with pytest.raises(ValueError, match="not a multiple of 4 ranks x 8 rows: give --total-batch-size 65536 or 131072"):
-        choose_device_batch(40, 4, 2048, 8, 32)
+        device_batch(40, 4, 2048, 8, 32)
     with pytest.raises(ValueError, match=r"give --total-batch-size 8192$"):
-        choose_device_batch(1, 4, 2048, None, 32)
+        device_batch(1, 4, 2048, None, 32)

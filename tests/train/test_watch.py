@@ -86,7 +86,7 @@ def test_a_file_that_was_cut_and_grew_longer_again_is_read_from_its_beginning(me
 
 def test_a_file_that_is_no_metrics_is_refused(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("hello\n")
-    with pytest.raises(ValueError, match=r"README.md is no metrics.jsonl"):
+    with pytest.raises(ValueError, match=r"README.md is not a metrics.jsonl"):
         watch.find_metrics(tmp_path / "README.md")
 
 
