@@ -1,5 +1,5 @@
 """
-Small sums and word problems in GSM8K's answer form, made from the templates of problems.py and word_problems.py.
+Small sums and word problems in GSM8K's answer form, made from the templates in data/problems.toml.
 
     "{h} * {v} = <<{h}*{v}={x}>>{x} km\\n#### {x}"      ->      text | python | python_output | text
 
@@ -13,7 +13,10 @@ Legend: C conversations, n of them from one template, P parts.
 import functools
 import operator
 import re
+import tomllib
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,9 +24,7 @@ import pyarrow as pa
 from prep.arrays import Array, offsets
 from prep.columns import index_array, text_array
 from prep.conversations.conversation import ASSISTANT, OUTPUT, PYTHON, TEXT, USER, Conversations
-from prep.tasks.problems import PLAIN, Draw, Problem
-from prep.tasks.word_problems import NAMES, THINGS, WORD_PROBLEMS
-from prep.tasks.words import choose, join, random_bits
+from prep.tasks.words import DATA, choose, join, random_bits
 
 EXAMPLE = {
     "messages": [
@@ -48,7 +49,21 @@ EXAMPLE = {
 VERSION = 1  # another output, another version: it is part of the key of cached runs
 SIZE = 4_000
 
-PROBLEMS = [*PLAIN, *WORD_PROBLEMS]
+Draw = list[float] | dict[str, list[float]] | str
+
+
+@dataclass(frozen=True, eq=False)  # eq=False: hashed by identity, so that its parts can be cached
+class Problem:
+    """A template; data/problems.toml explains the notation."""
+
+    question: str
+    answer: str
+    draws: dict[str, Draw]
+
+
+FILE: dict[str, Any] = tomllib.loads((DATA / "problems.toml").read_text(encoding="utf-8"))
+PROBLEMS = [Problem(**problem) for problem in FILE["problem"]]
+NAMES, THINGS = FILE["names"], FILE["things"]
 TEST_SHARE = 20  # one value in so many of a template's first number is for test
 OPERATORS: dict[str, Callable[[Array, Array], Array]] = {
     "+": operator.add,
@@ -160,12 +175,12 @@ def draw_numbers(problem: Problem, rows: Array, stream: str, split: str) -> dict
     return numbers
 
 
-def values_of(draw: Draw) -> Array:
-    """(low, high), (low, high, step) or a list -> every value, float64"""
-    if isinstance(draw, tuple):
-        low, high, step = (*draw, 1.0)[:3]
-        return np.arange(low, high + step / 2, step, dtype=np.float64)
-    return np.array(draw, dtype=np.float64)
+def values_of(draw: list[float] | dict[str, list[float]]) -> Array:
+    """[low, high], [low, high, step] or {one_of: values} -> every value, float64"""
+    if isinstance(draw, dict):
+        return np.array(draw["one_of"], dtype=np.float64)
+    low, high, step = (*draw, 1.0)[:3]
+    return np.arange(low, high + step / 2, step, dtype=np.float64)
 
 
 def evaluate(expression: str, numbers: dict[str, Array]) -> tuple[Array, Array]:

@@ -13,6 +13,8 @@ Legend: C conversations, L letters of their words, Q questions.
 import functools
 import itertools
 import re
+import tomllib
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -21,8 +23,7 @@ import pyarrow.compute as pc
 from prep.arrays import Array
 from prep.columns import index_array, text_array
 from prep.conversations.conversation import OUTPUT, PYTHON, TEXT, Conversations
-from prep.tasks.phrasings import LANGUAGES, Language
-from prep.tasks.words import choose, join, letters_of, spelled, strings_of, words_of_rows
+from prep.tasks.words import DATA, choose, join, letters_of, spelled, strings_of, words_of_rows
 
 EXAMPLE = {
     "messages": [
@@ -44,6 +45,24 @@ EXAMPLE = {
 }
 VERSION = 1  # another output, another version: it is part of the key of cached runs
 SIZE = 80_000
+
+
+@dataclass(frozen=True)
+class Language:
+    """The text of one language; data/phrasings.toml says what goes where."""
+
+    name: str
+    quotes: list[str]
+    intro: str
+    total: str
+    check: str
+    questions: list[str]
+
+
+LANGUAGES = [
+    Language(**language)
+    for language in tomllib.loads((DATA / "phrasings.toml").read_text(encoding="utf-8"))["language"]
+]
 
 
 def generate(start: int, stop: int, seed: int, split: str) -> Conversations:
@@ -120,7 +139,7 @@ def questions() -> tuple[pa.Array, ...]:
 
 def styles(phrasing: str, language: Language) -> list[str]:
     """64 ways to write a question: quotes around letter and word, a mark at the end, lower case"""
-    quotes = [("", ""), ("'", "'"), ('"', '"'), language.quotes]
+    quotes = [("", ""), ("'", "'"), ('"', '"'), (language.quotes[0], language.quotes[1])]
     letter_quotes = [("", "")] * 4 if "{letter}'" in phrasing else quotes  # r's, but not 'r''s
     texts = []
     for (a, b), (c, d), mark, lower in itertools.product(letter_quotes, quotes, (True, False), (True, False)):

@@ -23,7 +23,8 @@ import pyarrow.compute as pc
 from prep.arrays import Array
 from prep.columns import index_array, text_array
 
-WORDS_PATH = Path(__file__).parent.parent / "data" / "words.txt.zst"
+DATA = Path(__file__).parents[1] / "data"
+WORDS_PATH = DATA / "words.txt.zst"
 TEST_SHARE = 20  # one word in so many is a test word
 ODD = np.uint64(0x9E3779B97F4A7C15)  # 2**64 over the golden ratio
 

@@ -20,7 +20,7 @@ from hypothesis.strategies import integers, lists, text
 
 from prep.conversations.conversation import KINDS, OUTPUT, PYTHON, ROLES, TEXT, Conversations
 from prep.tasks import arithmetic, simple_spelling, spelling_bee, words
-from prep.tasks.phrasings import LANGUAGES
+from prep.tasks.spelling_bee import LANGUAGES
 
 TASKS = [simple_spelling, spelling_bee, arithmetic]
 
