@@ -76,7 +76,7 @@ class Job:
     def block_files(self, one: Input) -> BlockFiles:
         """Where the runs of an input are, or will be"""
         bounds = one.source.bounds
-        keys = [block_key(one.identity, a, b, self.tokenizer.sha256, render.VERSION) for a, b in pairwise(bounds)]
+        keys = [block_key(one.content_key, a, b, self.tokenizer.sha256, render.VERSION) for a, b in pairwise(bounds)]
         paths = tuple(block_path(self.options.cache_dir, key) for key in keys)
         return BlockFiles(np.array(bounds, dtype=np.int64), paths)
 

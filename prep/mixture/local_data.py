@@ -16,7 +16,7 @@ from prep.sources.detect import find_files, first_rows, first_rows_of
 from prep.sources.hub import hub_files
 from prep.sources.jsonl import mentions
 from prep.sources.source import Source, local_files, open_files
-from prep.tasks.custom import OwnTask
+from prep.tasks.custom import CustomTask
 from prep.tasks.task import Task
 
 
@@ -32,7 +32,7 @@ class OwnData:
 
 
 def open_own(
-    entry: Entry, split: str, mixture: Mixture, data_root: Path | None, cache_dir: Path | None, own: OwnTask | None
+    entry: Entry, split: str, mixture: Mixture, data_root: Path | None, cache_dir: Path | None, task: Task
 ) -> OwnData:
     """FileNotFoundError or ValueError where it is not there, or not recognised"""
     subset: str | None = None
@@ -43,9 +43,9 @@ def open_own(
         files, revision, subset, source_split = find_hub(entry.hub, names, entry, data_root, cache_dir)
     else:
         files = find_own(entry, mixture)
-    if own:
+    if isinstance(task, CustomTask):
         source = open_files(files, [], revision, cache_dir)
-        return OwnData(source, Task(entry.task, own=own), subset, source_split, train_flags=True)
+        return OwnData(source, task, subset, source_split, train_flags=True)
     first, rows = first_rows(files, FIRST_ROWS)
     layout = recognise(rows, entry.hub or first, wanted_layout(entry), entry.layout)
     source = open_files(files, columns_of(layout, rows.column_names), revision, cache_dir)
@@ -55,7 +55,7 @@ def open_own(
         schemas = [first_rows_of(path, 1).schema for path in source.files]
         types = [schema.field(name).type for schema in schemas for name in source.columns if name in schema.names]
         flags = any(has_field(kind, name) for kind in types for name in layout.flags)
-    return OwnData(source, Task(entry.task, layout), subset, source_split, flags)
+    return OwnData(source, task.with_layout(layout), subset, source_split, flags)
 
 
 def wanted_layout(entry: Entry) -> Layout:

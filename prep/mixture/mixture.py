@@ -19,13 +19,12 @@ from typing import Any
 
 from prep.mixture.mix import FILTERS, SHARES, Mix, check_proportions, check_share, parse_mix
 from prep.mixture.own_entry import CHAT, OWN, check_own
+from prep.tasks import TASKS
+from prep.tasks.custom import is_custom
 from prep.text import nearest
 
 MIXTURES = Path(__file__).parents[1] / "mixtures"
 SPLITS = ("train", "val")
-TASKS = ("smoltalk", "mmlu", "gsm8k", "identity", "simple_spelling", "spelling_bee", "arithmetic", "chat")
-GENERATED = ("simple_spelling", "spelling_bee", "arithmetic")
-HUB = ("smoltalk", "mmlu", "gsm8k")
 COMMON = {"name", "start", "stop", "repeat", *SHARES}  # keys that every task takes
 
 
@@ -156,24 +155,26 @@ def _parse_entry(data: Any, where: str) -> Entry:
     known: dict[str, type] = {f.name: int if f.name in integers else str for f in fields(Entry)}
     known |= dict.fromkeys(("repeat", "proportion"), float) | dict.fromkeys(("columns", "roles"), dict)
     _check_keys(data, known, where)
-    found, own = data.get("task"), False
-    if found not in TASKS:
-        from prep.tasks.custom import is_own
-
-        own = isinstance(found, str) and is_own(found)
-    if found not in TASKS and not own:
+    name = str(data.get("task"))
+    task = TASKS.get(name)
+    if task is None and not is_custom(name):
         raise ValueError(
-            f"{where}: task = {found!r} is not known, wanted one of {', '.join(TASKS)}.{nearest(str(found), TASKS)}"
+            f"{where}: task = {name!r} is not known, wanted one of {', '.join(TASKS)}.{nearest(name, TASKS)}"
         )
     entry = Entry(**data)
-    allowed: set[str] = {"subset", "revision", "split"} if entry.task in HUB else set()
-    allowed |= {"size", "seed", "split"} if entry.task in GENERATED else set()
-    allowed |= {"path"} if entry.task == "identity" else CHAT if entry.task == "chat" else OWN if own else set()
+    if task is None:
+        allowed = OWN
+    elif task.hub:
+        allowed = {"subset", "revision", "split"}
+    elif task.generates:
+        allowed = {"size", "seed", "split"}
+    else:
+        allowed = {"path"} if task.file else CHAT
     for key in ({"size", "seed", *CHAT} - allowed) & set(data):
         raise ValueError(
             f"{where}: task {entry.task!r} takes no {key}, it takes {', '.join(sorted(allowed | COMMON))}."
         )
-    if own or entry.task == "chat":
+    if task is None or entry.task == "chat":
         check_own(entry, data, where)
     check_share(data, where)
     if entry.start < 0 or (entry.stop is not None and entry.stop <= entry.start):
@@ -182,7 +183,7 @@ def _parse_entry(data: Any, where: str) -> Entry:
         )
     if entry.size is not None and entry.size < 1:
         raise ValueError(f"{where}: size = {entry.size} found, wanted 1 or more.")
-    if entry.task in GENERATED and entry.split not in (None, "train", "test"):
+    if task and task.generates and entry.split not in (None, "train", "test"):
         raise ValueError(f"{where}: split = {entry.split!r} found, wanted train or test.")
     return entry
 

@@ -111,15 +111,15 @@ def _tables(unit: WorkItem, start: int, stop: int) -> Iterator[Conversations]:
 
 
 def _conversations(unit: WorkItem, rows: pa.Table, place: int) -> Conversations:
-    """ValueError that names the file where columns are not what the task reads; one's own tasks speak for themselves"""
-    if unit.task.own:
+    """ValueError that names the file where columns are not what the task reads; custom tasks say it themselves"""
+    if unit.task.is_custom:
         return unit.task.conversations(rows)
     try:
         return unit.task.conversations(rows)
     except (ValueError, KeyError, TypeError, pa.ArrowException) as error:
         path = unit.source.files[bisect_right(unit.source.file_starts, place) - 1]
         raise ValueError(
-            f"{path} is not what task {unit.task.name!r} reads: {one_line(error)} It has the columns "
+            f"{path} is not what task {unit.task.label!r} reads: {one_line(error)} It has the columns "
             f"{rows.column_names}: give another file, or a task of your own."
         ) from None
 
@@ -141,6 +141,8 @@ def cut_blocks(
             batch = next(batches, None)
             if batch is None:
                 raise ValueError(f"{unit.source.files[-1]} has fewer rows than before: did it change? Build again.")
-            pieces.append(render(batch, context.encode, context.tokenizer, unit.task.generates and not unit.task.own))
+            pieces.append(
+                render(batch, context.encode, context.tokenizer, unit.task.generates and not unit.task.is_custom)
+            )
             left -= len(batch)
         yield i, pieces

@@ -24,6 +24,7 @@ import pyarrow as pa
 from prep.arrays import Array, offsets
 from prep.columns import index_array, text_array
 from prep.conversations.conversation import ASSISTANT, OUTPUT, PYTHON, TEXT, USER, Conversations
+from prep.tasks.task import BuiltinTask
 from prep.tasks.words import DATA, choose, join, random_bits
 
 EXAMPLE = {
@@ -46,9 +47,6 @@ EXAMPLE = {
         },
     ]
 }
-VERSION = 1  # another output, another version: it is part of the key of cached runs
-SIZE = 4_000
-
 Draw = list[float] | dict[str, list[float]] | str
 
 
@@ -81,8 +79,6 @@ NAME = re.compile(r"\{([^}]+)\}")  # in a template
 
 def generate(start: int, stop: int, seed: int, split: str) -> Conversations:
     """conversations start .. stop - 1 of the split, "train" or "test" """
-    if split not in ("train", "test"):
-        raise ValueError(f"split {split!r} of a generated task: it has train and test")
     rows, stream = np.arange(start, stop), f"arithmetic/{seed}/{split}"
     problem = choose(f"{stream}/problem", rows, len(PROBLEMS))  # (C,)
     num_parts = np.array([len(parts_of(p)) for p in PROBLEMS])[problem]
@@ -221,3 +217,13 @@ def number_table() -> pa.LargeStringArray:
     """every number in every style: a look-up is several times faster than a conversion"""
     whole = index_array(np.repeat(np.arange(LIMIT), 4)).cast(pa.large_string())
     return pa.concat_arrays([join(whole, text_array(list(suffixes) * LIMIT)) for suffixes in SUFFIXES])
+
+
+ARITHMETIC = BuiltinTask(
+    "arithmetic",
+    "Small sums and word problems in GSM8K's answer form, made from the templates of data/problems.toml.",
+    EXAMPLE,
+    version=1,
+    make=generate,
+    size=4_000,
+)

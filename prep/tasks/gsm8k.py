@@ -15,16 +15,14 @@ import pyarrow.compute as pc
 from prep.arrays import Array, offsets
 from prep.columns import index_array
 from prep.conversations.conversation import ASSISTANT, OUTPUT, PYTHON, TEXT, USER, Conversations, reject
+from prep.tasks.task import BuiltinTask
 
 EXAMPLE = {
     "question": "Ann has 3 bags with 4 apples each. How many apples has she?",
     "answer": "She has 3*4=<<3*4=12>>12 apples.\n#### 12",
 }
 
-VERSION = 1
-HUB = "openai/gsm8k"
-COLUMNS = ["question", "answer"]
-DEFAULTS = {"train": ("main", "train"), "val": ("main", "test")}
+COLUMNS = ("question", "answer")
 
 
 def conversations(rows: pa.Table) -> Conversations:
@@ -93,3 +91,16 @@ def find_calls(data: Array, starts: Array) -> tuple[Array, Array, Array]:
     last = np.searchsorted(signs, closes) - 1
     equals = signs[np.maximum(last, 0)] if len(signs) else np.zeros_like(closes)
     return opens, np.where((last >= 0) & (equals > opens + 1), equals, closes), closes
+
+
+GSM8K = BuiltinTask(
+    "gsm8k",
+    "GSM8K: grade-school problems whose answers hold calculator calls. A call becomes a `python` part, which is trained, "
+    "and a `python_output` part, which is not: Python says it, not the model.",
+    EXAMPLE,
+    version=1,
+    read=conversations,
+    hub="openai/gsm8k",
+    columns=COLUMNS,
+    defaults={"train": ("main", "train"), "val": ("main", "test")},
+)

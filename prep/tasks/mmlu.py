@@ -9,22 +9,13 @@ import pyarrow.compute as pc
 
 from prep.columns import index_array, text_array
 from prep.conversations.conversation import TEXT, Conversations, reject
+from prep.tasks.task import BuiltinTask
 
 EXAMPLE = {
     "question": "Which gas do plants take in?",
     "subject": "elementary_science",
     "choices": ["Oxygen", "Carbon dioxide", "Helium", "Neon"],
     "answer": 1,
-}
-
-VERSION = 1
-HUB = "cais/mmlu"
-COLUMNS = ["question", "choices", "answer"]
-DEFAULTS = {"train": ("auxiliary_train", "train"), "val": ("all", "test")}
-# the same rows under two names: one copy may have either
-ALIASES = {
-    ("auxiliary_train", "train"): [("all", "auxiliary_train")],
-    ("all", "auxiliary_train"): [("auxiliary_train", "train")],
 }
 
 LETTERS = text_array(["A", "B", "C", "D"])
@@ -34,7 +25,7 @@ def conversations(rows: pa.Table) -> Conversations:
     """C rows -> C conversations of a question and a letter"""
     if rows.column_names == ["train"]:  # the subset auxiliary_train nests each row in one struct column
         rows = rows.flatten().rename_columns([name.removeprefix("train.") for name in rows.flatten().column_names])
-    question, choices, answer = (rows[name].combine_chunks() for name in COLUMNS)
+    question, choices, answer = (rows[name].combine_chunks() for name in ("question", "choices", "answer"))
     num_choices = pc.fill_null(pc.list_value_length(choices), 0).to_numpy(zero_copy_only=False)
     malformed = num_choices != len(LETTERS)
     first = np.concatenate([[0], np.cumsum(num_choices)[:-1]])
@@ -57,3 +48,20 @@ def conversations(rows: pa.Table) -> Conversations:
     batch = reject(batch, malformed & ~np.asarray(choices.is_null()), "not four choices")
     batch = reject(batch, missing, "missing field")
     return reject(batch, ~in_range.to_numpy(zero_copy_only=False), "answer out of range")
+
+
+MMLU = BuiltinTask(
+    "mmlu",
+    "MMLU: multiple choice over 57 subjects. The model learns the form (answer with the letter alone) more than the facts: "
+    "a conversation has two loss tokens, the letter and the end of the turn.",
+    EXAMPLE,
+    version=1,
+    read=conversations,
+    hub="cais/mmlu",
+    columns=("question", "choices", "answer"),
+    defaults={"train": ("auxiliary_train", "train"), "val": ("all", "test")},
+    aliases={
+        ("auxiliary_train", "train"): [("all", "auxiliary_train")],
+        ("all", "auxiliary_train"): [("auxiliary_train", "train")],
+    },
+)

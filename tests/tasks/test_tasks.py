@@ -181,9 +181,11 @@ def test_a_column_of_another_type_is_an_error_that_says_what_was_wanted() -> Non
         chat.conversations(pa.table({"text": ["a"]}))
 
 
-def test_every_task_has_an_example_a_version_and_a_source() -> None:
+def test_every_task_has_an_example_a_version_and_one_source() -> None:
     for name, task in TASKS.items():
-        assert task.EXAMPLE, name
-        assert task.VERSION >= 1
-        assert hasattr(task, "generate") != hasattr(task, "conversations")
-        assert hasattr(task, "HUB") == (name in ("smoltalk", "mmlu", "gsm8k"))
+        assert task.label == name
+        assert task.example, name
+        assert task.about, name
+        assert task.version >= 1
+        assert task.generates == (task.read is None) == (task.size > 0)
+        assert bool(task.hub) == bool(task.columns) == bool(task.defaults) == (name in ("smoltalk", "mmlu", "gsm8k"))
