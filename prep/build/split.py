@@ -22,7 +22,7 @@ from prep.build.options import BuildOptions
 from prep.build.rejected import RejectedRows, check_share, count
 from prep.build.timings import BuildTimer
 from prep.build.write import ShardWriter, WrittenShard, write_shard
-from prep.mixture.mix import Mix
+from prep.mixture.mixture import MixOptions
 from prep.mixture.resolve import Input
 from prep.plan.excess import cut_conversations, handle_excess, trained_tokens
 from prep.plan.filters import drop_duplicates, filter_lengths, mark
@@ -50,7 +50,7 @@ class SplitJob:
     tokenizer: Tokenizer
     seed: int
     options: BuildOptions
-    mix: Mix = field(default_factory=Mix)
+    mix: MixOptions = field(default_factory=MixOptions)
     held_out: "SplitJob | None" = None  # whose questions must not be in this split
 
     @property

@@ -85,6 +85,12 @@ class Layout:
         return own | (SHAREGPT_ROLES if self.name == "sharegpt" else {}) | dict(self.roles)
 
 
+def columns_of(layout: Layout, names: list[str]) -> list[str]:
+    """Those of the names of columns, or of fields of lines, that a layout reads"""
+    read = [layout.theirs(name) for name in (*REQUIRED[layout.name], *OPTIONAL[layout.name])]
+    return [name for name in read if name in names]
+
+
 def conversations(rows: pa.Table, layout: Layout) -> Conversations:
     """C rows, columns or lines of JSON in a column `line`, -> C conversations"""
     if "line" not in rows.column_names or layout.theirs(REQUIRED[layout.name][0]) in rows.column_names:

@@ -18,11 +18,10 @@ import pyarrow as pa
 
 from prep.arrays import offsets
 from prep.conversations.conversation import REASONS
-from prep.conversations.layouts import MESSAGE_FIELDS, Layout, rows_of, show_row
+from prep.conversations.layouts import MESSAGE_FIELDS, Layout, columns_of, rows_of, show_row
 from prep.conversations.recognise import FIRST_ROWS, recognise
 from prep.encode.encode import Encoder
 from prep.inspect.show import segments
-from prep.mixture.local_data import columns_of
 from prep.render.render import render
 from prep.sources.detect import find_files, first_rows, kind_of
 from prep.tasks import TASKS

@@ -1,25 +1,32 @@
 """
-From the entries of a mixture to the rows they mean: which files, which revision, which rows of them, in which order.
+From the entries of a mixture to the rows they mean: which files, which revision, which rows of them, read in which layout.
 
     task = "gsm8k"  in [[train]]   ->   openai/gsm8k main train @ 0271a..., 7,473 rows, permuted, all of them
     task = "spelling_bee"          ->   generated, rows 0 .. 79,999 of the words for training
+    path = "talks/*.jsonl.gz"      ->   3 files, decompressed into the cache, layout sharegpt by their first rows
 
 Everything that decides the bytes of a build is known after this step, before any text is encoded.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
+from prep.conversations.layouts import Layout, columns_of
 from prep.conversations.messages import FLAGS
+from prep.conversations.recognise import FIRST_ROWS, recognise
 from prep.files import nanochat_home
-from prep.mixture.local_data import find_hub, find_own, open_own, usual_split
-from prep.mixture.mix import SHARES
+from prep.mixture.checks import SAMPLING_KEYS
 from prep.mixture.mixture import Entry, Mixture
+from prep.sources.detect import find_files, first_rows, first_rows_of
+from prep.sources.hub import hub_files
 from prep.sources.jsonl import mentions
-from prep.sources.source import Source, generated, open_files
+from prep.sources.source import Source, generated, local_files, open_files
 from prep.tasks import TASKS
-from prep.tasks.custom import CustomTask, find
+from prep.tasks.custom import find
 from prep.tasks.task import BuiltinTask, Task
 
 
@@ -33,15 +40,16 @@ class Input:
     split: str | None  # of the source
     content_key: str  # of the conversations that its rows give: source, task and the task's version
     task: Task
-    train_flags: bool = False  # its messages may say that they do not train
+    train_flags: bool = False  # whether its messages may say that they do not train
 
     @property
     def permuted(self) -> bool:
-        return (self.entry.hub or getattr(self.task, "hub", None)) is not None
+        return _hub_of(self.entry, self.task) is not None
 
     def describe(self) -> dict[str, Any]:
         """What the manifest says of it, and what the fingerprint covers: no path of this machine"""
         entry = self.entry
+        names_flags = self.train_flags or self.task.layout or self.task.is_custom
         return {
             "name": entry.label,
             "task": self.task.label,
@@ -54,15 +62,33 @@ class Input:
             "size": self.source.num_rows if self.task.generates else None,
             "seed": entry.seed if self.task.generates else None,
             "repeat": int(entry.repeat) if entry.repeat == int(entry.repeat) else entry.repeat,
-            **{key: value for key in SHARES if (value := getattr(entry, key)) is not None},
+            **{key: value for key in SAMPLING_KEYS if (value := getattr(entry, key)) is not None},
             "revision": self.source.revision,
             "sha256": self.source.sha256,
             "task_version": self.task.version,
             **(self.task.layout.describe() if self.task.layout else {}),
-            **(
-                {"train_flags": self.train_flags} if self.train_flags or self.task.layout or self.task.is_custom else {}
-            ),
+            **({"train_flags": self.train_flags} if names_flags else {}),
         }
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where sources are looked for"""
+
+    mixture: Mixture
+    data_root: Path | None
+    identity: Path | None  # file that --identity gives
+    cache_dir: Path | None
+
+
+@dataclass(frozen=True)
+class Found:
+    """Files of an entry; the rest is of a data set on the Hub"""
+
+    files: list[Path]
+    subset: str | None = None
+    split: str | None = None
+    revision: str | None = None  # commit; None in a local copy
 
 
 def resolve(
@@ -71,52 +97,33 @@ def resolve(
     """The inputs of each split. FileNotFoundError or ValueError where a source is missing or cannot be read."""
     if data_root is not None and not data_root.is_dir():
         raise FileNotFoundError(f"--data-root {data_root} not found: give the directory that holds OWNER/NAME/...")
-    return {
-        split: [_resolve(entry, split, mixture, data_root, identity, cache_dir) for entry in entries]
-        for split, entries in mixture.splits.items()
-    }
+    places = Places(mixture, data_root, identity, cache_dir)
+    return {split: [_resolve(entry, split, places) for entry in entries] for split, entries in mixture.splits.items()}
 
 
-def _resolve(
-    entry: Entry, split: str, mixture: Mixture, data_root: Path | None, identity: Path | None, cache_dir: Path | None
-) -> Input:
-    task: Task = TASKS[entry.task] if entry.task in TASKS else find(entry.task, mixture.folder)
-    subset: str | None = None
-    source_split: str | None = None
-    flags = False
+def _resolve(entry: Entry, split: str, places: Places) -> Input:
+    task: Task = TASKS[entry.task] if entry.task in TASKS else find(entry.task, places.mixture.folder)
     if task.generates:
         return _generated(entry, split, task)
-    if entry.task == "chat" or isinstance(task, CustomTask):
-        if not (entry.path or entry.hub):
-            raise ValueError(
-                f'{entry.label}: task {entry.task!r} reads rows: give a path, as path = "mine.jsonl", or a hub.'
-            )
-        found = open_own(entry, split, mixture, data_root, cache_dir, task)
-        source, task, flags = found.source, found.task, found.train_flags
-        subset, source_split = found.subset, found.split
-    elif task.hub:
-        source, subset, source_split = _open_hub(task, entry, split, data_root, cache_dir)
-    else:
-        files = [identity] if identity else _find_identity(entry, mixture, data_root)
-        source = open_files(files, ["messages"], None, cache_dir)
-        flags = source.kind == "lines" and any(mentions(source.files, name) for name in FLAGS)
+    found = _find(entry, split, task, places)
+    source, task, train_flags = _open(entry, task, found, places.cache_dir)
     _check_range(entry, source.num_rows)
-    return Input(entry, source, subset, source_split, f"{task.content_key} {source.sha256}", task, flags)
+    content_key = f"{task.content_key} {source.sha256}"
+    return Input(entry, source, found.subset, found.split, content_key, task, train_flags)
 
 
 def _generated(entry: Entry, split: str, task: Task) -> Input:
-    source_split = entry.split or usual_split(split)
     if entry.path or entry.hub:
-        raise ValueError(
-            f"{entry.label}: task {entry.task!r} makes its rows: drop the {'path' if entry.path else 'hub'}."
-        )
-    if task.is_custom and entry.size is None:
+        key = "path" if entry.path else "hub"
+        raise ValueError(f"{entry.label}: task {entry.task!r} makes its rows: drop the {key}.")
+    size = entry.size or (task.size if isinstance(task, BuiltinTask) else None)
+    if size is None:
         raise ValueError(f"{entry.label}: task {entry.task!r} makes its rows: say how many, as size = 1000.")
-    made_from = f"{task.label} {source_split} {entry.seed}"
-    size = task.size if isinstance(task, BuiltinTask) and entry.size is None else entry.size or 0
-    source = generated(size, entry.start, f"{made_from} {task.version}")
     _check_range(entry, size)
-    return Input(entry, source, None, source_split, f"{made_from} {task.version}", task, task.is_custom)
+    source_split = entry.split or usual_split(split)
+    content_key = f"{task.label} {source_split} {entry.seed} {task.version}"
+    source = generated(size, entry.start, content_key)
+    return Input(entry, source, None, source_split, content_key, task, task.is_custom)
 
 
 def _check_range(entry: Entry, num_rows: int) -> None:
@@ -124,29 +131,120 @@ def _check_range(entry: Entry, num_rows: int) -> None:
         raise ValueError(f"{entry.label}: start = {entry.start} selects nothing, the source has {num_rows:,} rows.")
 
 
-def _open_hub(
-    task: BuiltinTask, entry: Entry, split: str, data_root: Path | None, cache_dir: Path | None
-) -> tuple[Source, str, str]:
-    assert task.hub is not None
-    subset, source_split = task.defaults[split]
+def _find(entry: Entry, split: str, task: Task, places: Places) -> Found:
+    if repo := _hub_of(entry, task):
+        return find_hub(repo, _hub_names(entry, split, task), entry, places)
+    if task.label == "identity" and places.identity:
+        return Found([places.identity])
+    if entry.path:
+        return Found(_find_path(entry.label, entry.path, places.mixture.folder))
+    if task.label == "identity":
+        return Found([_find_identity(places)])
+    raise ValueError(f'{entry.label}: task {entry.task!r} reads rows: give a path, as path = "mine.jsonl", or a hub.')
+
+
+def _hub_of(entry: Entry, task: Task) -> str | None:
+    """OWNER/NAME of the data set that an entry reads, if it is on the Hub"""
+    return task.hub if isinstance(task, BuiltinTask) and task.hub else entry.hub
+
+
+def _hub_names(entry: Entry, split: str, task: Task) -> list[tuple[str, str]]:
+    """(subset, split) of the rows on the Hub, and other names that a local copy may have for them"""
+    defaults = task.defaults if isinstance(task, BuiltinTask) else {}
+    subset, source_split = defaults.get(split, ("default", usual_split(split)))
     if entry.subset is not None and entry.subset != subset:
         subset, source_split = entry.subset, usual_split(split)
-    source_split = entry.split or source_split
-    names = [(subset, source_split), *task.aliases.get((subset, source_split), [])]
-    files, revision, subset, source_split = find_hub(task.hub, names, entry, data_root, cache_dir)
-    return open_files(files, list(task.columns), revision, cache_dir), subset, source_split
+    names = (subset, entry.split or source_split)
+    return [names, *(task.aliases.get(names, []) if isinstance(task, BuiltinTask) else [])]
 
 
-def _find_identity(entry: Entry, mixture: Mixture, data_root: Path | None) -> list[Path]:
-    if entry.path:
-        return find_own(entry, mixture)
-    name = TASKS["identity"].file or ""
-    places = [data_root / name, data_root.absolute().parent / name] if data_root else []
-    for candidate in [*places, nanochat_home() / name]:
-        if candidate.is_file():
-            return [candidate]
+def usual_split(split: str) -> str:
+    """What data sets call our train and val"""
+    return "train" if split == "train" else "test"
+
+
+def find_hub(repo: str, names: list[tuple[str, str]], entry: Entry, places: Places) -> Found:
+    """Files of the first of `names` (subset, split) on the Hub, or of whichever of them a local copy has."""
+    subset, split = names[0]
+    if places.data_root is None:
+        files, revision = hub_files(repo, subset, split, entry.revision, places.cache_dir)
+        return Found(files, subset, split, revision)
+    if entry.revision is not None:
+        raise ValueError(
+            f"{entry.label}: revision = {entry.revision!r} is pinned, --data-root has no revisions: drop one."
+        )
+    for name in names:
+        if files := local_files(places.data_root, repo, *name):
+            return Found(files, *name)
+    folder = places.data_root / repo
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"{folder} not found for {entry.label}: --data-root is the directory that holds {repo} and the other data "
+            f"sets, each as OWNER/NAME. Correct it, copy {repo} from the Hub, or build with --without {entry.task}."
+        )
     raise FileNotFoundError(
-        f"{name} not found: JSON lines, an array of messages a line, that teach the model who it is. Give yours with "
-        f"--identity FILE, or build without: midprep build --mixture {mixture.name if mixture.name != 'mid' else 'default'} "
-        "--without identity"
+        f"{folder} has no {split!r} of {subset!r} for {entry.label}: wanted {subset}/{split}-*.parquet in it. Give its "
+        f"split and subset, copy it from the Hub, or build without --data-root, or with --without {entry.task}."
     )
+
+
+def _find_path(label: str, path: str, folder: Path) -> list[Path]:
+    """The files of a path in a mixture: from the mixture's directory, else from the current one"""
+    for candidate in (folder / Path(path).expanduser(), Path(path).expanduser()):
+        if files := find_files(candidate):
+            return files
+        if candidate.is_dir():
+            raise FileNotFoundError(
+                f"{label}: {candidate} has no data in it: wanted .jsonl, .jsonl.gz, .jsonl.zst, .parquet or .arrow."
+            )
+    raise FileNotFoundError(f"{label}: {folder / path} not found, nor {path} from here: correct its path.")
+
+
+def _find_identity(places: Places) -> Path:
+    name = TASKS["identity"].file or ""
+    root = places.data_root
+    candidates = [root / name, root.absolute().parent / name] if root else []
+    for candidate in [*candidates, nanochat_home() / name]:
+        if candidate.is_file():
+            return candidate
+    mixture = "default" if places.mixture.name == "mid" else places.mixture.name
+    raise FileNotFoundError(
+        f"{name} not found: JSON lines, an array of messages per line, that teach the model who it is. Give yours with "
+        f"--identity FILE, or build without: midprep build --mixture {mixture} --without identity"
+    )
+
+
+def _open(entry: Entry, task: Task, found: Found, cache_dir: Path | None) -> tuple[Source, Task, bool]:
+    """The source, the task with its layout, and whether a message may say "train": false"""
+    if not isinstance(task, BuiltinTask):
+        return open_files(found.files, [], found.revision, cache_dir), task, True
+    if task.label != "chat":
+        source = open_files(found.files, list(task.columns), found.revision, cache_dir)
+        return source, task, not task.hub and _has_flags(source, FLAGS)
+    first, rows = first_rows(found.files, FIRST_ROWS)
+    given = Layout(
+        columns=tuple(sorted((entry.columns or {}).items())),
+        roles=tuple(sorted((entry.roles or {}).items())),
+        train_on=entry.train_on,
+        consecutive=entry.consecutive,
+        tools=entry.tools,
+    )
+    layout = recognise(rows, entry.hub or first, given, entry.layout)
+    source = open_files(found.files, columns_of(layout, rows.column_names), found.revision, cache_dir)
+    return source, task.with_layout(layout), _has_flags(source, layout.flags)
+
+
+def _has_flags(source: Source, flags: Sequence[str]) -> bool:
+    """Whether messages have one of the fields"""
+    if source.kind == "lines":
+        return any(mentions(source.files, name) for name in flags)
+    schemas = [first_rows_of(path, 1).schema for path in source.files]
+    types = [schema.field(name).type for schema in schemas for name in source.columns if name in schema.names]
+    return any(_has_field(kind, name) for kind in types for name in flags)
+
+
+def _has_field(kind: pa.DataType, name: str) -> bool:
+    """Whether lists of structs in a column have a field"""
+    while pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        kind = kind.value_type
+    return bool(pa.types.is_struct(kind) and kind.get_field_index(name) >= 0)

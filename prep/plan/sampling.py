@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 
 from prep.arrays import Array
-from prep.mixture.mix import Mix, exact
-from prep.mixture.mixture import Entry
+from prep.mixture.checks import exact
+from prep.mixture.mixture import Entry, MixOptions
 
 NONE: Array = np.zeros(0, dtype=np.int64)
 
@@ -79,7 +79,9 @@ def amounts(fixed: int | None, proportions: Sequence[Fraction], limits: Sequence
     return out
 
 
-def allocate(entries: Sequence[Entry], places: list[Array], weights: list[Array], mix: Mix, seed: int) -> list[Sample]:
+def allocate(
+    entries: Sequence[Entry], places: list[Array], weights: list[Array], mix: MixOptions, seed: int
+) -> list[Sample]:
     """
     What is taken of each entry: `places` (u,) of its usable rows, ascending, `weights` (u,) tokens (or what `by` says) of
     each. ValueError where an entry has not what is asked of it.

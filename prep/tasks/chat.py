@@ -55,4 +55,5 @@ IDENTITY = BuiltinTask(
     version=1,
     read=conversations,
     file="identity_conversations.jsonl",
+    columns=("messages",),
 )

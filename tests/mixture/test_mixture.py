@@ -94,5 +94,5 @@ def test_a_mixture_that_is_not_there_names_those_that_are(tmp_path: Path) -> Non
         load_mixture("sampel")
     broken = tmp_path / "broken.toml"
     broken.write_text("name = ")
-    with pytest.raises(ValueError, match="no valid TOML"):
+    with pytest.raises(ValueError, match="not valid TOML"):
         load_mixture(str(broken))

@@ -161,7 +161,7 @@ def test_files_of_two_kinds_or_none_are_one_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("entry", "words"),
     [
-        ({"path": "a", "hub": "o/n"}, "needs a path or a hub, not both"),
+        ({"path": "a", "hub": "o/n"}, "path and hub are given, wanted one of them"),
         ({"hub": "n"}, "hub = 'n' found, wanted \"owner/name\""),
         ({"path": "a", "subset": "x"}, "subset is of a data set on the Hub"),
         ({"path": "a", "layout": "sharegtp"}, "layout = 'sharegtp' found.*Did you mean 'sharegpt'"),

@@ -184,4 +184,4 @@ def test_every_task_has_an_example_a_version_and_one_source() -> None:
         assert task.about, name
         assert task.version >= 1
         assert task.generates == (task.read is None) == (task.size > 0)
-        assert bool(task.hub) == bool(task.columns) == bool(task.defaults) == (name in ("smoltalk", "mmlu", "gsm8k"))
+        assert bool(task.hub) == bool(task.defaults) == (name in ("smoltalk", "mmlu", "gsm8k"))
