@@ -62,7 +62,7 @@ def look(path: Path, num_rows: int, wanted: Layout, layout: str | None, own: str
     used = columns_of(found, names)
     unused = [name for name in names if name not in used]
     inside = fields_of_messages(rows, used)
-    unused += [f"{name} of messages" for name in inside if found.ours(name) not in MESSAGE_FIELDS]
+    unused += [f"{name} of messages" for name in inside if found.canonical_name(name) not in MESSAGE_FIELDS]
     return Look(files, kind_of(files[0]), TASKS["chat"].with_layout(found), used, unused, rows.slice(0, num_rows))
 
 

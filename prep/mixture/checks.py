@@ -43,7 +43,7 @@ TYPE_NAMES = {
     float: "a whole number or a fraction",
     str: "a string",
     list: "tables, as in [[train]]",
-    dict: 'a table, as { theirs = "ours" }',
+    dict: 'a table, as { human = "user" }',
 }
 
 

@@ -112,9 +112,9 @@ def test_a_stream_that_was_cut_between_two_batches_is_not_a_shorter_one(tmp_path
     ("name", "data", "words"),
     [
         ("a.jsonl", b'{"text": "a"}\n', r"its first rows have the fields \['text'\], as in {\"text\": \"a\"}; wanted messages"),
-        ("a.json", b'[\n{"messages": []}\n]', "is one JSON array of rows, wanted an object a line"),
-        ("a.json", b'[{"prompt": "a", "completion": "b"}]', "is one JSON array of rows, wanted an object a line"),
-        ("a.jsonl", b"hello\n", "its first rows cannot be read, as hello; wanted JSON in UTF-8, an object a line"),
+        ("a.json", b'[\n{"messages": []}\n]', "is one JSON array of rows, wanted one object per line"),
+        ("a.json", b'[{"prompt": "a", "completion": "b"}]', "is one JSON array of rows, wanted one object per line"),
+        ("a.jsonl", b"hello\n", "its first rows cannot be read, as hello; wanted JSON in UTF-8, one object per line"),
         ("a.jsonl", b'{"a": 1}\n', r"wanted messages \(messages\); or conversations \(sharegpt\)"),
         ("a.jsonl", b"\n\n", "has no rows|its first rows have"),
         ("a.jsonl.gz", gzip.compress(b"{}\n" * 999, mtime=0)[:-20], r"cannot be decompressed \(gzip\)"),
