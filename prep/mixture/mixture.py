@@ -12,10 +12,11 @@ A mixture is data, so a key or name that is not known is an error that names the
 
 import tomllib
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import count
 from pathlib import Path
-from typing import Any, Self
+from types import UnionType
+from typing import Any, Self, get_args, get_origin, get_type_hints
 
 from prep.mixture import checks
 from prep.tasks import TASKS
@@ -66,12 +67,14 @@ class Entry:
         return self.proportion is not None or self.choose is not None or self.repeat != int(self.repeat)
 
 
-INTEGERS = {"start", "stop", "size", "seed", "choose", "max_repeats", *checks.FILTERS}
-ENTRY_KEYS: dict[str, type] = {
-    **{f.name: int if f.name in INTEGERS else str for f in fields(Entry)},
-    **dict.fromkeys(("repeat", "proportion"), float),
-    **dict.fromkeys(("columns", "roles"), dict),
-}
+def _type_of(hint: Any) -> type:
+    """int | None -> int, dict[str, str] | None -> dict"""
+    kind = get_args(hint)[0] if isinstance(hint, UnionType) else hint
+    plain: type = get_origin(kind) or kind
+    return plain
+
+
+ENTRY_KEYS = {name: _type_of(hint) for name, hint in get_type_hints(Entry).items()}
 
 
 @dataclass(frozen=True)

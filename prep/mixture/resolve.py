@@ -82,10 +82,10 @@ class Places:
 
 
 @dataclass(frozen=True)
-class Found:
-    """Files of an entry; the rest is of a data set on the Hub"""
+class SourceFiles:
+    """The files of an entry; subset, split and revision are those of a data set on the Hub"""
 
-    files: list[Path]
+    paths: list[Path]
     subset: str | None = None
     split: str | None = None
     revision: str | None = None  # commit; None in a local copy
@@ -105,11 +105,11 @@ def _resolve(entry: Entry, split: str, places: Places) -> Input:
     task: Task = TASKS[entry.task] if entry.task in TASKS else find(entry.task, places.mixture.folder)
     if task.generates:
         return _generated(entry, split, task)
-    found = _find(entry, split, task, places)
-    source, task, train_flags = _open(entry, task, found, places.cache_dir)
+    files = _find(entry, split, task, places)
+    source, task, train_flags = _open(entry, task, files, places.cache_dir)
     _check_range(entry, source.num_rows)
     content_key = f"{task.content_key} {source.sha256}"
-    return Input(entry, source, found.subset, found.split, content_key, task, train_flags)
+    return Input(entry, source, files.subset, files.split, content_key, task, train_flags)
 
 
 def _generated(entry: Entry, split: str, task: Task) -> Input:
@@ -131,15 +131,15 @@ def _check_range(entry: Entry, num_rows: int) -> None:
         raise ValueError(f"{entry.label}: start = {entry.start} selects nothing, the source has {num_rows:,} rows.")
 
 
-def _find(entry: Entry, split: str, task: Task, places: Places) -> Found:
+def _find(entry: Entry, split: str, task: Task, places: Places) -> SourceFiles:
     if repo := _hub_of(entry, task):
         return find_hub(repo, _hub_names(entry, split, task), entry, places)
     if task.label == "identity" and places.identity:
-        return Found([places.identity])
+        return SourceFiles([places.identity])
     if entry.path:
-        return Found(_find_path(entry.label, entry.path, places.mixture.folder))
+        return SourceFiles(_find_path(entry.label, entry.path, places.mixture.folder))
     if task.label == "identity":
-        return Found([_find_identity(places)])
+        return SourceFiles([_find_identity(places)])
     raise ValueError(f'{entry.label}: task {entry.task!r} reads rows: give a path, as path = "mine.jsonl", or a hub.')
 
 
@@ -163,19 +163,19 @@ def usual_split(split: str) -> str:
     return "train" if split == "train" else "test"
 
 
-def find_hub(repo: str, names: list[tuple[str, str]], entry: Entry, places: Places) -> Found:
+def find_hub(repo: str, names: list[tuple[str, str]], entry: Entry, places: Places) -> SourceFiles:
     """Files of the first of `names` (subset, split) on the Hub, or of whichever of them a local copy has."""
     subset, split = names[0]
     if places.data_root is None:
-        files, revision = hub_files(repo, subset, split, entry.revision, places.cache_dir)
-        return Found(files, subset, split, revision)
+        paths, revision = hub_files(repo, subset, split, entry.revision, places.cache_dir)
+        return SourceFiles(paths, subset, split, revision)
     if entry.revision is not None:
         raise ValueError(
             f"{entry.label}: revision = {entry.revision!r} is pinned, --data-root has no revisions: drop one."
         )
     for name in names:
-        if files := local_files(places.data_root, repo, *name):
-            return Found(files, *name)
+        if paths := local_files(places.data_root, repo, *name):
+            return SourceFiles(paths, *name)
     folder = places.data_root / repo
     if not folder.is_dir():
         raise FileNotFoundError(
@@ -191,8 +191,8 @@ def find_hub(repo: str, names: list[tuple[str, str]], entry: Entry, places: Plac
 def _find_path(label: str, path: str, folder: Path) -> list[Path]:
     """The files of a path in a mixture: from the mixture's directory, else from the current one"""
     for candidate in (folder / Path(path).expanduser(), Path(path).expanduser()):
-        if files := find_files(candidate):
-            return files
+        if paths := find_files(candidate):
+            return paths
         if candidate.is_dir():
             raise FileNotFoundError(
                 f"{label}: {candidate} has no data in it: wanted .jsonl, .jsonl.gz, .jsonl.zst, .parquet or .arrow."
@@ -214,14 +214,14 @@ def _find_identity(places: Places) -> Path:
     )
 
 
-def _open(entry: Entry, task: Task, found: Found, cache_dir: Path | None) -> tuple[Source, Task, bool]:
+def _open(entry: Entry, task: Task, files: SourceFiles, cache_dir: Path | None) -> tuple[Source, Task, bool]:
     """The source, the task with its layout, and whether a message may say "train": false"""
     if not isinstance(task, BuiltinTask):
-        return open_files(found.files, [], found.revision, cache_dir), task, True
+        return open_files(files.paths, [], files.revision, cache_dir), task, True
     if task.label != "chat":
-        source = open_files(found.files, list(task.columns), found.revision, cache_dir)
+        source = open_files(files.paths, list(task.columns), files.revision, cache_dir)
         return source, task, not task.hub and _has_flags(source, FLAGS)
-    first, rows = first_rows(found.files, FIRST_ROWS)
+    first, rows = first_rows(files.paths, FIRST_ROWS)
     given = Layout(
         columns=tuple(sorted((entry.columns or {}).items())),
         roles=tuple(sorted((entry.roles or {}).items())),
@@ -230,7 +230,7 @@ def _open(entry: Entry, task: Task, found: Found, cache_dir: Path | None) -> tup
         tools=entry.tools,
     )
     layout = recognise(rows, entry.hub or first, given, entry.layout)
-    source = open_files(found.files, columns_of(layout, rows.column_names), found.revision, cache_dir)
+    source = open_files(files.paths, columns_of(layout, rows.column_names), files.revision, cache_dir)
     return source, task.with_layout(layout), _has_flags(source, layout.flags)
 
 

@@ -44,7 +44,7 @@ EXAMPLE = {
         },
     ]
 }
-TEST_SHARE = 20  # one value in so many of a template's first number is for test
+TEST_SHARE = 20  # one value in 20 of a template's first number is for test
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def first_values(question: str, spec: Any, split: str) -> Array:
 
 
 def conversation(problem: Problem, values: dict[str, Any]) -> list[dict[str, Any]]:
-    """A template filled in: first its calls, from left to right, as each gives a value to a name, then the text"""
+    """A template filled in: first its calls, from left to right, as each gives a name its value; then the text"""
     texts: dict[str, str] = {}
     for name, value in values.items():
         texts |= written(name, value)
@@ -121,7 +121,7 @@ def conversation(problem: Problem, values: dict[str, Any]) -> list[dict[str, Any
     def run(call: re.Match[str]) -> str:
         expression, _, result = call[1].rpartition("=")
         code = expression.format_map(texts)
-        output = eval(code)
+        output = eval(code)  # text of a template that ships with midprep: numbers and operators
         texts.update(written(result.strip("{}"), output))
         return f"<<{code}={output}>>"
 

@@ -1,6 +1,5 @@
 """
-Conversations of your own (chat), and those that teach the model who it is (identity). Contents are strings or, for the
-assistant, lists of parts: SFT trains on text and Python calls, not on what Python answered.
+Your own conversations (chat), and those that teach the model who it is (identity).
 """
 
 import pyarrow as pa
@@ -41,8 +40,8 @@ def conversations(rows: pa.Table, layout: Layout = Layout()) -> Conversations:
 CHAT = BuiltinTask(
     "chat",
     "Chat: your own conversations, as JSON lines, parquet or Arrow, in any of the layouts of prep.conversations.layouts. "
-    "Contents are strings or, for the assistant, lists of parts: text and Python calls are trained, what Python answered is "
-    "not.",
+    "Contents are strings or, for the assistant, lists of parts: SFT trains on text and Python calls, not on what Python "
+    "answered.",
     CHAT_EXAMPLE,
     version=1,
     read=conversations,

@@ -1,6 +1,5 @@
 """
-GSM8K: grade-school problems whose answers hold calculator calls. A call becomes a `python` part, which SFT trains on, and a
-`python_output` part, which it does not: Python says it, not the model.
+GSM8K: an answer is split at its calculator calls, row by row.
 
     answer   "He has 3*4=<<3*4=12>>12 apples.\\n#### 12"
     parts    text "He has 3*4="   python "3*4"   python_output "12"   text "12 apples.\\n#### 12"
@@ -59,8 +58,8 @@ def parts_of(answer: str) -> list[dict[str, str]]:
 
 GSM8K = BuiltinTask(
     "gsm8k",
-    "GSM8K: grade-school problems whose answers hold calculator calls. A call becomes a `python` part, which is trained, "
-    "and a `python_output` part, which is not: Python says it, not the model.",
+    "GSM8K: grade-school problems whose answers hold calculator calls. A call becomes a `python` part, which SFT trains on, "
+    "and a `python_output` part, which it does not: Python says it, not the model.",
     EXAMPLE,
     version=1,
     read=conversations,

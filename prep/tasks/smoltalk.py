@@ -1,5 +1,5 @@
 """
-SmolTalk: the conversations are taken as they are. The renderer merges a leading system message into the first user message.
+SmolTalk: the conversations are taken as they are.
 """
 
 import pyarrow as pa
@@ -24,8 +24,8 @@ def conversations(rows: pa.Table) -> Conversations:
 
 SMOLTALK = BuiltinTask(
     "smoltalk",
-    "SmolTalk: general chat of many kinds, the bulk of a mid-training mixture. The conversations are taken as they are; a "
-    "leading system message is merged into the first user message by the renderer.",
+    "SmolTalk: general chat of many kinds, the bulk of a mid-training mixture. The conversations are taken as they are; the "
+    "renderer merges a leading system message into the first user message.",
     EXAMPLE,
     version=1,
     read=conversations,

@@ -81,9 +81,8 @@ def spelling_bee(start: int, stop: int, seed: int, split: str) -> Conversations:
     lines, counts = running_count(words, letter_bytes)
     count = each_byte((counts + ord("0")).astype(np.uint8))
 
-    before, between, after, word_first, language = (
-        column.take(index_array(choose(f"{stream}/question", rows, len(questions()[0])))) for column in questions()
-    )
+    question = index_array(choose(f"{stream}/question", rows, len(questions()[0])))
+    before, between, after, word_first, language = (column.take(question) for column in questions())
     first = pc.if_else(word_first, words, letters)
     second = pc.if_else(word_first, letters, words)
     intro, in_intro, after_intro, total, after_total, check = (column.take(language) for column in answers())
@@ -101,11 +100,11 @@ def spelling_bee(start: int, stop: int, seed: int, split: str) -> Conversations:
 
 
 def pick_letters(rows: Array, words: pa.LargeStringArray, stream: str) -> Array:
-    """(C,) uint8: a letter of the word, or in one row of eight any letter"""
+    """(C,) uint8: a letter of the word, or in one row of eight a letter of the alphabet"""
     letters, bounds = letters_of(words)
-    own = letters[bounds[:-1] + choose(f"{stream}/place", rows, np.diff(bounds))]
+    word_letter = letters[bounds[:-1] + choose(f"{stream}/place", rows, np.diff(bounds))]
     any_letter = ord("a") + choose(f"{stream}/letter", rows, 26)
-    return np.where(choose(f"{stream}/any", rows, 8) == 0, any_letter, own).astype(np.uint8)
+    return np.where(choose(f"{stream}/any", rows, 8) == 0, any_letter, word_letter).astype(np.uint8)
 
 
 def running_count(words: pa.LargeStringArray, letter: Array) -> tuple[pa.LargeStringArray, Array]:
@@ -164,7 +163,7 @@ def styles(phrasing: str, language: Language) -> list[str]:
 
 @functools.cache
 def answers() -> tuple[pa.LargeStringArray, ...]:
-    """for each language: intro before, between, after letter and word; total before, after the number; check"""
+    """For each language: intro before, between, after letter and word; total before, after the number; check"""
     table = [
         (*re.split(r"\{letter\}|\{word\}", language.intro), *language.total.split("{num}"), language.check)
         for language in languages()

@@ -15,7 +15,7 @@ from prep.shard import open_shards
 from prep.sources import detect as formats
 from prep.sources import source as sources
 from tests.conftest import SHARED, build_mixture, needs_shared, toy_tokenizer, write_lines
-from tests.conversations.test_own_data import messages
+from tests.conversations.test_layouts import messages
 from tests.sources.test_sources import hub, midprep  # noqa: F401
 
 TOY = toy_tokenizer()

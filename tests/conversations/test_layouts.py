@@ -1,4 +1,4 @@
-"""Data of one's own: the same conversations whatever the layout and the file; nothing trains that should not, none is lost."""
+"""Your own data: the same conversations whatever the layout and the file; nothing trains that should not, none is lost."""
 
 import json
 from pathlib import Path
