@@ -30,19 +30,10 @@ REQUIRED = {
     "alpaca": ("instruction", "output"),
     "completion": ("prompt", "completion"),
 }
-OPTIONAL = {
-    "messages": (),
-    "tools": (),
-    "sharegpt": ("system",),
-    "alpaca": ("input", "system"),
-    "completion": ("system",),
-}
+OPTIONAL = {"sharegpt": ("system",), "alpaca": ("input", "system"), "completion": ("system",)}
 MESSAGE_FIELDS = {"role", "content", "from", "value", *messages.FLAGS, "tool_calls", "tool_call_id"}
 UNUSED = "unused"  # canonical name of a field that is not to be read
 TEXT_LAYOUTS = ("alpaca", "completion")  # a prompt and a reply, not a list of messages
-SHAREGPT_ROLES = {"human": "user", "gpt": "assistant"}
-
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -85,17 +76,13 @@ class Layout:
     @cached_property
     def role_map(self) -> dict[str, str]:
         """Source name of a role -> canonical name"""
-        known = messages.CANONICAL_ROLES
-        if self.name == "tools":
-            known = known | {"tool": "tool"}
-        if self.name == "sharegpt":
-            known = known | SHAREGPT_ROLES
-        return known | dict(self.roles)
+        more = {"tools": {"tool": "tool"}, "sharegpt": {"human": "user", "gpt": "assistant"}}
+        return messages.CANONICAL_ROLES | more.get(self.name, {}) | dict(self.roles)
 
 
 def columns_of(layout: Layout, names: list[str]) -> list[str]:
     """Those of the names of columns, or of fields of lines, that a layout reads"""
-    read = [layout.source_name(name) for name in (*REQUIRED[layout.name], *OPTIONAL[layout.name])]
+    read = [layout.source_name(name) for name in (*REQUIRED[layout.name], *OPTIONAL.get(layout.name, ()))]
     return [name for name in read if name in names]
 
 
@@ -132,7 +119,7 @@ def _of_columns(rows: pa.Table, layout: Layout) -> Conversations | None:
             both = pc.binary_join_element_wise(prompt, more, pa.scalar("\n\n", pa.large_string()))
             prompt = pc.if_else(pc.equal(pc.binary_length(more), 0), prompt, both)
         batch = reject(Conversations.of_turns([prompt, reply], [TEXT, TEXT], [1, 1]), missing_text, "missing field")
-    if "system" in OPTIONAL[layout.name] and "system" in rows.column_names:
+    if "system" in OPTIONAL.get(layout.name, ()) and "system" in rows.column_names:
         return turns.prepend_system(batch, _large(rows["system"]))
     return batch
 
@@ -184,7 +171,7 @@ def _row(row: Any, layout: Layout) -> Any:
         listed = _turns(row, layout.name) if layout.name in TEXT_LAYOUTS else row[REQUIRED[layout.name][0]]
         if not isinstance(listed, list):
             return "messages are no list"
-        if "system" in OPTIONAL[layout.name] and row.get("system"):
+        if "system" in OPTIONAL.get(layout.name, ()) and row.get("system"):
             listed = [{"role": "system", "content": row["system"]}, *listed]
     else:
         listed = row
@@ -197,7 +184,7 @@ def _row(row: Any, layout: Layout) -> Any:
         return str(error)
 
 
-def _turns(row: Row, name: str) -> list[Any]:
+def _turns(row: dict[str, Any], name: str) -> list[Any]:
     """A row of alpaca or completion -> messages"""
     prompt, reply = (row[field] for field in REQUIRED[name])
     if name == "alpaca" and row.get("input") and isinstance(prompt, str):

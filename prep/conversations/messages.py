@@ -26,9 +26,6 @@ FLAGS = ("train", "weight")
 NOT_A_FLAG = "train or weight is not true or false"
 
 
-# ---- Arrow columns ----
-
-
 def of_arrow(
     column: pa.ChunkedArray,
     fields: tuple[str, str] = ("role", "content"),
@@ -41,9 +38,8 @@ def of_arrow(
     whether it trains. ValueError for a column of another type.
     """
     rows = column.combine_chunks()
-    if not (pa.types.is_list(rows.type) or pa.types.is_large_list(rows.type)) or not pa.types.is_struct(
-        rows.type.value_type
-    ):
+    is_list = pa.types.is_list(rows.type) or pa.types.is_large_list(rows.type)
+    if not is_list or not pa.types.is_struct(rows.type.value_type):
         raise ValueError(f"messages are {rows.type}, wanted a list of structs with {' and '.join(fields)}")
     names = {field.name for field in rows.type.value_type}
     if not set(fields) <= names:
@@ -145,9 +141,6 @@ def _parts_of_arrow(content: pa.Array) -> tuple[Array, Array, pa.LargeStringArra
         texts = pc.struct_field(parts, "text").cast(pa.large_string())
         return offsets(lengths), codes(pc.struct_field(parts, "type"), KINDS), texts
     raise ValueError(f"content of messages is {kind}, wanted strings or lists of parts with type and text")
-
-
-# ---- parsed JSON ----
 
 
 def of_objects(objects: list[Any], flags: bool = False) -> Conversations:

@@ -169,7 +169,6 @@ def _entry_point(name: str) -> importlib.metadata.EntryPoint:
 def _task_error(error: BaseException, path: Path) -> ValueError:
     """The error of a task in one line, with file and line where it was raised"""
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
-    if isinstance(error, SyntaxError) and error.lineno:
-        lines = [error.lineno]
-    place = f"{path}, line {lines[-1]}" if lines else str(path)
+    line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
+    place = f"{path}, line {line}" if line else str(path)
     return ValueError(f"{place}: {type(error).__name__}: {error}. Fix the task.")

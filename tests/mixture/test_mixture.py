@@ -1,15 +1,21 @@
 """Mixtures are data: what is not known is an error that names the nearest right one."""
 
+import doctest
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from prep.mixture import checks
 from prep.mixture.mixture import load_mixture, mixture_names, parse_mixture
 
 
 def parse(data: dict[str, Any]) -> Any:
     return parse_mixture(data, "m.toml", Path(), "m")
+
+
+def test_the_example_in_a_docstring_is_right() -> None:
+    assert doctest.testmod(checks) == (0, 1)
 
 
 def test_the_shipped_mixtures_are_valid() -> None:

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis.strategies import integers, lists, text
 
 from prep.conversations.conversation import KINDS, OUTPUT, PYTHON, ROLES, TEXT, Conversations
-from prep.tasks import arithmetic, words
+from prep.tasks import arithmetic, gsm8k, words
 from prep.tasks.arithmetic import ARITHMETIC
 from prep.tasks.spelling import SIMPLE_SPELLING, SPELLING_BEE, languages
 from prep.tasks.task import BuiltinTask
@@ -114,6 +114,7 @@ def test_the_hash_is_splitmix64():
 def test_the_examples_in_docstrings_are_right():
     assert doctest.testmod(words) == (0, 2)
     assert doctest.testmod(arithmetic) == (0, 1)
+    assert doctest.testmod(gsm8k) == (0, 1)
 
 
 @given(lists(integers(0, 10**9), min_size=1), integers(1, 2**31 - 1))
