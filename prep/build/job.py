@@ -82,7 +82,7 @@ class Job:
         """Where the blocks of an input are, or will be"""
         bounds = source.source.bounds
         tokenizer, version = self.tokenizer.sha256, render.VERSION
-        keys = [block_key(source.identity, start, stop, tokenizer, version) for start, stop in pairwise(bounds)]
+        keys = [block_key(source.content_key, start, stop, tokenizer, version) for start, stop in pairwise(bounds)]
         paths = tuple(block_path(self.options.cache_dir, key) for key in keys)
         return BlockFiles(np.array(bounds, dtype=np.int64), paths)
 

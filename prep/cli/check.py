@@ -78,11 +78,7 @@ def tasks(as_json: Json = False) -> None:
     from prep.tasks.custom import entry_points
 
     found = [
-        {
-            "name": name,
-            "from": getattr(task, "HUB", "generated" if hasattr(task, "generate") else "a file"),
-            "about": (task.__doc__ or "").strip().split("\n\n")[0].replace("\n", " "),
-        }
+        {"name": name, "from": task.hub or ("generated" if task.generates else "a file"), "about": task.about}
         for name, task in TASKS.items()
     ]
     found += [{"name": name, "from": "an installed package", "about": ""} for name in entry_points()]

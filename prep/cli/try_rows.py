@@ -40,7 +40,7 @@ def try_rows(
     from prep.conversations.layouts import Layout
     from prep.inspect import preview as trying
     from prep.inspect.terminal import Printer
-    from prep.mixture.own_entry import check_names, check_reading
+    from prep.mixture.checks import check_names, check_reading
     from prep.tokenizer.load import load_tokenizer
 
     if task is not None:

@@ -1,3 +1,3 @@
 """
-The record of a conversation, as columns, and what turns rows of other programs into it.
+The record of a conversation, as columns, and how rows in the layouts of other programs become it.
 """

@@ -12,8 +12,8 @@ A batch of conversations as columns, and what makes a conversation valid.
 It is Arrow's own layout of list<struct<role, parts: list<struct<type, text>>>> with the offsets as numpy arrays: a task
 makes it from Arrow columns without touching a string, and the renderer places tokens by arithmetic on the offsets.
 
-A row that is no valid conversation keeps its place, with no messages and the reason why: a batch of C rows always gives
-C conversations. Legend: C conversations, M messages, P parts.
+A row that is not a valid conversation keeps its place, with the reason why: a batch of C rows always gives C conversations.
+Legend: C conversations, M messages, P parts.
 """
 
 from collections.abc import Iterator
@@ -32,7 +32,7 @@ ROLES = ["system", "user", "assistant"]
 TEXT, PYTHON, OUTPUT = 0, 1, 2
 KINDS = ["text", "python", "python_output"]
 
-# Why a row was rejected, as the manifest says it; its place in this list is the code that travels with the row.
+# Why a row was rejected, as the manifest says it; the code of a row is the place in this list.
 REASONS = [
     "",
     "invalid JSON",
@@ -66,8 +66,8 @@ REASON = {reason: code for code, reason in enumerate(REASONS)}
 @dataclass(frozen=True)
 class Conversations:
     """
-    C conversations, columnar. `reasons` is 0 where the conversation is fine. `trained` says which messages of the
-    assistant's train; None: all of them.
+    C conversations, columnar. `reasons` is 0 where the conversation is valid. `trained` says on which messages of the
+    assistant SFT trains; None: on all of them.
     """
 
     texts: pa.LargeStringArray  # (P,)
@@ -84,9 +84,9 @@ class Conversations:
     @classmethod
     def of_turns(cls, turns: list[pa.Array], kinds: list[int], num_parts: list[int]) -> Self:
         """
-        C conversations of the same shape from one string array a part: of_turns([question,
-        answer], [TEXT, TEXT], [1, 1]) is a user message and an assistant message of one part each; num_parts has one
-        number a message, roles alternate.
+        C conversations of the same shape from one (C,) string array per part: of_turns([question, answer], [TEXT, TEXT],
+        [1, 1]) is a user message and an assistant message of one part each. `num_parts` has one number per message; roles
+        alternate.
         """
         num_rows, num_columns = len(turns[0]), len(turns)
         columns = pa.chunked_array([column.cast(pa.large_string()) for column in turns]).combine_chunks()
@@ -103,14 +103,14 @@ class Conversations:
 
 
 def reject(batch: Conversations, where: Array, reason: str) -> Conversations:
-    """The batch with the conversations of `where` (C,) bool rejected, unless they are already."""
+    """The batch with the conversations where `where` (C,) bool is true rejected, unless they are already."""
     reasons = batch.reasons.copy()
     mark(reasons, where, reason)
     return replace(batch, reasons=reasons)
 
 
 def slices(batch: Conversations, max_bytes: int) -> Iterator[tuple[int, int]]:
-    """Ranges of conversations whose texts have about the same bytes, at most `max_bytes` or a conversation more."""
+    """Ranges of conversations whose texts are of about the same size, at most `max_bytes` and one conversation more."""
     starts = np.frombuffer(batch.texts.buffers()[1], dtype=np.int64)[batch.texts.offset :]
     ends = starts[batch.parts[batch.messages]]  # (C + 1,) bytes before each conversation
     num_slices = max(1, -(-int(ends[-1] - ends[0]) // max_bytes))
@@ -148,5 +148,5 @@ def to_messages(batch: Conversations, number: int) -> list[dict[str, Any]]:
 
 
 def mark(reasons: Array, where: Array, reason: str) -> None:
-    """Give (C,) reasons a reason in place where `where` (C,) bool says so; the first one that was found stays."""
+    """Set the reason in (C,) `reasons`, in place, where `where` (C,) bool is true; an earlier reason stays."""
     reasons[where & (reasons == 0)] = REASON[reason]

@@ -1,13 +1,13 @@
 """
-Layouts of conversations of one's own, and what each means. prep.conversations.recognise tells them by their fields.
+Layouts of your own conversations, and what each means. prep.conversations.recognise tells them by their fields.
 
-    messages     messages: [{role, content}]                   or the array alone, or `conversations` with such in it
+    messages     messages: [{role, content}]                   or the array alone, or the same under `conversations`
     tools        the same with tool_calls and messages of the role tool (prep.conversations.tool_calls)
     sharegpt     conversations: [{from, value}], system        from human and gpt
     alpaca       instruction, input, output, system            the user says instruction and input
     completion   prompt, completion, system                    strings, or lists of messages
 
-Columns of strings, and lists of structs of them, stay columns; lines of JSON, and what holds tool calls, go row by row.
+Columns of strings, and lists of structs of them, stay columns; lines of JSON, and tool calls, are read row by row.
 """
 
 import json
@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 
 from prep.conversations import messages, turns
 from prep.conversations import tool_calls as tools
-from prep.conversations.conversation import ROLES, TEXT, Conversations, reject
+from prep.conversations.conversation import TEXT, Conversations, reject
 
 REQUIRED = {
     "messages": ("messages",),
@@ -30,23 +30,18 @@ REQUIRED = {
     "alpaca": ("instruction", "output"),
     "completion": ("prompt", "completion"),
 }
-OPTIONAL = {
-    "messages": (),
-    "tools": (),
-    "sharegpt": ("system",),
-    "alpaca": ("input", "system"),
-    "completion": ("system",),
-}
+OPTIONAL = {"sharegpt": ("system",), "alpaca": ("input", "system"), "completion": ("system",)}
 MESSAGE_FIELDS = {"role", "content", "from", "value", *messages.FLAGS, "tool_calls", "tool_call_id"}
-UNUSED = "unused"  # our name for a field that is to be left aside
-SHAREGPT_ROLES = {"human": "user", "gpt": "assistant"}
-
-Row = dict[str, Any]
+UNUSED = "unused"  # canonical name of a field that is not to be read
+TEXT_LAYOUTS = ("alpaca", "completion")  # a prompt and a reply, not a list of messages
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How rows are read: all of it is in the identity of what they give. `columns` and `roles` are (theirs, ours)."""
+    """
+    How rows are read; all of it is part of the cache keys. `columns` and `roles` are pairs of a source name, which the data
+    has, and a canonical name, which midprep has.
+    """
 
     name: str = "messages"
     columns: tuple[tuple[str, str], ...] = ()
@@ -55,21 +50,20 @@ class Layout:
     consecutive: str = "reject"
     tools: str = "parts"
 
-    def theirs(self, ours: str) -> str:
-        """The data's name of a field"""
-        return next((theirs for theirs, name in self.columns if name == ours), ours)
+    def source_name(self, canonical: str) -> str:
+        return next((source for source, name in self.columns if name == canonical), canonical)
 
-    def ours(self, theirs: str) -> str:
-        """Our name of a field of the data"""
-        return dict(self.columns).get(theirs, theirs)
+    def canonical_name(self, source: str) -> str:
+        return dict(self.columns).get(source, source)
 
     @property
     def flags(self) -> list[str]:
-        """The data's names of the fields of a message that say whether it trains"""
-        return [theirs for name in messages.FLAGS if self.ours(theirs := self.theirs(name)) == name]
+        """Source names of the fields of a message that say whether it trains"""
+        sources = [(self.source_name(name), name) for name in messages.FLAGS]
+        return [source for source, name in sources if self.canonical_name(source) == name]
 
     def describe(self) -> dict[str, Any]:
-        """What the manifest says of it"""
+        """Its keys in the manifest"""
         return {
             "layout": self.name,
             "columns": dict(self.columns),
@@ -81,16 +75,22 @@ class Layout:
 
     @cached_property
     def role_map(self) -> dict[str, str]:
-        own = {role: role for role in (*ROLES, "tool")} if self.name == "tools" else messages.OURS
-        return own | (SHAREGPT_ROLES if self.name == "sharegpt" else {}) | dict(self.roles)
+        """Source name of a role -> canonical name"""
+        more = {"tools": {"tool": "tool"}, "sharegpt": {"human": "user", "gpt": "assistant"}}
+        return messages.CANONICAL_ROLES | more.get(self.name, {}) | dict(self.roles)
+
+
+def columns_of(layout: Layout, names: list[str]) -> list[str]:
+    """Those of the names of columns, or of fields of lines, that a layout reads"""
+    read = [layout.source_name(name) for name in (*REQUIRED[layout.name], *OPTIONAL.get(layout.name, ()))]
+    return [name for name in read if name in names]
 
 
 def conversations(rows: pa.Table, layout: Layout) -> Conversations:
     """C rows, columns or lines of JSON in a column `line`, -> C conversations"""
-    if "line" not in rows.column_names or layout.theirs(REQUIRED[layout.name][0]) in rows.column_names:
-        ours = dict(layout.columns)
-        rows = rows.select([name for name in rows.column_names if name in ours or name not in ours.values()])
-        rows = rows.rename_columns([ours.get(name, name) for name in rows.column_names])
+    if "line" not in rows.column_names or layout.source_name(REQUIRED[layout.name][0]) in rows.column_names:
+        rows = rows.select([name for name in rows.column_names if _is_read(name, layout)])
+        rows = rows.rename_columns([layout.canonical_name(name) for name in rows.column_names])
         if layout.name != "tools" and (batch := _of_columns(rows, layout)) is not None:
             return batch
     objects = rows_of(rows)
@@ -106,26 +106,26 @@ def _of_columns(rows: pa.Table, layout: Layout) -> Conversations | None:
         raise ValueError(f"columns are {rows.column_names}, wanted one named {' and one named '.join(missing)}")
     if layout.name in ("messages", "sharegpt"):
         names = ("from", "value") if layout.name == "sharegpt" else ("role", "content")
-        fields = (layout.theirs(names[0]), layout.theirs(names[1]))
+        fields = (layout.source_name(names[0]), layout.source_name(names[1]))
         batch = messages.of_arrow(rows[needed[0]], fields, layout.role_map, layout.flags)
     else:
         if not all(_is_text(rows[name].type) for name in needed):
             return None
-        asked, answered = (_large(rows[name]) for name in needed)
-        missing_text = np.asarray(pc.or_(pc.is_null(asked), pc.is_null(answered)))
-        asked, answered = pc.fill_null(asked, ""), pc.fill_null(answered, "")
+        prompt, reply = (_large(rows[name]) for name in needed)
+        missing_text = np.asarray(pc.or_(pc.is_null(prompt), pc.is_null(reply)))
+        prompt, reply = pc.fill_null(prompt, ""), pc.fill_null(reply, "")
         if layout.name == "alpaca" and "input" in rows.column_names:
             more = pc.fill_null(_large(rows["input"]), "")
-            both = pc.binary_join_element_wise(asked, more, pa.scalar("\n\n", pa.large_string()))
-            asked = pc.if_else(pc.equal(pc.binary_length(more), 0), asked, both)
-        batch = reject(Conversations.of_turns([asked, answered], [TEXT, TEXT], [1, 1]), missing_text, "missing field")
-    system = "system" in OPTIONAL[layout.name] and "system" in rows.column_names
-    return turns.lead(batch, _large(rows["system"])) if system else batch
+            both = pc.binary_join_element_wise(prompt, more, pa.scalar("\n\n", pa.large_string()))
+            prompt = pc.if_else(pc.equal(pc.binary_length(more), 0), prompt, both)
+        batch = reject(Conversations.of_turns([prompt, reply], [TEXT, TEXT], [1, 1]), missing_text, "missing field")
+    if "system" in OPTIONAL.get(layout.name, ()) and "system" in rows.column_names:
+        return turns.prepend_system(batch, _large(rows["system"]))
+    return batch
 
 
 def _is_text(kind: pa.DataType) -> bool:
-    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+    return messages.is_text(kind.value_type if pa.types.is_dictionary(kind) else kind)
 
 
 def _large(column: pa.ChunkedArray) -> pa.LargeStringArray:
@@ -139,7 +139,7 @@ def _large(column: pa.ChunkedArray) -> pa.LargeStringArray:
 
 
 def rows_of(rows: pa.Table) -> list[Any]:
-    """C rows as Python values; a str is the reason why one is none"""
+    """C rows as Python values; a str is the reason why a row cannot be read"""
     if "line" in rows.column_names and len(rows.column_names) == 1:
         return [messages.parse(line) for line in rows["line"].to_pylist()]
     try:
@@ -150,7 +150,7 @@ def rows_of(rows: pa.Table) -> list[Any]:
 
 
 def show_row(row: pa.Table, longest: int) -> str:
-    """A table of one row as a line of text of at most so many characters"""
+    """A table of one row as a line of text of at most `longest` characters"""
     try:
         fields = row.to_pylist()[0]
     except UnicodeDecodeError:
@@ -168,32 +168,29 @@ def _row(row: Any, layout: Layout) -> Any:
     if isinstance(row, dict):
         if any(row.get(name) is None for name in REQUIRED[layout.name]):
             return "missing field"
-        if layout.name in ("alpaca", "completion"):
-            talk = _turns(row, layout.name)
-        else:
-            talk = row[REQUIRED[layout.name][0]]
-        if not isinstance(talk, list):
+        listed = _turns(row, layout.name) if layout.name in TEXT_LAYOUTS else row[REQUIRED[layout.name][0]]
+        if not isinstance(listed, list):
             return "messages are no list"
-        if "system" in OPTIONAL[layout.name] and row.get("system"):
-            talk = [{"role": "system", "content": row["system"]}, *talk]
+        if "system" in OPTIONAL.get(layout.name, ()) and row.get("system"):
+            listed = [{"role": "system", "content": row["system"]}, *listed]
     else:
-        talk = row
-    talk = [_message(message, layout) for message in talk]
+        listed = row
+    listed = [_message(message, layout) for message in listed]
+    if layout.name != "tools":
+        return listed
     try:
-        if layout.name == "tools":
-            return tools.as_parts(talk) if layout.tools == "parts" else tools.as_text(talk)
+        return tools.as_parts(listed) if layout.tools == "parts" else tools.as_text(listed)
     except ValueError as error:
         return str(error)
-    return talk
 
 
-def _turns(row: Row, name: str) -> list[Any]:
-    """Alpaca's or prompt and completion -> messages"""
-    asked, answered = (row[field] for field in REQUIRED[name])
-    if name == "alpaca" and row.get("input") and isinstance(asked, str):
-        asked = f"{asked}\n\n{row['input']}" if isinstance(row["input"], str) else row["input"]
-    first = asked if isinstance(asked, list) else [{"role": "user", "content": asked}]
-    return [*first, *(answered if isinstance(answered, list) else [{"role": "assistant", "content": answered}])]
+def _turns(row: dict[str, Any], name: str) -> list[Any]:
+    """A row of alpaca or completion -> messages"""
+    prompt, reply = (row[field] for field in REQUIRED[name])
+    if name == "alpaca" and row.get("input") and isinstance(prompt, str):
+        prompt = f"{prompt}\n\n{row['input']}" if isinstance(row["input"], str) else row["input"]
+    first = prompt if isinstance(prompt, list) else [{"role": "user", "content": prompt}]
+    return [*first, *(reply if isinstance(reply, list) else [{"role": "assistant", "content": reply}])]
 
 
 def _message(message: Any, layout: Layout) -> Any:
@@ -208,8 +205,12 @@ def _message(message: Any, layout: Layout) -> Any:
 
 
 def renamed(row: Any, layout: Layout) -> Any:
-    """A row or message with our names for its fields"""
+    """A row or message with canonical names of its fields"""
     if not layout.columns or not isinstance(row, dict):
         return row
-    ours = dict(layout.columns)
-    return {ours.get(key, key): value for key, value in row.items() if key in ours or key not in ours.values()}
+    return {layout.canonical_name(key): value for key, value in row.items() if _is_read(key, layout)}
+
+
+def _is_read(name: str, layout: Layout) -> bool:
+    """Whether a field is read: not where another field is renamed to its name"""
+    return name in dict(layout.columns) or name not in dict(layout.columns).values()

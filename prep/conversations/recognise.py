@@ -1,9 +1,9 @@
 """
-Which layout rows have, from the fields of the first of them; those of none are refused, with a row as an example.
+Which layout rows have, by the fields of the first of them. Rows that match none are refused, with a row as an example.
 
     {"instruction": "Add.", "input": "2 and 3", "output": "5"}     ->     alpaca
 
-A row that cannot be parsed has no say, and where rows differ the most common layout wins: the others are rejected one by
+Rows that cannot be parsed are not counted. Where rows differ, the most common layout wins: the others are rejected one by
 one, with a reason, when they are rendered.
 """
 
@@ -19,41 +19,43 @@ FIRST_ROWS = 100  # that a layout is recognised from
 SHOWN_CHARACTERS = 200
 
 
-def recognise(rows: pa.Table, where: object, wanted: Layout, name: str | None) -> Layout:
+def recognise(rows: pa.Table, where: object, given: Layout, name: str | None) -> Layout:
     """
-    The layout of the first rows: `wanted` with its name found, or the one that is asked for by name. ValueError with a
-    row, where the fields are those of none.
+    `given` with the name of the layout of the first rows, or with `name` if rows fit it. ValueError, with a row of
+    `where`, if they fit none.
     """
     objects = [row for row in rows_of(rows) if not isinstance(row, str)]
-    fields = Counter(field for row in objects if isinstance(row, dict) for field in row)
-    check_columns(objects, where, wanted)
-    found = Counter(_named(renamed(row, wanted)) for row in objects)
-    found.pop("", None)
+    check_columns(objects, where, given)
+    canonical = [renamed(row, given) for row in objects]
+    layouts = Counter(layout for row in canonical if (layout := _layout_of(row)))
     example = show_row(rows.slice(0, 1), SHOWN_CHARACTERS) if len(rows) else "{}"
-    rows_in_row = (
-        bool(objects) and isinstance(objects[0], list) and any(_named(renamed(one, wanted)) for one in objects[0])
-    )
-    if rows_in_row or example in ("[", "[{"):
-        raise ValueError(f"{where} is one JSON array of rows, wanted an object a line: jq -c '.[]' makes them.")
+    if _is_array_of_rows(objects, given) or example in ("[", "[{"):
+        raise ValueError(f"{where} is one JSON array of rows, wanted one object per line: jq -c '.[]' makes them.")
     if not objects:
         raise ValueError(
-            f"{where}: its first rows cannot be read, as {example}; wanted JSON in UTF-8, an object a line."
+            f"{where}: its first rows cannot be read, as {example}; wanted JSON in UTF-8, one object per line."
         )
-    if name is not None and (name in found or _has(objects, wanted, name)):
-        return replace(wanted, name=name)
-    if name is None and found:
-        best = found.most_common(1)[0][0]
-        if best == "messages" and any(_has_tools(renamed(row, wanted), wanted) for row in objects):
+    if name is not None and (name in layouts or any(_fits(row, name) for row in canonical)):
+        return replace(given, name=name)
+    if name is None and layouts:
+        best = layouts.most_common(1)[0][0]
+        if best == "messages" and any(_has_tools(row, given) for row in canonical):
             best = "tools"
         if best == "conversations":  # messages under ShareGPT's name
-            best, wanted = "messages", replace(wanted, columns=(*wanted.columns, ("conversations", "messages")))
-        return replace(wanted, name=best)
+            best, given = "messages", replace(given, columns=(*given.columns, ("conversations", "messages")))
+        return replace(given, name=best)
+    fields = list(dict.fromkeys(field for row in objects if isinstance(row, dict) for field in row))
     raise ValueError(
-        f"{where}: its first rows have the fields {list(fields)}, as in {example}; wanted "
-        + (f"{' and '.join(REQUIRED[name])} of the layout {name}" if name else "; or ".join(
-            f"{' and '.join(some)} ({layout})" for layout, some in REQUIRED.items() if layout != "tools"))
-        + '. Name them with columns = { theirs = "ours" }.'
-    )  # fmt: skip
+        f"{where}: its first rows have the fields {fields}, as in {example}; wanted {_fields_of(name)}. "
+        'Rename them with columns = { your_field = "prompt" }.'
+    )
+
+
+def _fields_of(name: str | None) -> str:
+    """The fields that a layout needs, or that each of them needs"""
+    if name:
+        return f"{' and '.join(REQUIRED[name])} of the layout {name}"
+    return "; or ".join(f"{' and '.join(REQUIRED[layout])} ({layout})" for layout in REQUIRED if layout != "tools")
 
 
 def check_columns(objects: list[Any], where: object, layout: Layout) -> None:
@@ -61,39 +63,44 @@ def check_columns(objects: list[Any], where: object, layout: Layout) -> None:
     names: set[str] = set()
     for row in objects:
         for value in [row, *(row.values() if isinstance(row, dict) else ())]:
-            for one in value if isinstance(value, list) else [value]:
-                names |= set(one) if isinstance(one, dict) else set()
-    for theirs, _ in layout.columns:
-        if theirs not in names:
+            for item in value if isinstance(value, list) else [value]:
+                names |= set(item) if isinstance(item, dict) else set()
+    for source_name, _ in layout.columns:
+        if source_name not in names:
             raise ValueError(
-                f"{where}: columns names {theirs!r}, its first rows have {sorted(names)}: correct the name."
+                f"{where}: columns names {source_name!r}, its first rows have {sorted(names)}: correct the name."
             )
 
 
-def _named(row: Any) -> str:
-    """The layout of one row, "" if none"""
+def _layout_of(row: Any) -> str:
+    """The layout of a row, "" if none"""
     if isinstance(row, list):
         return "messages"
     if not isinstance(row, dict):
         return ""
-    talk = row.get("conversations")
-    if isinstance(talk, list) and talk and isinstance(talk[0], dict) and "role" in talk[0] and "messages" not in row:
+    listed = row.get("conversations")
+    first = listed[0] if isinstance(listed, list) and listed else None
+    if isinstance(first, dict) and "role" in first and "messages" not in row:
         return "conversations"
-    return next((name for name, needed in REQUIRED.items() if name != "tools" and set(needed) <= row.keys()), "")
+    return next((name for name in REQUIRED if name != "tools" and _fits(row, name)), "")
 
 
-def _has(objects: list[Any], layout: Layout, name: str) -> bool:
-    rows = (renamed(row, layout) for row in objects)
-    return any(
-        isinstance(row, list) or set(REQUIRED[name]) <= row.keys() for row in rows if isinstance(row, list | dict)
-    )
+def _fits(row: Any, name: str) -> bool:
+    """Whether a row is a list of messages, or has the fields of a layout"""
+    return isinstance(row, list) or (isinstance(row, dict) and set(REQUIRED[name]) <= row.keys())
+
+
+def _is_array_of_rows(objects: list[Any], layout: Layout) -> bool:
+    """Whether the first line is a list of rows, not of messages"""
+    first = objects[0] if objects else None
+    return isinstance(first, list) and any(_layout_of(renamed(item, layout)) for item in first)
 
 
 def _has_tools(row: Any, layout: Layout) -> bool:
-    talk = row.get("messages") if isinstance(row, dict) else row
-    talk = [message for message in talk if isinstance(message, dict)] if isinstance(talk, list) else []
+    listed = row.get("messages") if isinstance(row, dict) else row
+    listed = [message for message in listed if isinstance(message, dict)] if isinstance(listed, list) else []
     roles = dict(layout.roles)
     return any(
         "tool_calls" in message or roles.get(str(message.get("role")), message.get("role")) == "tool"
-        for message in talk
+        for message in listed
     )

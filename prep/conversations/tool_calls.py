@@ -8,8 +8,8 @@ Tool calls as OpenAI's API spells them, to messages that the renderer knows.
     parts      assistant  python "add(a=2, b=3)", python_output "5", text "It is 5."          one turn
     text       assistant  {"name": "add", "arguments": {"a": 2, "b": 3}}    user  5    assistant  It is 5.
 
-As parts, the call is trained and what the tool answered is not; as text, the tool speaks in the user's place. Code for an
-interpreter (`code` alone, or arguments that are no JSON object) is the call as it stands.
+As parts, SFT trains on the call and not on what the tool answered; as text, the tool's answer is a message of the user.
+Code for an interpreter (`code` alone, or arguments that are not a JSON object) is itself the call.
 """
 
 import json
@@ -24,31 +24,31 @@ Message = dict[str, Any]
 
 
 def as_parts(messages: list[Any]) -> list[Message]:
-    """Messages with calls and tools' answers in the assistant's turn. ValueError with a reason of REASONS."""
+    """Messages with calls and the tools' answers in the assistant's turn. ValueError with a reason of REASONS."""
     out: list[Message] = []
     open_calls: dict[str, int] = {}  # id of each call without an answer -> its place in the turn's parts
-    goes_on = False  # the last turn made a call, so what the assistant says next belongs to it
+    has_calls = False  # the last turn made a call, so what the assistant says next belongs to it
     for message in messages:
         role = _role(message)
         if role == "tool":
-            if not goes_on:
+            if not has_calls:
                 raise ValueError("roles out of turn")
             _answer(out[-1]["content"], open_calls, message)
         elif role == "assistant":
-            if not goes_on:
+            if not has_calls:
                 out.append({"role": "assistant", "content": [], "train": flag_of(message)})
                 open_calls = {}
-            elif (flag_of(message) == 0) != (out[-1]["train"] == 0):  # false, or 0; not none
+            elif (flag_of(message) == 0) != (out[-1]["train"] == 0):  # False equals 0, None does not
                 raise ValueError("trained in part of a turn")
-            goes_on = _say(out[-1]["content"], open_calls, message)
+            has_calls = _add(out[-1]["content"], open_calls, message)
         else:
             out.append(message)
-            goes_on = False
+            has_calls = False
     return out
 
 
-def _say(parts: list[Message], open_calls: dict[str, int], message: Message) -> bool:
-    """Add the text and the calls of a message to a turn; whether it made calls"""
+def _add(parts: list[Message], open_calls: dict[str, int], message: Message) -> bool:
+    """Add the text and the calls of a message to a turn; returns whether there were calls"""
     content, calls = message.get("content"), _calls(message)
     if isinstance(content, list):
         parts += content
@@ -61,7 +61,7 @@ def _say(parts: list[Message], open_calls: dict[str, int], message: Message) -> 
 
 
 def _answer(parts: list[Message], open_calls: dict[str, int], message: Message) -> None:
-    """Put what a tool said right after its call: the one it names, else the first without an answer"""
+    """Put what a tool answered after its call: the one that it names, else the first without an answer"""
     name = message.get("tool_call_id")
     if name not in open_calls and (name is not None or not open_calls):
         raise ValueError("roles out of turn")
@@ -74,10 +74,10 @@ def _answer(parts: list[Message], open_calls: dict[str, int], message: Message) 
 def as_text(messages: list[Any]) -> list[Message]:
     """Messages with calls as JSON in the assistant's text and tools' answers as the user's turns"""
     out: list[Message] = []
-    answers = False  # the last turn is a tool's: answers to several calls of one turn are one turn
+    after_tool = False  # the last turn is a tool's: answers to several calls of one turn become one turn
     for message in messages:
         role = _role(message)
-        if role == "tool" and answers:
+        if role == "tool" and after_tool:
             out[-1] = {"role": "user", "content": f"{out[-1]['content']}\n\n{_text(message)}"}
         elif role == "tool":
             out.append({"role": "user", "content": _text(message)})
@@ -88,7 +88,7 @@ def as_text(messages: list[Any]) -> list[Message]:
             out.append({"role": "assistant", "content": "\n".join(lines), "train": flag_of(message)})
         else:
             out.append(message)
-        answers = role == "tool"
+        after_tool = role == "tool"
     return out
 
 

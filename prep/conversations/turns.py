@@ -1,10 +1,10 @@
 r"""
-Turns of a batch, changed without touching what stands between: joined, led by a system message, or not trained.
+Changes to the turns of a batch: neighbours merged, a system message prepended, some taken out of training.
 
     user "Hi."  user "2+2?"  assistant "4"     ->     user "Hi.\n\n2+2?"  assistant "4"
 
 Texts are joined by an empty line, as a system message is joined with the user message after it. Everything is arithmetic
-on offsets; no text becomes a Python object. Legend: C conversations, M messages, P parts.
+on offsets: no text becomes a Python object. Legend: C conversations, M messages, P parts.
 """
 
 from dataclasses import replace
@@ -23,8 +23,8 @@ CONSECUTIVE = ("reject", "merge")
 
 def merge(batch: Conversations) -> Conversations:
     """
-    Neighbouring messages of one role become one: texts that meet are joined, other parts follow one another. Those of the
-    assistant's of which one trains and the other does not cannot be one turn: the conversation is rejected.
+    Neighbouring messages of one role become one: texts that meet are joined, other parts follow one another. Messages of
+    the assistant of which only one trains cannot be one turn: the conversation is rejected.
     """
     conversation = _conversation(batch)
     joins = np.zeros(len(batch.roles), dtype=bool)  # (M,) to the message before
@@ -59,35 +59,36 @@ def merge(batch: Conversations) -> Conversations:
     )
 
 
-def lead(batch: Conversations, systems: pa.Array) -> Conversations:
+def prepend_system(batch: Conversations, systems: pa.Array) -> Conversations:
     """The batch with a system message in front of each conversation whose (C,) text is neither null nor empty"""
     systems = pc.fill_null(systems.cast(pa.large_string()), "")
-    there = pc.greater(pc.binary_length(systems), 0).to_numpy(zero_copy_only=False)  # (C,)
-    if not there.any():
+    has_system = pc.greater(pc.binary_length(systems), 0).to_numpy(zero_copy_only=False)  # (C,)
+    if not has_system.any():
         return batch
-    at = batch.messages[:-1][there]  # (n,) message before which each goes
+    at = batch.messages[:-1][has_system]  # (n,) message before which each goes
     part = batch.parts[at]
-    source = np.insert(np.arange(len(batch.texts)), part, len(batch.texts) + np.flatnonzero(there))
+    source = np.insert(np.arange(len(batch.texts)), part, len(batch.texts) + np.flatnonzero(has_system))
     return Conversations(
         texts=pa.concat_arrays([batch.texts, systems]).take(index_array(source)),
         kinds=np.insert(batch.kinds, part, TEXT).astype(np.uint8),
         parts=offsets(np.insert(np.diff(batch.parts), at, 1)),
         roles=np.insert(batch.roles, at, SYSTEM).astype(np.uint8),
-        messages=offsets(np.diff(batch.messages) + there),
+        messages=offsets(np.diff(batch.messages) + has_system),
         reasons=batch.reasons,
         trained=None if batch.trained is None else np.insert(batch.trained, at, True),
     )
 
 
 def train_on(batch: Conversations, which: str) -> Conversations:
-    """all: what the batch says; last: of it, the last turn of the assistant's; none: nothing, all is context"""
+    """all: what the batch says; last: of that, only the last turn of the assistant; none: everything is context"""
     if which == "all":
         return batch
     trained = np.zeros(len(batch.roles), dtype=bool)
     if which == "last":
-        says = np.flatnonzero(batch.roles == ASSISTANT)
-        of = _conversation(batch)[says]
-        trained[says[np.append(of[1:] != of[:-1], True)[: len(says)]]] = True
+        replies = np.flatnonzero(batch.roles == ASSISTANT)
+        conversation = _conversation(batch)[replies]
+        is_last = np.append(conversation[1:] != conversation[:-1], True)[: len(replies)]
+        trained[replies[is_last]] = True
     return replace(batch, trained=trained if batch.trained is None else trained & batch.trained)
 
 

@@ -18,13 +18,14 @@ import numpy as np
 from prep.arrays import Array
 from prep.encode.decode import Decoder, conversations_of, user_texts_of
 from prep.inspect.search import conversations
-from prep.mixture.mixture import TASKS, Entry, Mixture
+from prep.mixture.mixture import Entry, Mixture
 from prep.mixture.resolve import Input, resolve
 from prep.plan.overlap import HeldOut
 from prep.render.blocks import WorkItem, read_batches
 from prep.render.nanochat import normalize
 from prep.shard import Split, open_shards
 from prep.sources.detect import find_files
+from prep.tasks import TASKS
 from prep.tokenizer.load import load_tokenizer
 
 EXAMPLES = 3  # of a source

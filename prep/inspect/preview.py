@@ -18,14 +18,14 @@ import pyarrow as pa
 
 from prep.arrays import offsets
 from prep.conversations.conversation import REASONS
-from prep.conversations.layouts import MESSAGE_FIELDS, Layout, rows_of, show_row
+from prep.conversations.layouts import MESSAGE_FIELDS, Layout, columns_of, rows_of, show_row
 from prep.conversations.recognise import FIRST_ROWS, recognise
 from prep.encode.encode import Encoder
 from prep.inspect.show import segments
-from prep.mixture.local_data import columns_of
 from prep.render.render import render
 from prep.sources.detect import find_files, first_rows, kind_of
-from prep.tasks.custom import find, is_own
+from prep.tasks import TASKS
+from prep.tasks.custom import find, is_custom
 from prep.tasks.task import Task
 from prep.text import SHOWN_CHARACTERS
 from prep.tokenizer.tokenizer import Tokenizer
@@ -50,11 +50,11 @@ def look(path: Path, num_rows: int, wanted: Layout, layout: str | None, own: str
         raise FileNotFoundError(f"{path} not found, or without data in it: give a file, a directory or a pattern.")
     first, rows = first_rows(files, max(num_rows, FIRST_ROWS))
     if own is not None:
-        if not is_own(own):
+        if not is_custom(own):
             raise ValueError(
                 f"--task {own}: wanted a task of one's own, as my_task.py:row; without it rows are read as chats."
             )
-        task = Task(own, own=find(own, Path()))
+        task = find(own, Path())
         if task.generates:
             raise ValueError(f"task {own!r} makes its rows, wanted one that reads them: drop {path}.")
         return Look(files, kind_of(files[0]), task, [], [], rows.slice(0, num_rows))
@@ -62,8 +62,8 @@ def look(path: Path, num_rows: int, wanted: Layout, layout: str | None, own: str
     used = columns_of(found, names)
     unused = [name for name in names if name not in used]
     inside = fields_of_messages(rows, used)
-    unused += [f"{name} of messages" for name in inside if found.ours(name) not in MESSAGE_FIELDS]
-    return Look(files, kind_of(files[0]), Task("chat", found), used, unused, rows.slice(0, num_rows))
+    unused += [f"{name} of messages" for name in inside if found.canonical_name(name) not in MESSAGE_FIELDS]
+    return Look(files, kind_of(files[0]), TASKS["chat"].with_layout(found), used, unused, rows.slice(0, num_rows))
 
 
 def fields_of(rows: pa.Table) -> list[str]:

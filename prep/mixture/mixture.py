@@ -1,5 +1,5 @@
 """
-Mixtures: which tasks, how much of each, in which split; TOML files, shipped in prep/mixtures/ or one's own.
+Mixtures: which tasks, how much of each, in which split; TOML files, your own or those in prep/mixtures/.
 
     name = "mid"
     seed = 42
@@ -12,26 +12,24 @@ A mixture is data, so a key or name that is not known is an error that names the
 
 import tomllib
 from collections.abc import Iterable
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import count
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, Self, get_args, get_origin, get_type_hints
 
-from prep.mixture.mix import FILTERS, SHARES, Mix, check_proportions, check_share, parse_mix
-from prep.mixture.own_entry import CHAT, OWN, check_own
+from prep.mixture import checks
+from prep.tasks import TASKS
+from prep.tasks.custom import is_custom
 from prep.text import nearest
 
 MIXTURES = Path(__file__).parents[1] / "mixtures"
 SPLITS = ("train", "val")
-TASKS = ("smoltalk", "mmlu", "gsm8k", "identity", "simple_spelling", "spelling_bee", "arithmetic", "chat")
-GENERATED = ("simple_spelling", "spelling_bee", "arithmetic")
-HUB = ("smoltalk", "mmlu", "gsm8k")
-COMMON = {"name", "start", "stop", "repeat", *SHARES}  # keys that every task takes
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One [[train]] or [[val]] of a mixture. `None` means: what the task does by itself."""
+    """One [[train]] or [[val]] of a mixture. `None`: the task's default."""
 
     task: str
     name: str | None = None  # in statistics; the name of the task, or of its function, by default
@@ -39,19 +37,19 @@ class Entry:
     split: str | None = None  # of the source
     revision: str | None = None  # commit, tag or branch on the Hub
     path: str | None = None  # file, directory or pattern, from the mixture's directory or the current one
-    hub: str | None = None  # OWNER/NAME of a data set of one's own
+    hub: str | None = None  # OWNER/NAME of a data set of your own
     layout: str | None = None  # of chat, as all that follows: recognised by default
-    columns: dict[str, str] | None = None  # our names for the data's fields
-    roles: dict[str, str] | None = None  # ours for the data's
+    columns: dict[str, str] | None = None  # field of the data -> midprep's name for it
+    roles: dict[str, str] | None = None  # the same for roles
     train_on: str = "all"  # or last, or none
-    consecutive: str = "reject"  # or merge: messages of one role after one another
-    tools: str = "parts"  # or text: what calls of tools become
+    consecutive: str = "reject"  # or merge: neighbouring messages of one role
+    tools: str = "parts"  # or text: what tool calls become
     start: int = 0  # first row of the (permuted) source
     stop: int | None = None  # one past the last
-    size: int | None = None  # number of rows of a generated task
+    size: int | None = None  # number of conversations of a generated task
     seed: int = 42  # of a generated task
-    repeat: float = 1  # whole copies, and a part of one
-    proportion: float | None = None  # of the split; see prep.mixture.mix for this and what follows
+    repeat: float = 1  # copies; the last may be a fraction
+    proportion: float | None = None  # of the split; prep.mixture.checks explains this and what follows
     choose: int | None = None  # conversations
     max_repeats: int | None = None
     min_tokens: int | None = None
@@ -69,6 +67,29 @@ class Entry:
         return self.proportion is not None or self.choose is not None or self.repeat != int(self.repeat)
 
 
+def _type_of(hint: Any) -> type:
+    """int | None -> int, dict[str, str] | None -> dict"""
+    kind = get_args(hint)[0] if isinstance(hint, UnionType) else hint
+    plain: type = get_origin(kind) or kind
+    return plain
+
+
+ENTRY_KEYS = {name: _type_of(hint) for name, hint in get_type_hints(Entry).items()}
+
+
+@dataclass(frozen=True)
+class MixOptions:
+    """The [mix] table of a mixture."""
+
+    by: str = "tokens"
+    dedup: str | None = None
+    drop_overlap: str | None = None
+
+    def describe(self) -> dict[str, str]:
+        """What is not the default: defaults are left out of the fingerprint, which is older than they are"""
+        return {key: value for key, value in asdict(self).items() if value not in (None, "tokens")}
+
+
 @dataclass(frozen=True)
 class Mixture:
     """A named list of entries for each split."""
@@ -76,25 +97,25 @@ class Mixture:
     name: str
     seed: int
     splits: dict[str, tuple[Entry, ...]]
-    folder: Path  # where the mixture's file lies; paths in it are tried from here first
-    mix: Mix = field(default_factory=Mix)
+    folder: Path  # of the mixture's file: paths in it are tried from here first
+    mix: MixOptions = field(default_factory=MixOptions)
 
-    def without(self, tasks: Iterable[str]) -> "Mixture":
-        """The mixture without the entries of some tasks. ValueError for a task that it has not."""
+    def without(self, tasks: Iterable[str]) -> Self:
+        """The mixture without the entries of some tasks. ValueError for a task that it does not have."""
         tasks = set(tasks)
-        there = {entry.task for entries in self.splits.values() for entry in entries}
-        for task in tasks - there:
+        known = {entry.task for entries in self.splits.values() for entry in entries}
+        for task in tasks - known:
             raise ValueError(
-                f"--without {task}: the mixture {self.name!r} has no such task, it has {', '.join(sorted(there))}."
+                f"--without {task}: the mixture {self.name!r} has no such task, it has {', '.join(sorted(known))}."
             )
-        splits = {
-            split: left
-            for split, entries in self.splits.items()
-            if (left := tuple(entry for entry in entries if entry.task not in tasks))
-        }
+        splits: dict[str, tuple[Entry, ...]] = {}
+        for split, entries in self.splits.items():
+            if kept := tuple(entry for entry in entries if entry.task not in tasks):
+                splits[split] = kept
+        option = f"--without {', '.join(sorted(tasks))}"
         if not splits.get("train"):
-            raise ValueError(f"--without {', '.join(sorted(tasks))} leaves nothing to train on.")
-        _check_splits(splits, self.mix, f"--without {', '.join(sorted(tasks))}")
+            raise ValueError(f"{option} leaves nothing to train on.")
+        _check_splits(splits, self.mix, option)
         return replace(self, splits=splits)
 
 
@@ -114,116 +135,96 @@ def load_mixture(name: str) -> Mixture:
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no valid TOML: {error}.") from None
+        raise ValueError(f"{path} is not valid TOML: {error}.") from None
     return parse_mixture(data, str(path), path.parent, default_name=path.stem)
 
 
-def parse_mixture(data: dict[str, Any], where: str, folder: Path, default_name: str) -> Mixture:
+def parse_mixture(data: dict[str, Any], context: str, folder: Path, default_name: str) -> Mixture:
     """The parsed TOML of a mixture -> a Mixture"""
-    _check_keys(data, {"name": str, "seed": int, "mix": dict, "train": list, "val": list}, where)
+    checks.check_keys(data, {"name": str, "seed": int, "mix": dict, "train": list, "val": list}, context)
     name = data.get("name", default_name)
     if not name or "/" in name or name.startswith("."):
         raise ValueError(
-            f"{where}: name = {name!r} found, wanted a plain name: it is the build's directory in shards/."
+            f"{context}: name = {name!r} found, wanted a plain name: it is the build's directory in shards/."
         )
     seed = data.get("seed", 42)
     if seed < 0:
-        raise ValueError(f"{where}: seed = {seed} found, wanted 0 or more.")
+        raise ValueError(f"{context}: seed = {seed} found, wanted 0 or more.")
     splits: dict[str, tuple[Entry, ...]] = {}
     for split in SPLITS:
-        entries = [_parse_entry(one, f"{where}, {split} entry {i + 1}") for i, one in enumerate(data.get(split, []))]
-        if entries:
-            splits[split] = _named(tuple(entries), splits.get("train", ()))
+        tables = enumerate(data.get(split, []), start=1)
+        if entries := tuple(_parse_entry(table, f"{context}, {split} entry {number}") for number, table in tables):
+            splits[split] = _with_distinct_names(entries, splits.get("train", ()))
     if "train" not in splits:
-        raise ValueError(f'{where} has no [[train]] entry: add one, as [[train]] and task = "smoltalk".')
-    _check_keys(data.get("mix", {}), {f.name: str for f in fields(Mix)}, f"{where}, [mix]")
-    mix = parse_mix(data.get("mix", {}), where)
-    _check_splits(splits, mix, where)
+        raise ValueError(f'{context} has no [[train]] entry: add one, as [[train]] and task = "smoltalk".')
+    mix = _parse_mix(data.get("mix", {}), f"{context}, [mix]")
+    _check_splits(splits, mix, context)
     return Mixture(name, seed, splits, folder, mix)
 
 
-def _check_splits(splits: dict[str, tuple[Entry, ...]], mix: Mix, where: str) -> None:
+def _parse_mix(data: dict[str, Any], context: str) -> MixOptions:
+    checks.check_keys(data, dict.fromkeys(checks.MIX_VALUES, str), context)
+    for key, value in data.items():
+        checks.check_value(key, value, checks.MIX_VALUES[key], f"{context}: ")
+    return MixOptions(**data)
+
+
+def _check_splits(splits: dict[str, tuple[Entry, ...]], mix: MixOptions, context: str) -> None:
     for split, entries in splits.items():
-        check_proportions([entry.proportion for entry in entries], f"{where}, {split}")
+        checks.check_proportions([entry.proportion for entry in entries], f"{context}, {split}")
     if mix.drop_overlap and "val" not in splits:
-        raise ValueError(f"{where}: drop_overlap = {mix.drop_overlap!r} found without a [[val]] entry: add one.")
+        raise ValueError(f"{context}: drop_overlap = {mix.drop_overlap!r} found without a [[val]] entry: add one.")
 
 
-def _parse_entry(data: Any, where: str) -> Entry:
+def _parse_entry(data: Any, context: str) -> Entry:
     if not isinstance(data, dict):
-        raise ValueError(f"{where} is {data!r}, wanted a table: write [[train]].")
-    integers = {"start", "stop", "size", "seed", "choose", "max_repeats", *FILTERS}
-    known: dict[str, type] = {f.name: int if f.name in integers else str for f in fields(Entry)}
-    known |= dict.fromkeys(("repeat", "proportion"), float) | dict.fromkeys(("columns", "roles"), dict)
-    _check_keys(data, known, where)
-    found, own = data.get("task"), False
-    if found not in TASKS:
-        from prep.tasks.custom import is_own
-
-        own = isinstance(found, str) and is_own(found)
-    if found not in TASKS and not own:
+        raise ValueError(f"{context} is {data!r}, wanted a table: write [[train]].")
+    checks.check_keys(data, ENTRY_KEYS, context)
+    name = str(data.get("task"))
+    task = TASKS.get(name)
+    if task is None and not is_custom(name):
         raise ValueError(
-            f"{where}: task = {found!r} is not known, wanted one of {', '.join(TASKS)}.{nearest(str(found), TASKS)}"
+            f"{context}: task = {name!r} is not known, wanted one of {', '.join(TASKS)}.{nearest(name, TASKS)}"
         )
     entry = Entry(**data)
-    allowed: set[str] = {"subset", "revision", "split"} if entry.task in HUB else set()
-    allowed |= {"size", "seed", "split"} if entry.task in GENERATED else set()
-    allowed |= {"path"} if entry.task == "identity" else CHAT if entry.task == "chat" else OWN if own else set()
-    for key in ({"size", "seed", *CHAT} - allowed) & set(data):
-        raise ValueError(
-            f"{where}: task {entry.task!r} takes no {key}, it takes {', '.join(sorted(allowed | COMMON))}."
-        )
-    if own or entry.task == "chat":
-        check_own(entry, data, where)
-    check_share(data, where)
+    checks.check_task_keys(name, data, context)
+    if task is None or name == "chat":
+        checks.check_place(data, context)
+    checks.check_reading(entry.layout, entry.train_on, entry.consecutive, entry.tools, f"{context}: ")
+    checks.check_names(entry.columns, entry.roles, f"{context}: ", entry.layout)
+    checks.check_sampling(data, context)
     if entry.start < 0 or (entry.stop is not None and entry.stop <= entry.start):
         raise ValueError(
-            f"{where}: start = {entry.start} and stop = {entry.stop} select nothing: wanted 0 <= start < stop."
+            f"{context}: start = {entry.start} and stop = {entry.stop} select nothing: wanted 0 <= start < stop."
         )
     if entry.size is not None and entry.size < 1:
-        raise ValueError(f"{where}: size = {entry.size} found, wanted 1 or more.")
-    if entry.task in GENERATED and entry.split not in (None, "train", "test"):
-        raise ValueError(f"{where}: split = {entry.split!r} found, wanted train or test.")
+        raise ValueError(f"{context}: size = {entry.size} found, wanted 1 or more.")
+    if task and task.generates and entry.split not in (None, "train", "test"):
+        raise ValueError(f"{context}: split = {entry.split!r} found, wanted train or test.")
     return entry
 
 
-def _named(entries: tuple[Entry, ...], train: tuple[Entry, ...] = ()) -> tuple[Entry, ...]:
+def _with_distinct_names(entries: tuple[Entry, ...], train: tuple[Entry, ...]) -> tuple[Entry, ...]:
     """
-    Entries of the same label get numbers, so that statistics can tell them apart: gsm8k, gsm8k-2. Data of one's own in val
-    is called what it is called in `train`; what train does not read takes no name from several that it does.
+    Entries of the same label get numbers, so that statistics can tell them apart: gsm8k, gsm8k-2. Your own data has the
+    same name in val as in `train`. Data that only val reads does not take a label that several entries of train share.
     """
-    own = [entry for entry in train if entry.path or entry.hub]
-    of_train = {_place(entry): entry.label for entry in reversed(own)}
-    tasks = [entry.task for entry in own]
-    several = {entry.label for entry in own if tasks.count(entry.task) > 1}
-    inherited = [of_train.get(_place(entry)) for entry in entries]
+    local = [entry for entry in train if entry.path or entry.hub]
+    name_in_train = {_source_of(entry): entry.label for entry in reversed(local)}
+    tasks = [entry.task for entry in local]
+    shared_labels = {entry.label for entry in local if tasks.count(entry.task) > 1}
+    fixed = [entry.name or name_in_train.get(_source_of(entry)) for entry in entries]
     names: dict[int, str] = {}
-    # what has a name keeps it, whatever stands before
-    for i in sorted(range(len(entries)), key=lambda i: (entries[i].name is None, inherited[i] is None)):
-        entry = entries[i]
-        fixed = entry.name or inherited[i]
-        taken = set(names.values()) | (several if fixed is None and (entry.path or entry.hub) else set())
-        label = fixed or entry.label
+    # given names come first, then those of train, wherever they stand: they keep what they are called
+    for i in sorted(range(len(entries)), key=lambda i: (entries[i].name is None, fixed[i] is None)):
+        label = fixed[i] or entries[i].label
+        taken = set(names.values())
+        if fixed[i] is None and (entries[i].path or entries[i].hub):
+            taken |= shared_labels
         numbered = (label if number == 1 else f"{label}-{number}" for number in count(1))
         names[i] = next(name for name in numbered if name not in taken)
     return tuple(replace(entry, name=names[i]) for i, entry in enumerate(entries))
 
 
-def _place(entry: Entry) -> tuple[str | None, ...]:
+def _source_of(entry: Entry) -> tuple[str | None, ...]:
     return entry.task, entry.path, entry.hub, entry.subset
-
-
-def _check_keys(data: dict[str, Any], known: dict[str, type], where: str) -> None:
-    for key, value in data.items():
-        if key not in known:
-            raise ValueError(
-                f"{where}: key {key!r} is not known, wanted one of {', '.join(known)}.{nearest(key, known)}"
-            )
-        wanted = (int, float) if known[key] is float else known[key]
-        if not isinstance(value, wanted) or isinstance(value, bool):
-            kinds = {int: "a whole number", str: "a string", list: "tables, as in [[train]]"}
-            kinds |= {
-                float: "a whole number or a fraction",
-                dict: "a table, as [mix]" if key == "mix" else 'a table, as { theirs = "ours" }',
-            }
-            raise ValueError(f"{where}: {key} = {value!r} found, wanted {kinds[known[key]]}.")

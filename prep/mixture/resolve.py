@@ -1,8 +1,9 @@
 """
-From the entries of a mixture to the rows they mean: which files, which revision, which rows of them, in which order.
+From the entries of a mixture to the rows they mean: which files, which revision, which rows of them, read in which layout.
 
     task = "gsm8k"  in [[train]]   ->   openai/gsm8k main train @ 0271a..., 7,473 rows, permuted, all of them
     task = "spelling_bee"          ->   generated, rows 0 .. 79,999 of the words for training
+    path = "talks/*.jsonl.gz"      ->   3 files, decompressed into the cache, layout sharegpt by their first rows
 
 Everything that decides the bytes of a build is known after this step, before any text is encoded.
 """
@@ -11,15 +12,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prep.conversations.layouts import Layout, columns_of
 from prep.conversations.messages import FLAGS
+from prep.conversations.recognise import FIRST_ROWS, recognise
 from prep.files import nanochat_home
-from prep.mixture.local_data import find_hub, find_own, open_own, usual_split
-from prep.mixture.mix import SHARES
-from prep.mixture.mixture import HUB, Entry, Mixture
-from prep.sources.source import Source, generated, open_files
+from prep.mixture.checks import SAMPLING_KEYS
+from prep.mixture.mixture import Entry, Mixture
+from prep.sources.detect import find_files, first_rows
+from prep.sources.hub import hub_files
+from prep.sources.source import Source, generated, local_files, open_files
 from prep.tasks import TASKS
 from prep.tasks.custom import find
-from prep.tasks.task import Task
+from prep.tasks.task import BuiltinTask, Task
 
 
 @dataclass(frozen=True)
@@ -30,17 +34,18 @@ class Input:
     source: Source
     subset: str | None
     split: str | None  # of the source
-    identity: str  # of the conversations that its rows give: source, task and the task's version
+    content_key: str  # of the conversations that its rows give: source, task and the task's version
     task: Task
-    train_flags: bool = False  # its messages may say that they do not train
+    train_flags: bool = False  # whether its messages may say that they do not train
 
     @property
     def permuted(self) -> bool:
-        return self.entry.task in HUB or self.entry.hub is not None
+        return _hub_of(self.entry, self.task) is not None
 
     def describe(self) -> dict[str, Any]:
         """What the manifest says of it, and what the fingerprint covers: no path of this machine"""
         entry = self.entry
+        names_flags = self.train_flags or self.task.layout or self.task.is_custom
         return {
             "name": entry.label,
             "task": self.task.label,
@@ -53,13 +58,33 @@ class Input:
             "size": self.source.num_rows if self.task.generates else None,
             "seed": entry.seed if self.task.generates else None,
             "repeat": int(entry.repeat) if entry.repeat == int(entry.repeat) else entry.repeat,
-            **{key: value for key in SHARES if (value := getattr(entry, key)) is not None},
+            **{key: value for key in SAMPLING_KEYS if (value := getattr(entry, key)) is not None},
             "revision": self.source.revision,
             "sha256": self.source.sha256,
             "task_version": self.task.version,
             **(self.task.layout.describe() if self.task.layout else {}),
-            **({"train_flags": self.train_flags} if self.train_flags or self.task.layout or self.task.own else {}),
+            **({"train_flags": self.train_flags} if names_flags else {}),
         }
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where sources are looked for"""
+
+    mixture: Mixture
+    data_root: Path | None
+    identity: Path | None  # file that --identity gives
+    cache_dir: Path | None
+
+
+@dataclass(frozen=True)
+class SourceFiles:
+    """The files of an entry; subset, split and revision are those of a data set on the Hub"""
+
+    paths: list[Path]
+    subset: str | None = None
+    split: str | None = None
+    revision: str | None = None  # commit; None in a local copy
 
 
 def resolve(
@@ -68,53 +93,33 @@ def resolve(
     """The inputs of each split. FileNotFoundError or ValueError where a source is missing or cannot be read."""
     if data_root is not None and not data_root.is_dir():
         raise FileNotFoundError(f"--data-root {data_root} not found: give the directory that holds OWNER/NAME/...")
-    return {
-        split: [_resolve(entry, split, mixture, data_root, identity, cache_dir) for entry in entries]
-        for split, entries in mixture.splits.items()
-    }
+    places = Places(mixture, data_root, identity, cache_dir)
+    return {split: [_resolve(entry, split, places) for entry in entries] for split, entries in mixture.splits.items()}
 
 
-def _resolve(
-    entry: Entry, split: str, mixture: Mixture, data_root: Path | None, identity: Path | None, cache_dir: Path | None
-) -> Input:
-    own = find(entry.task, mixture.folder) if entry.task not in TASKS else None
-    task = Task(entry.task, own=own)
-    subset: str | None = None
-    source_split: str | None = None
-    flags = False
+def _resolve(entry: Entry, split: str, places: Places) -> Input:
+    task: Task = TASKS[entry.task] if entry.task in TASKS else find(entry.task, places.mixture.folder)
     if task.generates:
         return _generated(entry, split, task)
-    if entry.task == "chat" or own:
-        if not (entry.path or entry.hub):
-            raise ValueError(
-                f'{entry.label}: task {entry.task!r} reads rows: give a path, as path = "mine.jsonl", or a hub.'
-            )
-        found = open_own(entry, split, mixture, data_root, cache_dir, own)
-        source, task, flags = found.source, found.task, found.train_flags
-        subset, source_split = found.subset, found.split
-    elif entry.task in HUB:
-        source, subset, source_split = _open_hub(entry, split, data_root, cache_dir)
-    else:
-        files = [identity] if identity else _find_identity(entry, mixture, data_root)
-        source = open_files(files, ["messages"], None, cache_dir)
-        flags = any(source.mentions(name) for name in FLAGS)
+    files = _find(entry, split, task, places)
+    source, task, train_flags = _open(entry, task, files, places.cache_dir)
     _check_range(entry, source.num_rows)
-    return Input(entry, source, subset, source_split, f"{task.identity} {source.sha256}", task, flags)
+    content_key = f"{task.content_key} {source.sha256}"
+    return Input(entry, source, files.subset, files.split, content_key, task, train_flags)
 
 
 def _generated(entry: Entry, split: str, task: Task) -> Input:
-    source_split = entry.split or usual_split(split)
     if entry.path or entry.hub:
-        raise ValueError(
-            f"{entry.label}: task {entry.task!r} makes its rows: drop the {'path' if entry.path else 'hub'}."
-        )
-    if task.own and entry.size is None:
+        key = "path" if entry.path else "hub"
+        raise ValueError(f"{entry.label}: task {entry.task!r} makes its rows: drop the {key}.")
+    size = entry.size or (task.size if isinstance(task, BuiltinTask) else None)
+    if size is None:
         raise ValueError(f"{entry.label}: task {entry.task!r} makes its rows: say how many, as size = 1000.")
-    made_from = f"{task.label} {source_split} {entry.seed}"
-    size: int = entry.size if entry.size is not None else TASKS[entry.task].SIZE
-    source = generated(size, entry.start, f"{made_from} {task.version}")
     _check_range(entry, size)
-    return Input(entry, source, None, source_split, f"{made_from} {task.version}", task, task.own is not None)
+    source_split = entry.split or usual_split(split)
+    content_key = f"{task.label} {source_split} {entry.seed} {task.version}"
+    source = generated(size, entry.start, content_key)
+    return Input(entry, source, None, source_split, content_key, task, task.is_custom)
 
 
 def _check_range(entry: Entry, num_rows: int) -> None:
@@ -122,27 +127,104 @@ def _check_range(entry: Entry, num_rows: int) -> None:
         raise ValueError(f"{entry.label}: start = {entry.start} selects nothing, the source has {num_rows:,} rows.")
 
 
-def _open_hub(entry: Entry, split: str, data_root: Path | None, cache_dir: Path | None) -> tuple[Source, str, str]:
-    task = TASKS[entry.task]
-    subset, source_split = task.DEFAULTS[split]
+def _find(entry: Entry, split: str, task: Task, places: Places) -> SourceFiles:
+    if repo := _hub_of(entry, task):
+        return find_hub(repo, _hub_names(entry, split, task), entry, places)
+    if task.label == "identity" and places.identity:
+        return SourceFiles([places.identity])
+    if entry.path:
+        return SourceFiles(_find_path(entry.label, entry.path, places.mixture.folder))
+    if task.label == "identity":
+        return SourceFiles([_find_identity(places)])
+    raise ValueError(f'{entry.label}: task {entry.task!r} reads rows: give a path, as path = "mine.jsonl", or a hub.')
+
+
+def _hub_of(entry: Entry, task: Task) -> str | None:
+    """OWNER/NAME of the data set that an entry reads, if it is on the Hub"""
+    return task.hub if isinstance(task, BuiltinTask) and task.hub else entry.hub
+
+
+def _hub_names(entry: Entry, split: str, task: Task) -> list[tuple[str, str]]:
+    """(subset, split) of the rows on the Hub, and other names that a local copy may have for them"""
+    defaults = task.defaults if isinstance(task, BuiltinTask) else {}
+    subset, source_split = defaults.get(split, ("default", usual_split(split)))
     if entry.subset is not None and entry.subset != subset:
         subset, source_split = entry.subset, usual_split(split)
-    source_split = entry.split or source_split
-    names = [(subset, source_split), *getattr(task, "ALIASES", {}).get((subset, source_split), [])]
-    files, revision, subset, source_split = find_hub(task.HUB, names, entry, data_root, cache_dir)
-    return open_files(files, task.COLUMNS, revision, cache_dir), subset, source_split
+    names = (subset, entry.split or source_split)
+    return [names, *(task.aliases.get(names, []) if isinstance(task, BuiltinTask) else [])]
 
 
-def _find_identity(entry: Entry, mixture: Mixture, data_root: Path | None) -> list[Path]:
-    if entry.path:
-        return find_own(entry, mixture)
-    name: str = TASKS["identity"].FILE
-    places = [data_root / name, data_root.absolute().parent / name] if data_root else []
-    for candidate in [*places, nanochat_home() / name]:
-        if candidate.is_file():
-            return [candidate]
+def usual_split(split: str) -> str:
+    """What data sets call our train and val"""
+    return "train" if split == "train" else "test"
+
+
+def find_hub(repo: str, names: list[tuple[str, str]], entry: Entry, places: Places) -> SourceFiles:
+    """Files of the first of `names` (subset, split) on the Hub, or of whichever of them a local copy has."""
+    subset, split = names[0]
+    if places.data_root is None:
+        paths, revision = hub_files(repo, subset, split, entry.revision, places.cache_dir)
+        return SourceFiles(paths, subset, split, revision)
+    if entry.revision is not None:
+        raise ValueError(
+            f"{entry.label}: revision = {entry.revision!r} is pinned, --data-root has no revisions: drop one."
+        )
+    for name in names:
+        if paths := local_files(places.data_root, repo, *name):
+            return SourceFiles(paths, *name)
+    folder = places.data_root / repo
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"{folder} not found for {entry.label}: --data-root is the directory that holds {repo} and the other data "
+            f"sets, each as OWNER/NAME. Correct it, copy {repo} from the Hub, or build with --without {entry.task}."
+        )
     raise FileNotFoundError(
-        f"{name} not found: JSON lines, an array of messages a line, that teach the model who it is. Give yours with "
-        f"--identity FILE, or build without: midprep build --mixture {mixture.name if mixture.name != 'mid' else 'default'} "
-        "--without identity"
+        f"{folder} has no {split!r} of {subset!r} for {entry.label}: wanted {subset}/{split}-*.parquet in it. Give its "
+        f"split and subset, copy it from the Hub, or build without --data-root, or with --without {entry.task}."
     )
+
+
+def _find_path(label: str, path: str, folder: Path) -> list[Path]:
+    """The files of a path in a mixture: from the mixture's directory, else from the current one"""
+    for candidate in (folder / Path(path).expanduser(), Path(path).expanduser()):
+        if paths := find_files(candidate):
+            return paths
+        if candidate.is_dir():
+            raise FileNotFoundError(
+                f"{label}: {candidate} has no data in it: wanted .jsonl, .jsonl.gz, .jsonl.zst, .parquet or .arrow."
+            )
+    raise FileNotFoundError(f"{label}: {folder / path} not found, nor {path} from here: correct its path.")
+
+
+def _find_identity(places: Places) -> Path:
+    name = TASKS["identity"].file or ""
+    root = places.data_root
+    candidates = [root / name, root.absolute().parent / name] if root else []
+    for candidate in [*candidates, nanochat_home() / name]:
+        if candidate.is_file():
+            return candidate
+    mixture = "default" if places.mixture.name == "mid" else places.mixture.name
+    raise FileNotFoundError(
+        f"{name} not found: JSON lines, an array of messages per line, that teach the model who it is. Give yours with "
+        f"--identity FILE, or build without: midprep build --mixture {mixture} --without identity"
+    )
+
+
+def _open(entry: Entry, task: Task, files: SourceFiles, cache_dir: Path | None) -> tuple[Source, Task, bool]:
+    """The source, the task with its layout, and whether a message may say "train": false"""
+    if not isinstance(task, BuiltinTask):
+        return open_files(files.paths, [], files.revision, cache_dir), task, True
+    if task.label != "chat":
+        source = open_files(files.paths, list(task.columns), files.revision, cache_dir)
+        return source, task, not task.hub and any(source.mentions(name) for name in FLAGS)
+    first, rows = first_rows(files.paths, FIRST_ROWS)
+    given = Layout(
+        columns=tuple(sorted((entry.columns or {}).items())),
+        roles=tuple(sorted((entry.roles or {}).items())),
+        train_on=entry.train_on,
+        consecutive=entry.consecutive,
+        tools=entry.tools,
+    )
+    layout = recognise(rows, entry.hub or first, given, entry.layout)
+    source = open_files(files.paths, columns_of(layout, rows.column_names), files.revision, cache_dir)
+    return source, task.with_layout(layout), any(source.mentions(name) for name in layout.flags)

@@ -21,8 +21,8 @@ from fractions import Fraction
 import numpy as np
 
 from prep.arrays import Array
-from prep.mixture.mix import Mix, exact
-from prep.mixture.mixture import Entry
+from prep.mixture.checks import exact
+from prep.mixture.mixture import Entry, MixOptions
 
 NOTHING: Array = np.zeros(0, dtype=np.int64)
 
@@ -40,7 +40,7 @@ class Sample:
 
 
 def sample_entries(
-    entries: Sequence[Entry], usable: list[Array], weights: list[Array], mix: Mix, seed: int
+    entries: Sequence[Entry], usable: list[Array], weights: list[Array], mix: MixOptions, seed: int
 ) -> list[Sample]:
     """
     The sample of each entry: `usable` (u,) positions of its usable examples, ascending, `weights` (u,) tokens (or what

@@ -16,7 +16,7 @@ import numpy as np
 
 from prep.arrays import Array, offsets
 from prep.conversations.conversation import REASON
-from prep.mixture.mix import Mix
+from prep.mixture.mixture import MixOptions
 from prep.mixture.resolve import Input
 from prep.plan.filters import drop_duplicates, filter_lengths
 from prep.plan.order import mixture_order
@@ -40,7 +40,7 @@ class SplitJob:
     tokenizer: Tokenizer
     seed: int
     options: RowOptions
-    mix: Mix
+    mix: MixOptions
     held_out: "SplitJob | None" = None  # what must not be asked in this split
 
 

@@ -99,7 +99,7 @@ def render_block(
         batch = next(batches, None)
         if batch is None:
             raise ValueError(f"{item.source.files[-1]} has fewer rows than before: did it change? Build again.")
-        generated = item.task.generates and not item.task.own
+        generated = item.task.generates and not item.task.is_custom
         rendered.append(render(batch, encode, tokenizer, generated))
         num_rows -= len(batch)
     return rendered
@@ -128,14 +128,14 @@ def _read_parts(item: WorkItem, start: int, stop: int) -> Iterator[Conversations
 
 
 def _to_conversations(item: WorkItem, rows: pa.Table, first_row: int) -> Conversations:
-    """ValueError that names the file where columns are not what the task reads; your own tasks speak for themselves"""
-    if item.task.own:
+    """ValueError that names the file where columns are not what the task reads; custom tasks speak for themselves"""
+    if item.task.is_custom:
         return item.task.conversations(rows)
     try:
         return item.task.conversations(rows)
     except (ValueError, KeyError, TypeError, pa.ArrowException) as error:
         path = item.source.file_of(first_row)
         raise ValueError(
-            f"{path} is not what task {item.task.name!r} reads: {one_line(error)} It has the columns "
+            f"{path} is not what task {item.task.label!r} reads: {one_line(error)} It has the columns "
             f"{rows.column_names}: give another file, or a task of your own."
         ) from None

@@ -1,24 +1,23 @@
 """
-Every task by name. A task is a module: an example row, and a function that turns rows into conversations.
-
-    conversations(rows: pa.Table) -> Conversations                          rows of the Hub or of a file
-    generate(start: int, stop: int, seed: int, split: str) -> Conversations     rows that are made
-
-VERSION is bumped when the same row gives another conversation. HUB names the data set, DEFAULTS its (subset, split) for
-each split of a build.
+Every task by name. A task is a module: an example row on top, the function that turns rows into conversations or makes
+them, and at the end the record that says where its rows are (prep.tasks.task). chat and spelling hold two tasks each.
 """
 
-from types import ModuleType
+from prep.tasks.arithmetic import ARITHMETIC
+from prep.tasks.chat import CHAT, IDENTITY
+from prep.tasks.gsm8k import GSM8K
+from prep.tasks.mmlu import MMLU
+from prep.tasks.smoltalk import SMOLTALK
+from prep.tasks.spelling import SIMPLE_SPELLING, SPELLING_BEE
+from prep.tasks.task import BuiltinTask
 
-from prep.tasks import arithmetic, chat, gsm8k, identity, mmlu, simple_spelling, smoltalk, spelling_bee
-
-TASKS: dict[str, ModuleType] = {
-    "smoltalk": smoltalk,
-    "mmlu": mmlu,
-    "gsm8k": gsm8k,
-    "identity": identity,
-    "simple_spelling": simple_spelling,
-    "spelling_bee": spelling_bee,
-    "arithmetic": arithmetic,
-    "chat": chat,
+TASKS: dict[str, BuiltinTask] = {
+    "smoltalk": SMOLTALK,
+    "mmlu": MMLU,
+    "gsm8k": GSM8K,
+    "identity": IDENTITY,
+    "simple_spelling": SIMPLE_SPELLING,
+    "spelling_bee": SPELLING_BEE,
+    "arithmetic": ARITHMETIC,
+    "chat": CHAT,
 }

@@ -1,29 +1,28 @@
 """
-Small sums and word problems in GSM8K's answer form, made from the templates of problems.py and word_problems.py.
+Small sums and word problems in GSM8K's answer form, made from the templates of data/problems.toml.
 
     "{h} * {v} = <<{h}*{v}={x}>>{x} km\\n#### {x}"      ->      text | python | python_output | text
 
-A python_output is what Python prints for the call before it, to the character (8*5.75 gives 46.0), and the text after
-it says the number as people do (46). Row i is a pure function of (seed, split, i). Train and test differ in the values
-of each template's first number, whatever the seed, so no problem of one is in the other.
-Templates differ in their number of parts: each makes the columns of its own rows, which are then put in row order.
-Legend: C conversations, n of them from one template, P parts.
+A python_output is what Python prints for the call before it, to the character (8*5.75 gives 46.0), and the text after it
+says the number as people do (46). Conversation i is a pure function of (seed, split, i): its choices are drawn for a whole
+block at once, then a loop fills in the templates. Train and test differ in the values of each template's first number,
+whatever the seed, so no problem is in both. Legend: C conversations of a block, n of them from one template.
 """
 
 import functools
-import operator
 import re
-from collections.abc import Callable
+import tomllib
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
-from prep.arrays import Array, offsets
-from prep.columns import index_array, text_array
-from prep.conversations.conversation import ASSISTANT, OUTPUT, PYTHON, TEXT, USER, Conversations
-from prep.tasks.problems import PLAIN, Draw, Problem
-from prep.tasks.word_problems import NAMES, THINGS, WORD_PROBLEMS
-from prep.tasks.words import choose, join, random_bits
+from prep.arrays import Array
+from prep.conversations import messages
+from prep.conversations.conversation import Conversations
+from prep.tasks.gsm8k import CALL, parts_of
+from prep.tasks.task import BuiltinTask
+from prep.tasks.words import DATA, choose, random_bits
 
 EXAMPLE = {
     "messages": [
@@ -45,164 +44,113 @@ EXAMPLE = {
         },
     ]
 }
-VERSION = 1  # another output, another version: it is part of the key of cached runs
-SIZE = 4_000
+TEST_SHARE = 20  # one value in 20 of a template's first number is for test
 
-PROBLEMS = [*PLAIN, *WORD_PROBLEMS]
-TEST_SHARE = 20  # one value in so many of a template's first number is for test
-OPERATORS: dict[str, Callable[[Array, Array], Array]] = {
-    "+": operator.add,
-    "-": operator.sub,
-    "*": operator.mul,
-    "/": operator.truediv,
-    "//": operator.floordiv,
-}
-# how a number is written: as short as can be (7.5, 7), as a price (7.50, 7), as Python prints a float (7.5, 7.0)
-SHORT, PRICE, FLOAT = 0, 1, 2
-SUFFIXES = [["", ".25", ".5", ".75"], ["", ".25", ".50", ".75"], [".0", ".25", ".5", ".75"]]  # by style and quarters
-LIMIT = 10_000  # all numbers are below
-NAME = re.compile(r"\{([^}]+)\}")  # in a template
+
+@dataclass(frozen=True)
+class Problem:
+    """A template; data/problems.toml explains the notation."""
+
+    question: str
+    answer: str
+    draws: dict[str, Any]
+
+
+@functools.cache
+def problems() -> tuple[list[Problem], list[str], list[str]]:
+    """The templates, and the names and things that they are about"""
+    data = tomllib.loads((DATA / "problems.toml").read_text(encoding="utf-8"))
+    return [Problem(**problem) for problem in data["problem"]], data["names"], data["things"]
 
 
 def generate(start: int, stop: int, seed: int, split: str) -> Conversations:
-    """conversations start .. stop - 1 of the split, "train" or "test" """
-    if split not in ("train", "test"):
-        raise ValueError(f"split {split!r} of a generated task: it has train and test")
+    """Conversations start .. stop - 1 of the split, "train" or "test" """
     rows, stream = np.arange(start, stop), f"arithmetic/{seed}/{split}"
-    problem = choose(f"{stream}/problem", rows, len(PROBLEMS))  # (C,)
-    num_parts = np.array([len(parts_of(p)) for p in PROBLEMS])[problem]
-    first_part = offsets(num_parts)
-    texts, places = [text_array([])], [np.zeros(0, dtype=np.int64)]
-    kinds = np.zeros(first_part[-1], dtype=np.uint8)
-    for p, template in enumerate(PROBLEMS):
-        mine = np.flatnonzero(problem == p)  # (n,)
-        columns = write(template, rows[mine], stream, split)
-        for k, (kind, _) in enumerate(parts_of(template)):
-            texts.append(columns[k])
-            places.append(first_part[mine] + k)
-            kinds[places[-1]] = kind
-    in_order = np.empty(first_part[-1], dtype=np.int64)
-    in_order[np.concatenate(places)] = np.arange(first_part[-1])
-    return Conversations(
-        texts=pa.concat_arrays(texts).take(index_array(in_order)),
-        kinds=kinds,
-        parts=offsets(np.stack([np.ones_like(num_parts), num_parts - 1], axis=1).reshape(-1)),
-        roles=np.tile(np.array([USER, ASSISTANT], dtype=np.uint8), len(rows)),
-        messages=np.arange(len(rows) + 1, dtype=np.int64) * 2,
-        reasons=np.zeros(len(rows), dtype=np.uint8),
-    )
+    templates, _, _ = problems()
+    template = choose(f"{stream}/problem", rows, len(templates))  # (C,)
+    made: list[Any] = [None] * len(rows)
+    for i, problem in enumerate(templates):
+        places = np.flatnonzero(template == i)  # (n,)
+        for place, values in zip(places, draw(problem, rows[places], stream, split), strict=True):
+            made[place] = conversation(problem, values)
+    return messages.of_objects(made)
 
 
-@functools.cache
-def parts_of(problem: Problem) -> list[tuple[int, str]]:
-    """kind and template of each part: the question, then the answer cut at its calls, <<{a}+{b}={x}>>"""
-    parts = [(TEXT, problem.question)]
-    for piece in re.split(r"(<<[^>]+>>)", problem.answer):
-        if piece.startswith("<<"):
-            expression, result = piece[2:-2].split("=")
-            parts += [(PYTHON, expression), (OUTPUT, result)]
-        else:
-            parts.append((TEXT, piece))
-    return parts
-
-
-def write(problem: Problem, rows: Array, stream: str, split: str) -> list[pa.LargeStringArray]:
-    """(n,) row numbers of one template -> a column of n strings for each of its parts"""
-    numbers = draw_numbers(problem, rows, stream, split)
-    texts = words_for(problem, rows, stream)  # what a {name} in the template stands for
-    columns, expression = [], ""
-    for kind, template in parts_of(problem):
-        if kind == OUTPUT:
-            values, is_float = evaluate(expression, numbers)
-            numbers[template.strip("{}")] = values
-            columns.append(written(values, np.where(is_float, FLOAT, SHORT)))
-        else:
-            expression = re.sub(r"[{}]", "", template)
-            for name in NAME.findall(template):
-                if name not in texts:
-                    texts[name] = written(numbers[name.rstrip("$")], PRICE if name.endswith("$") else SHORT)
-            columns.append(fill(template, texts, len(rows)))
-    return columns
-
-
-def words_for(problem: Problem, rows: Array, stream: str) -> dict[str, pa.LargeStringArray]:
-    """n strings for each of {name}, {other} and {thing} in the problem; {other} is never {name}"""
-    used, out = set(NAME.findall(problem.question + problem.answer)), {}
-    if used & {"name", "other"}:
-        name = choose(f"{stream}/name", rows, len(NAMES))
-        out["name"] = _list(*NAMES).take(index_array(name))
-    if "other" in used:
-        other = (name + 1 + choose(f"{stream}/other", rows, len(NAMES) - 1)) % len(NAMES)
-        out["other"] = _list(*NAMES).take(index_array(other))
-    if "thing" in used:
-        out["thing"] = _list(*THINGS).take(index_array(choose(f"{stream}/thing", rows, len(THINGS))))
-    return out
-
-
-@functools.cache
-def _list(*words: str) -> pa.LargeStringArray:
-    return text_array([*words])
-
-
-def draw_numbers(problem: Problem, rows: Array, stream: str, split: str) -> dict[str, Array]:
-    """the drawn numbers of n rows, each (n,) float64"""
+def draw(problem: Problem, rows: Array, stream: str, split: str) -> list[dict[str, Any]]:
+    """(n,) numbers of the rows of one template -> for each row what the template's names stand for: words and floats"""
+    _, names, things = problems()
+    name = choose(f"{stream}/name", rows, len(names))
+    other = (name + 1 + choose(f"{stream}/other", rows, len(names) - 1)) % len(names)  # never the same
+    thing = choose(f"{stream}/thing", rows, len(things))
     numbers: dict[str, Array] = {}
-    for place, (name, draw) in enumerate(problem.draws.items()):
-        if isinstance(draw, str):
-            numbers[name], _ = evaluate(draw, numbers)
-            continue
-        values = values_of(draw)
-        if place == 0:
-            shuffled = values[np.argsort(random_bits(f"arithmetic/{problem.question}", np.arange(len(values))))]
-            num_test = -(-len(values) // TEST_SHARE)
-            values = shuffled[:num_test] if split == "test" else shuffled[num_test:]
-        numbers[name] = values[choose(f"{stream}/{problem.question}/{name}", rows, len(values))]
-    return numbers
+    for key, spec in problem.draws.items():
+        if isinstance(spec, str):
+            numbers[key] = eval(spec, {}, numbers)  # an expression of the numbers before it
+        else:
+            possible = values_of(spec) if numbers else first_values(problem.question, spec, split)
+            numbers[key] = possible[choose(f"{stream}/{problem.question}/{key}", rows, len(possible))]
+    columns = [values.tolist() for values in (name, other, thing, *numbers.values())]
+    return [
+        {"name": names[i], "other": names[j], "thing": things[k], **dict(zip(numbers, values, strict=True))}
+        for i, j, k, *values in zip(*columns, strict=True)
+    ]
 
 
-def values_of(draw: Draw) -> Array:
-    """(low, high), (low, high, step) or a list -> every value, float64"""
-    if isinstance(draw, tuple):
-        low, high, step = (*draw, 1.0)[:3]
-        return np.arange(low, high + step / 2, step, dtype=np.float64)
-    return np.array(draw, dtype=np.float64)
+def values_of(spec: Any) -> Array:
+    """[low, high], [low, high, step] or {one_of: values} -> every value, float64"""
+    if isinstance(spec, dict):
+        return np.array(spec["one_of"], dtype=np.float64)
+    low, high, step = (*spec, 1.0)[:3]
+    return np.arange(low, high + step / 2, step, dtype=np.float64)
 
 
-def evaluate(expression: str, numbers: dict[str, Array]) -> tuple[Array, Array]:
+def first_values(question: str, spec: Any, split: str) -> Array:
+    """The values of a template's first number that belong to a split"""
+    values = values_of(spec)
+    shuffled = values[np.argsort(random_bits(f"arithmetic/{question}", np.arange(len(values))))]
+    num_test = -(-len(values) // TEST_SHARE)
+    return shuffled[:num_test] if split == "test" else shuffled[num_test:]
+
+
+def conversation(problem: Problem, values: dict[str, Any]) -> list[dict[str, Any]]:
+    """A template filled in: first its calls, from left to right, as each gives a name its value; then the text"""
+    texts: dict[str, str] = {}
+    for name, value in values.items():
+        texts |= written(name, value)
+
+    def run(call: re.Match[str]) -> str:
+        expression, _, result = call[1].rpartition("=")
+        code = expression.format_map(texts)
+        output = eval(code)  # text of a template that ships with midprep: numbers and operators
+        texts.update(written(result.strip("{}"), output))
+        return f"<<{code}={output}>>"
+
+    answer = CALL.sub(run, problem.answer).format_map(texts)
+    return [
+        {"role": "user", "content": problem.question.format_map(texts)},
+        {"role": "assistant", "content": parts_of(answer)},
+    ]
+
+
+def written(name: str, value: Any) -> dict[str, str]:
     """
-    "a*p//100", from left to right -> (n,) values, (n,) bool: whether Python's result is a float
+    A name's text in a template, and as a price
 
-    >>> evaluate("a*b", {"a": np.array([3.0, 2.0]), "b": np.array([2.0, 2.5])})
-    (array([6., 5.]), array([False,  True]))
+    >>> written("p", 7.5), written("p", 7.0)
+    ({'p': '7.5', 'p$': '7.50'}, {'p': '7', 'p$': '7'})
     """
-    first, *rest = re.split(r"(//|[-+*/])", expression)
-    n = len(next(iter(numbers.values())))
-    value = numbers[first] if first in numbers else np.full(n, float(first))
-    is_float = value % 1 != 0
-    for symbol, operand in zip(rest[::2], rest[1::2], strict=True):
-        number = numbers[operand] if operand in numbers else np.full(n, float(operand))
-        value = OPERATORS[symbol](value, number)
-        is_float = is_float | (number % 1 != 0) | (symbol == "/")
-    return value, is_float
+    if isinstance(value, str):
+        return {name: value}
+    if value == int(value):
+        return {name: str(int(value)), f"{name}$": str(int(value))}
+    return {name: str(value), f"{name}$": f"{value:.2f}"}
 
 
-def fill(template: str, texts: dict[str, pa.LargeStringArray], num_rows: int) -> pa.LargeStringArray:
-    """a template with its {names} filled in, n strings"""
-    pieces = NAME.split(template)  # names at odd places
-    if len(pieces) == 1:
-        return pa.repeat(pa.scalar(template, pa.large_string()), num_rows)
-    return join(*(texts[piece] if place % 2 else piece for place, piece in enumerate(pieces)))
-
-
-def written(values: Array, style: int | Array) -> pa.LargeStringArray:
-    """(n,) multiples of 0.25 in [0, LIMIT), a style for all or for each -> n strings"""
-    assert values.min(initial=0) >= 0
-    assert values.max(initial=0) < LIMIT
-    return number_table().take(index_array(((style * LIMIT + values) * 4).astype(np.int64)))
-
-
-@functools.cache
-def number_table() -> pa.LargeStringArray:
-    """every number in every style: a look-up is several times faster than a conversion"""
-    whole = index_array(np.repeat(np.arange(LIMIT), 4)).cast(pa.large_string())
-    return pa.concat_arrays([join(whole, text_array(list(suffixes) * LIMIT)) for suffixes in SUFFIXES])
+ARITHMETIC = BuiltinTask(
+    "arithmetic",
+    "Small sums and word problems in GSM8K's answer form, made from the templates of data/problems.toml.",
+    EXAMPLE,
+    version=1,
+    make=generate,
+    size=4_000,
+)

@@ -1,6 +1,5 @@
 """
-Chat: conversations of one's own, as JSON lines, parquet or Arrow, in any of the layouts of prep.conversations.layouts.
-Contents are strings or, for the assistant, lists of parts: text and Python calls are trained, what Python answered is not.
+Your own conversations (chat), and those that teach the model who it is (identity).
 """
 
 import pyarrow as pa
@@ -8,8 +7,9 @@ import pyarrow as pa
 from prep.conversations import layouts, turns
 from prep.conversations.conversation import Conversations
 from prep.conversations.layouts import Layout
+from prep.tasks.task import BuiltinTask
 
-EXAMPLE = {
+CHAT_EXAMPLE = {
     "messages": [
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": "What is 12 * 12?"},
@@ -23,14 +23,36 @@ EXAMPLE = {
         },
     ]
 }
+IDENTITY_EXAMPLE = [
+    {"role": "user", "content": "Hi, who are you?"},
+    {"role": "assistant", "content": "Hello! I am a small language model trained with midprep."},
+]
 
-VERSION = 1
-PLAIN = Layout()
 
-
-def conversations(rows: pa.Table, layout: Layout = PLAIN) -> Conversations:
+def conversations(rows: pa.Table, layout: Layout = Layout()) -> Conversations:
     """C rows, columns or lines of JSON in a column `line`, -> C conversations"""
     batch = layouts.conversations(rows, layout)
     if layout.consecutive == "merge":
         batch = turns.merge(batch)
     return turns.train_on(batch, layout.train_on)
+
+
+CHAT = BuiltinTask(
+    "chat",
+    "Chat: your own conversations, as JSON lines, parquet or Arrow, in any of the layouts of prep.conversations.layouts. "
+    "Contents are strings or, for the assistant, lists of parts: SFT trains on text and Python calls, not on what Python "
+    "answered.",
+    CHAT_EXAMPLE,
+    version=1,
+    read=conversations,
+)
+IDENTITY = BuiltinTask(
+    "identity",
+    "Identity: who the model is. JSON lines, an array of messages per line, user and assistant in turn. Usually few and "
+    "repeated; what the model says of itself comes from here and from nowhere else.",
+    IDENTITY_EXAMPLE,
+    version=1,
+    read=conversations,
+    file="identity_conversations.jsonl",
+    columns=("messages",),
+)

@@ -1,12 +1,12 @@
 """
-SmolTalk: general chat of many kinds, the bulk of a mid-training mixture. The conversations are taken as they are; a
-leading system message is merged into the first user message by the renderer.
+SmolTalk: the conversations are taken as they are.
 """
 
 import pyarrow as pa
 
 from prep.conversations import messages
 from prep.conversations.conversation import Conversations
+from prep.tasks.task import BuiltinTask
 
 EXAMPLE = {
     "messages": [
@@ -16,12 +16,20 @@ EXAMPLE = {
     "source": "everyday-conversations",
 }
 
-VERSION = 1
-HUB = "HuggingFaceTB/smol-smoltalk"
-COLUMNS = ["messages"]
-DEFAULTS = {"train": ("default", "train"), "val": ("default", "test")}  # (subset, split) by split of the build
-
 
 def conversations(rows: pa.Table) -> Conversations:
     """C rows -> C conversations"""
     return messages.of_arrow(rows["messages"])
+
+
+SMOLTALK = BuiltinTask(
+    "smoltalk",
+    "SmolTalk: general chat of many kinds, the bulk of a mid-training mixture. The conversations are taken as they are; the "
+    "renderer merges a leading system message into the first user message.",
+    EXAMPLE,
+    version=1,
+    read=conversations,
+    hub="HuggingFaceTB/smol-smoltalk",
+    columns=("messages",),
+    defaults={"train": ("default", "train"), "val": ("default", "test")},
+)

@@ -1,61 +1,68 @@
 """
-Which task, and how it reads: what a worker needs to turn the rows of a source into conversations. It is small, is sent to
-each worker, and is part of the identity of what comes out.
+What a task is: it turns rows of a source into conversations, or makes conversations from their numbers alone.
+
+    conversations(rows: pa.Table) -> Conversations                             C rows -> C conversations
+    generate(start: int, stop: int, seed: int, split: str) -> Conversations    conversations start .. stop - 1
+
+A task is sent to every worker, so it is small and can be pickled: its functions are found again by name.
 """
 
 import json
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Self
 
 import pyarrow as pa
 
 from prep.conversations.conversation import Conversations
 from prep.conversations.layouts import Layout
-from prep.tasks import TASKS, chat
-from prep.tasks.custom import OwnTask
+from prep.tasks.custom import CustomTask
 
 
 @dataclass(frozen=True)
-class Task:
-    """One of midprep's by name, chat with its layout, or one's own."""
+class BuiltinTask:
+    """A task that ships with midprep, made at the end of its module. Its source is one of: the Hub, a file, or `make`."""
 
-    name: str
-    layout: Layout | None = None  # of chat
-    own: OwnTask | None = None
+    label: str  # its name in mixtures and manifests
+    about: str
+    example: Any  # a row, or a conversation that is made
+    version: int  # part of the cache keys: bump it when the same row gives another conversation
+    read: Callable[..., Conversations] | None = None  # rows, and the layout where there is one
+    make: Callable[[int, int, int, str], Conversations] | None = None
+    size: int = 0  # conversations that are made by default
+    hub: str | None = None  # OWNER/NAME of the data set
+    columns: tuple[str, ...] = ()  # that are read
+    defaults: dict[str, tuple[str, str]] = field(default_factory=dict)  # split of a build -> (subset, split) on the Hub
+    aliases: dict[tuple[str, str], list[tuple[str, str]]] = field(default_factory=dict)  # other names of the same rows
+    file: str | None = None  # its name in nanochat's cache and beside a data root
+    layout: Layout | None = None  # how rows are read, where there is more than one way
+    is_custom: ClassVar[bool] = False
 
     @property
     def generates(self) -> bool:
-        """Whether its rows are made, not read"""
-        return self.own.takes == "generate" if self.own else hasattr(TASKS[self.name], "generate")
+        """Whether its conversations are made, not read"""
+        return self.make is not None
 
     @property
-    def label(self) -> str:
-        """Its name in manifests: nothing of this machine"""
-        return self.own.label if self.own else self.name
+    def content_key(self) -> str:
+        """The task's part of the cache keys"""
+        key = f"{self.label} {self.version}"
+        if self.layout is None or self.layout == Layout():
+            return key
+        return f"{key} {json.dumps(self.layout.describe(), sort_keys=True)}"
 
-    @property
-    def version(self) -> int | str:
-        return self.own.sha256 if self.own else int(TASKS[self.name].VERSION)
-
-    @property
-    def identity(self) -> str:
-        """With the identity of the rows, that of the conversations"""
-        plain = self.layout is None or self.layout == chat.PLAIN
-        return f"{self.label} {self.version}" + (
-            "" if plain or self.layout is None else f" {json.dumps(self.layout.describe(), sort_keys=True)}"
-        )
+    def with_layout(self, layout: Layout) -> Self:
+        return replace(self, layout=layout)
 
     def conversations(self, rows: pa.Table) -> Conversations:
-        """C rows -> C conversations"""
-        if self.own:
-            return self.own.conversations(rows)
-        if self.layout is not None:
-            return chat.conversations(rows, self.layout)
-        found: Conversations = TASKS[self.name].conversations(rows)
-        return found
+        assert self.read is not None
+        return self.read(rows) if self.layout is None else self.read(rows, self.layout)
 
     def generate(self, start: int, stop: int, seed: int, split: str) -> Conversations:
-        """Conversations start .. stop - 1"""
-        maker: Any = self.own or TASKS[self.name]
-        found: Conversations = maker.generate(start, stop, seed, split)
-        return found
+        assert self.make is not None
+        if split not in ("train", "test"):
+            raise ValueError(f"{self.label} has no split {split!r}: generated tasks have train and test.")
+        return self.make(start, stop, seed, split)
+
+
+Task = BuiltinTask | CustomTask  # both have the two methods, label, version, content_key, layout, generates, is_custom

@@ -4,11 +4,11 @@ The words of the spelling tasks, and the random choices of every generated task.
     choose("42/train/letter", [0, 1, 2], 26)  ->  [10 11 25]      what row i draws depends on the name and on i alone
 
 A generated row is a pure function of its number: choices come from SplitMix64 used as a counter-based hash, not from a
-generator with a state. So any block of rows can be made anywhere, in any order, by any version of numpy. The price is
-that each choice needs a name of its own: two choices with the same name are the same choice.
+generator with a state. So any block can be made anywhere, in any order, by any version of numpy. The price is that each
+choice needs its own name: two choices of the same name are the same choice.
 
-A word belongs to train or to test by a hash of its letters alone, 1 word in 20 to test: whatever list it came from, and
-in both spelling tasks. Legend: C rows of a block, N words, L letters of all of them.
+A hash of its letters alone puts a word in train or, 1 word in 20, in test, for both spelling tasks and for any list of
+words. Legend: C rows of a block, N words, L letters of all of them.
 """
 
 import functools
@@ -23,8 +23,9 @@ import pyarrow.compute as pc
 from prep.arrays import Array
 from prep.columns import index_array, text_array
 
-WORDS_PATH = Path(__file__).parent.parent / "data" / "words.txt.zst"
-TEST_SHARE = 20  # one word in so many is a test word
+DATA = Path(__file__).parents[1] / "data"
+WORDS_PATH = DATA / "words.txt.zst"
+TEST_SHARE = 20  # one word in 20 is for test
 ODD = np.uint64(0x9E3779B97F4A7C15)  # 2**64 over the golden ratio
 
 
@@ -38,7 +39,7 @@ def mix(x: Array) -> Array:
 
 def random_bits(stream: str, rows: Array) -> Array:
     """
-    (C,) row numbers -> (C,) uint64, another sequence for every name of a stream
+    (C,) row numbers -> (C,) uint64, a different sequence for each name of a stream
 
     >>> random_bits("a", np.arange(2)) % 1000
     array([506, 720], dtype=uint64)
@@ -106,7 +107,7 @@ def is_test_word(words: pa.LargeStringArray) -> Array:
 
 @functools.cache
 def word_list() -> pa.LargeStringArray:
-    """all words, lower case a-z, each once, in the order of the file"""
+    """All words, lower case a-z, each once, in the order of the file"""
     with pa.input_stream(WORDS_PATH, compression="zstd") as file:
         text = np.frombuffer(file.read(), dtype=np.uint8)
     ends = np.flatnonzero(text == ord("\n"))
@@ -116,22 +117,20 @@ def word_list() -> pa.LargeStringArray:
 
 @functools.cache
 def split_words(split: str) -> pa.LargeStringArray:
-    """the words of "train" or of "test" """
-    if split not in ("train", "test"):
-        raise ValueError(f"split {split!r} of a generated task: it has train and test")
+    """The words of "train" or of "test" """
     words = word_list()
     return words.take(index_array(np.flatnonzero(is_test_word(words) == (split == "test"))))
 
 
 @functools.lru_cache(maxsize=8)
 def word_order(split: str, stream: str) -> Array:
-    """a permutation of the words of the split"""
-    # random_bits is one to one in the row number: no two keys are equal, so every way of sorting gives the same order
+    """A permutation of the words of the split"""
+    # random_bits is one to one in the row number: no two keys are equal, so every sorting algorithm gives the same order
     order: Array = np.argsort(random_bits(stream, np.arange(len(split_words(split)))))
     return order
 
 
 def words_of_rows(rows: Array, split: str, stream: str) -> pa.LargeStringArray:
-    """(C,) row numbers -> C words: no word comes again before all of the split had their turn"""
+    """(C,) row numbers -> C words: no word comes again before every word of the split has come once"""
     order = word_order(split, stream)
     return split_words(split).take(index_array(order[rows % len(order)]))

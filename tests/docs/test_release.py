@@ -9,7 +9,16 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-DATA = ("nano32k.tiktoken", "words.txt.zst", "identity.jsonl", "selftest.jsonl", "report.css", "NOTICE.md")
+DATA = (
+    "nano32k.tiktoken",
+    "words.txt.zst",
+    "identity.jsonl",
+    "problems.toml",
+    "phrasings.toml",
+    "selftest.jsonl",
+    "report.css",
+    "NOTICE.md",
+)
 
 pytestmark = pytest.mark.slow  # builds, downloads and installs
 

@@ -1,15 +1,21 @@
 """Mixtures are data: what is not known is an error that names the nearest right one."""
 
+import doctest
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from prep.mixture import checks
 from prep.mixture.mixture import load_mixture, mixture_names, parse_mixture
 
 
 def parse(data: dict[str, Any]) -> Any:
     return parse_mixture(data, "m.toml", Path(), "m")
+
+
+def test_the_example_in_a_docstring_is_right() -> None:
+    assert doctest.testmod(checks) == (0, 1)
 
 
 def test_the_shipped_mixtures_are_valid() -> None:
@@ -94,5 +100,5 @@ def test_a_mixture_that_is_not_there_names_those_that_are(tmp_path: Path) -> Non
         load_mixture("sampel")
     broken = tmp_path / "broken.toml"
     broken.write_text("name = ")
-    with pytest.raises(ValueError, match="no valid TOML"):
+    with pytest.raises(ValueError, match="not valid TOML"):
         load_mixture(str(broken))

@@ -249,7 +249,7 @@ def test_a_share_that_makes_no_sense_is_one_clear_line(train: list[dict[str, Any
 
 
 def test_a_mix_that_is_not_known_names_what_is() -> None:
-    for mix, words in (({"by": "rows"}, "by = 'rows' found, wanted 'tokens' or"), ({"dedupe": "exact"}, "Did you mean 'dedup'"),
+    for mix, words in (({"by": "rows"}, "by = 'rows' found, wanted tokens or"), ({"dedupe": "exact"}, "Did you mean 'dedup'"),
                        ({"dedup": True}, "dedup = True found, wanted a string")):  # fmt: skip
         with pytest.raises(ValueError, match=words):
             parse_mixture({"mix": mix, "train": [{"task": "gsm8k"}]}, "m.toml", Path(), "m")

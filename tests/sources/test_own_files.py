@@ -16,7 +16,7 @@ from prep.sources import detect as formats
 from prep.sources import source as sources
 from prep.sources import tables
 from tests.conftest import SHARED, build_mixture, needs_shared, toy_tokenizer, write_lines
-from tests.conversations.test_own_data import messages
+from tests.conversations.test_layouts import messages
 from tests.sources.test_sources import hub, midprep  # noqa: F401
 
 TOY = toy_tokenizer()
@@ -113,9 +113,9 @@ def test_a_stream_that_was_cut_between_two_batches_is_not_a_shorter_one(tmp_path
     ("name", "data", "words"),
     [
         ("a.jsonl", b'{"text": "a"}\n', r"its first rows have the fields \['text'\], as in {\"text\": \"a\"}; wanted messages"),
-        ("a.json", b'[\n{"messages": []}\n]', "is one JSON array of rows, wanted an object a line"),
-        ("a.json", b'[{"prompt": "a", "completion": "b"}]', "is one JSON array of rows, wanted an object a line"),
-        ("a.jsonl", b"hello\n", "its first rows cannot be read, as hello; wanted JSON in UTF-8, an object a line"),
+        ("a.json", b'[\n{"messages": []}\n]', "is one JSON array of rows, wanted one object per line"),
+        ("a.json", b'[{"prompt": "a", "completion": "b"}]', "is one JSON array of rows, wanted one object per line"),
+        ("a.jsonl", b"hello\n", "its first rows cannot be read, as hello; wanted JSON in UTF-8, one object per line"),
         ("a.jsonl", b'{"a": 1}\n', r"wanted messages \(messages\); or conversations \(sharegpt\)"),
         ("a.jsonl", b"\n\n", "has no rows|its first rows have"),
         ("a.jsonl.gz", gzip.compress(b"{}\n" * 999, mtime=0)[:-20], "not a readable gzip file"),
@@ -162,7 +162,7 @@ def test_files_of_two_kinds_or_none_are_one_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("entry", "words"),
     [
-        ({"path": "a", "hub": "o/n"}, "needs a path or a hub, not both"),
+        ({"path": "a", "hub": "o/n"}, "path and hub are given, wanted one of them"),
         ({"hub": "n"}, "hub = 'n' found, wanted \"owner/name\""),
         ({"path": "a", "subset": "x"}, "subset is of a data set on the Hub"),
         ({"path": "a", "layout": "sharegtp"}, "layout = 'sharegtp' found.*Did you mean 'sharegpt'"),

@@ -1,4 +1,4 @@
-"""Tasks of one's own: a function in a file, or an entry point; nobody forks."""
+"""Tasks of your own: a function in a file, or an entry point; no fork is needed."""
 
 import re
 from pathlib import Path
@@ -103,7 +103,7 @@ def test_an_edited_task_renders_again_and_is_another_build(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("source", "task", "words"),
     [
-        ("def pair(row):\n    return row['c']\n", "mine.py:pair", r"mine.py, line 2: KeyError: 'c'. Mend the task"),
+        ("def pair(row):\n    return row['c']\n", "mine.py:pair", r"mine.py, line 2: KeyError: 'c'. Fix the task"),
         ("def pair(row):\n    raise SystemExit(0)\n", "mine.py:pair", r"mine.py, line 2: SystemExit: 0"),
         ("import sys\nsys.exit()\n", "mine.py:pair", "mine.py, line 2: SystemExit"),
         ("def pair(row)\n", "mine.py:pair", "mine.py, line 1: SyntaxError"),
@@ -111,8 +111,8 @@ def test_an_edited_task_renders_again_and_is_another_build(tmp_path: Path) -> No
         ("def other(row): ...\n", "mine.py:pair", "mine.py has no 'pair', it has: other"),
         ("pair = 3\n", "mine.py:pair", "is int, wanted a function"),
         ("def pair(x, y): ...\n", "mine.py:pair", r"takes \(x, y\), wanted one of \(row\), \(rows\), \(start, stop"),
-        ("def pair(rows): return []\n", "mine.py:pair", "gives 0 conversations for 1 rows, wanted one a row"),
-        ("def pair(rows): return 3\n", "mine.py:pair", "gives int, wanted Conversations or a list"),
+        ("def pair(rows): return []\n", "mine.py:pair", "returns 0 conversations for 1 rows, wanted one per row"),
+        ("def pair(rows): return 3\n", "mine.py:pair", "returns int, wanted Conversations or a list"),
         ("", "none.py:pair", "none.py not found"),
     ],
 )
@@ -149,7 +149,7 @@ def test_an_installed_package_offers_tasks_by_name(tmp_path: Path, monkeypatch: 
     monkeypatch.syspath_prepend(site)
     write_lines(tmp_path / "a.jsonl", [{"a": "x", "b": "1"}])
     root, (source,) = build(tmp_path, {"task": "joke", "path": "a.jsonl"}, workers=2)
-    assert (source["task"], source["task_version"]) == ("joke", find("joke", tmp_path).sha256)
+    assert (source["task"], source["task_version"]) == ("joke", find("joke", tmp_path).version)
     assert conversations(root) == ["<|bos|><|user_start|>x<|user_end|><|assistant_start|>[[1<|assistant_end|>]]"]
     with pytest.raises(ValueError, match="task = 'jok' is not known"):
         parse_mixture({"train": [{"task": "jok"}]}, "m.toml", tmp_path, "m")

@@ -1,15 +1,13 @@
 """Tasks turn rows into conversations; malformed rows keep their place and say why."""
 
-import itertools
 import re
 from typing import Any
 
 import pyarrow as pa
 import pytest
 from hypothesis import given
-from hypothesis.strategies import lists, sampled_from, text
+from hypothesis.strategies import sampled_from, text
 
-from prep.columns import text_array
 from prep.conversations import messages
 from prep.conversations.conversation import KINDS, REASONS, ROLES, Conversations
 from prep.render.nanochat import normalize
@@ -33,7 +31,7 @@ def plain(batch: Conversations) -> list[Any]:
 
 
 def split_plainly(answer: str) -> list[tuple[str, str]]:
-    """An answer of GSM8K as the spec says it"""
+    """An answer of GSM8K, as nanochat's task splits it"""
     parts = []
     for piece in re.split(r"(<<[^>]+>>)", answer):
         if not re.fullmatch(r"<<[^>]+>>", piece):
@@ -44,23 +42,21 @@ def split_plainly(answer: str) -> list[tuple[str, str]]:
     return parts
 
 
-def split(answers: list[str]) -> list[list[tuple[str, str]]]:
-    texts, kinds, bounds = gsm8k.split_answers(text_array(answers))
-    parts = [(KINDS[kind], part) for kind, part in zip(kinds, texts.to_pylist(), strict=True)]
-    return [parts[a:b] for a, b in itertools.pairwise(bounds)]
+def split(answer: str) -> list[tuple[str, str]]:
+    return [(part["type"], part["text"]) for part in gsm8k.parts_of(answer)]
 
 
 def test_calculator_calls_become_python_and_its_output() -> None:
-    assert split(["He has 3*4=<<3*4=12>>12.\n#### 12"]) == [
-        [("text", "He has 3*4="), ("python", "3*4"), ("python_output", "12"), ("text", "12.\n#### 12")]
-    ]
-    assert split(["<<5>>"]) == [[("text", ""), ("python", "5"), ("python_output", ""), ("text", "")]]
-    assert split(["<<a=b=c>>"])[0][1:3] == [("python", "a=b"), ("python_output", "c")]
+    assert split("He has 3*4=<<3*4=12>>12.\n#### 12") == [
+        ("text", "He has 3*4="), ("python", "3*4"), ("python_output", "12"), ("text", "12.\n#### 12"),
+    ]  # fmt: skip
+    assert split("<<5>>") == [("text", ""), ("python", "5"), ("python_output", ""), ("text", "")]
+    assert split("<<a=b=c>>")[1:3] == [("python", "a=b"), ("python_output", "c")]
 
 
-@given(answers=lists(text(sampled_from("<>=aé1"), max_size=14), max_size=6))
-def test_answers_are_cut_where_a_regular_expression_cuts_them(answers: list[str]) -> None:
-    assert split(answers) == [split_plainly(answer) for answer in answers]
+@given(answer=text(sampled_from("<>=aé1"), max_size=14))
+def test_answers_are_split_where_nanochat_splits_them(answer: str) -> None:
+    assert split(answer) == split_plainly(answer)
 
 
 def test_gsm8k_rows_with_a_missing_answer_are_rejected() -> None:
@@ -181,9 +177,11 @@ def test_a_column_of_another_type_is_an_error_that_says_what_was_wanted() -> Non
         chat.conversations(pa.table({"text": ["a"]}))
 
 
-def test_every_task_has_an_example_a_version_and_a_source() -> None:
+def test_every_task_has_an_example_a_version_and_one_source() -> None:
     for name, task in TASKS.items():
-        assert task.EXAMPLE, name
-        assert task.VERSION >= 1
-        assert hasattr(task, "generate") != hasattr(task, "conversations")
-        assert hasattr(task, "HUB") == (name in ("smoltalk", "mmlu", "gsm8k"))
+        assert task.label == name
+        assert task.example, name
+        assert task.about, name
+        assert task.version >= 1
+        assert task.generates == (task.read is None) == (task.size > 0)
+        assert bool(task.hub) == bool(task.defaults) == (name in ("smoltalk", "mmlu", "gsm8k"))

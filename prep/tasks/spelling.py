@@ -1,18 +1,22 @@
 """
-How many of a letter are in a word: spelled out, counted, checked with Python.
+Spell a word (simple_spelling), and count a letter in a word (spelling_bee).
 
+    Spell the word: apple                             apple:a,p,p,l,e
     How many of the letters in banana are n?          b:0 a:0 n:1 a:1 n:2 a:2, then 'banana'.count('n'), then #### 2
 
-The question comes in many phrasings and twelve languages, the answer in the language of the question, in GSM8K's form:
-text, a Python call, its output, text that ends in "#### N". One letter in eight is drawn from the alphabet, the others
-from the word. Row i is a pure function of (seed, split, i), and no word is in train and in test (words.py).
-A letter of the word is four bytes of the count (n:2 and a newline), so the lines of a block are one array of numbers.
-Legend: C conversations, L letters of their words, Q questions.
+The first has nanochat's form. The second asks in many phrasings and twelve languages (data/phrasings.toml) and answers in
+the language of the question, in GSM8K's form: text, a Python call, its output, text that ends in "#### N". One letter in
+eight is drawn from the alphabet, the others from the word.
+Conversation i is a pure function of (seed, split, i), and no word is in both train and test (words.py).
+Everything is columns: 280,000 conversations take 0.1 s. A letter of the word is four bytes of the count (n:2 and a newline),
+so the lines of a block are one array of numbers. Legend: C conversations, L letters of their words, Q questions.
 """
 
 import functools
 import itertools
 import re
+import tomllib
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -21,10 +25,16 @@ import pyarrow.compute as pc
 from prep.arrays import Array
 from prep.columns import index_array, text_array
 from prep.conversations.conversation import OUTPUT, PYTHON, TEXT, Conversations
-from prep.tasks.phrasings import LANGUAGES, Language
-from prep.tasks.words import choose, join, letters_of, spelled, strings_of, words_of_rows
+from prep.tasks.task import BuiltinTask
+from prep.tasks.words import DATA, choose, join, letters_of, spelled, strings_of, words_of_rows
 
-EXAMPLE = {
+SIMPLE_EXAMPLE = {
+    "messages": [
+        {"role": "user", "content": "Spell the word: apple"},
+        {"role": "assistant", "content": "apple:a,p,p,l,e"},
+    ]
+}
+BEE_EXAMPLE = {
     "messages": [
         {"role": "user", "content": "Take the word lolly. How many of its letters are “l”?"},
         {
@@ -42,12 +52,28 @@ EXAMPLE = {
         },
     ]
 }
-VERSION = 1  # another output, another version: it is part of the key of cached runs
-SIZE = 80_000
 
 
-def generate(start: int, stop: int, seed: int, split: str) -> Conversations:
-    """conversations start .. stop - 1 of the split, "train" or "test" """
+@dataclass(frozen=True)
+class Language:
+    """The text of one language; data/phrasings.toml says what goes where."""
+
+    name: str
+    quotes: list[str]
+    intro: str
+    total: str
+    check: str
+    questions: list[str]
+
+
+def simple_spelling(start: int, stop: int, seed: int, split: str) -> Conversations:
+    """Conversations start .. stop - 1 of the split, "train" or "test" """
+    words = words_of_rows(np.arange(start, stop), split, f"simple_spelling/{seed}/{split}/word")
+    return Conversations.of_turns([join("Spell the word: ", words), join(words, spelled(words))], [TEXT, TEXT], [1, 1])
+
+
+def spelling_bee(start: int, stop: int, seed: int, split: str) -> Conversations:
+    """Conversations start .. stop - 1 of the split, "train" or "test" """
     rows, stream = np.arange(start, stop), f"spelling_bee/{seed}/{split}"
     words = words_of_rows(rows, split, f"{stream}/word")
     letter_bytes = pick_letters(rows, words, stream)
@@ -55,9 +81,8 @@ def generate(start: int, stop: int, seed: int, split: str) -> Conversations:
     lines, counts = running_count(words, letter_bytes)
     count = each_byte((counts + ord("0")).astype(np.uint8))
 
-    before, between, after, word_first, language = (
-        column.take(index_array(choose(f"{stream}/question", rows, len(questions()[0])))) for column in questions()
-    )
+    question = index_array(choose(f"{stream}/question", rows, len(questions()[0])))
+    before, between, after, word_first, language = (column.take(question) for column in questions())
     first = pc.if_else(word_first, words, letters)
     second = pc.if_else(word_first, letters, words)
     intro, in_intro, after_intro, total, after_total, check = (column.take(language) for column in answers())
@@ -75,11 +100,11 @@ def generate(start: int, stop: int, seed: int, split: str) -> Conversations:
 
 
 def pick_letters(rows: Array, words: pa.LargeStringArray, stream: str) -> Array:
-    """(C,) uint8: a letter of the word, or in one row of eight any letter"""
+    """(C,) uint8: a letter of the word, or in one row of eight a letter of the alphabet"""
     letters, bounds = letters_of(words)
-    own = letters[bounds[:-1] + choose(f"{stream}/place", rows, np.diff(bounds))]
+    word_letter = letters[bounds[:-1] + choose(f"{stream}/place", rows, np.diff(bounds))]
     any_letter = ord("a") + choose(f"{stream}/letter", rows, 26)
-    return np.where(choose(f"{stream}/any", rows, 8) == 0, any_letter, own).astype(np.uint8)
+    return np.where(choose(f"{stream}/any", rows, 8) == 0, any_letter, word_letter).astype(np.uint8)
 
 
 def running_count(words: pa.LargeStringArray, letter: Array) -> tuple[pa.LargeStringArray, Array]:
@@ -102,14 +127,20 @@ def each_byte(letters: Array) -> pa.LargeStringArray:
 
 
 @functools.cache
+def languages() -> list[Language]:
+    data = tomllib.loads((DATA / "phrasings.toml").read_text(encoding="utf-8"))
+    return [Language(**language) for language in data["language"]]
+
+
+@functools.cache
 def questions() -> tuple[pa.Array, ...]:
     """
     Every phrasing in every style: (Q,) strings before, between and after letter and word, whether the word comes first,
-    and the place of the language in LANGUAGES.
+    and the place of its language.
     """
     table = [
         (*re.split(r"\{letter\}|\{word\}", text), text.index("{word}") < text.index("{letter}"), place)
-        for place, language in enumerate(LANGUAGES)
+        for place, language in enumerate(languages())
         for phrasing in language.questions
         for text in styles(phrasing, language)
     ]
@@ -120,7 +151,7 @@ def questions() -> tuple[pa.Array, ...]:
 
 def styles(phrasing: str, language: Language) -> list[str]:
     """64 ways to write a question: quotes around letter and word, a mark at the end, lower case"""
-    quotes = [("", ""), ("'", "'"), ('"', '"'), language.quotes]
+    quotes = [("", ""), ("'", "'"), ('"', '"'), (language.quotes[0], language.quotes[1])]
     letter_quotes = [("", "")] * 4 if "{letter}'" in phrasing else quotes  # r's, but not 'r''s
     texts = []
     for (a, b), (c, d), mark, lower in itertools.product(letter_quotes, quotes, (True, False), (True, False)):
@@ -132,9 +163,27 @@ def styles(phrasing: str, language: Language) -> list[str]:
 
 @functools.cache
 def answers() -> tuple[pa.LargeStringArray, ...]:
-    """for each of LANGUAGES: intro before, between, after letter and word; total before, after the number; check"""
+    """For each language: intro before, between, after letter and word; total before, after the number; check"""
     table = [
         (*re.split(r"\{letter\}|\{word\}", language.intro), *language.total.split("{num}"), language.check)
-        for language in LANGUAGES
+        for language in languages()
     ]
     return tuple(text_array(list(column)) for column in zip(*table, strict=True))
+
+
+SIMPLE_SPELLING = BuiltinTask(
+    "simple_spelling",
+    "Spell a word: the smallest task there is, from which a model learns which letters are in its tokens.",
+    SIMPLE_EXAMPLE,
+    version=1,
+    make=simple_spelling,
+    size=200_000,
+)
+SPELLING_BEE = BuiltinTask(
+    "spelling_bee",
+    "How many of a letter are in a word: spelled out, counted, checked with Python.",
+    BEE_EXAMPLE,
+    version=1,
+    make=spelling_bee,
+    size=80_000,
+)

@@ -1,5 +1,6 @@
-"""Data of one's own: the same conversations whatever the layout and the file; nothing trains that should not, none is lost."""
+"""Your own data: the same conversations whatever the layout and the file; nothing trains that should not, none is lost."""
 
+import doctest
 import json
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prep.check.verify import problems
+from prep.conversations import tool_calls
 from prep.conversations.conversation import REASONS
 from prep.conversations.layouts import Layout
 from prep.conversations.recognise import FIRST_ROWS, recognise
@@ -336,3 +338,7 @@ def test_columns_give_what_lines_give(rows: list[Any], consecutive: str, train_o
     assert one.mask.tolist() == other.mask.tolist()
     assert one.lengths.tolist() == other.lengths.tolist()
     assert (one.reasons > 0).tolist() == (other.reasons > 0).tolist()
+
+
+def test_the_examples_of_calls_are_right() -> None:
+    assert doctest.testmod(tool_calls) == (0, 2)

@@ -9,7 +9,6 @@ import re
 import subprocess
 import sys
 from fractions import Fraction
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -19,10 +18,12 @@ from hypothesis import given, settings
 from hypothesis.strategies import integers, lists, text
 
 from prep.conversations.conversation import KINDS, OUTPUT, PYTHON, ROLES, TEXT, Conversations
-from prep.tasks import arithmetic, simple_spelling, spelling_bee, words
-from prep.tasks.phrasings import LANGUAGES
+from prep.tasks import arithmetic, gsm8k, words
+from prep.tasks.arithmetic import ARITHMETIC
+from prep.tasks.spelling import SIMPLE_SPELLING, SPELLING_BEE, languages
+from prep.tasks.task import BuiltinTask
 
-TASKS = [simple_spelling, spelling_bee, arithmetic]
+TASKS = [SIMPLE_SPELLING, SPELLING_BEE, ARITHMETIC]
 
 
 def messages(conversations: Conversations, c: int) -> dict[str, Any]:
@@ -41,7 +42,7 @@ def messages(conversations: Conversations, c: int) -> dict[str, Any]:
     return {"messages": out}
 
 
-def rows_of(task: ModuleType, start: int, stop: int, seed: int = 42, split: str = "train") -> list[list[str]]:
+def rows_of(task: BuiltinTask, start: int, stop: int, seed: int = 42, split: str = "train") -> list[list[str]]:
     """the texts of each conversation"""
     made = task.generate(start, stop, seed, split)
     texts, bounds = made.texts.to_pylist(), made.parts[made.messages]
@@ -86,16 +87,16 @@ def test_offsets_fit_the_texts(task):
 
 
 # the row on top of each file, and where it comes from: apple is the 345,189th word in the order of seed 42
-@pytest.mark.parametrize(("task", "row"), [(simple_spelling, 345_188), (spelling_bee, 42_170), (arithmetic, 206)])
+@pytest.mark.parametrize(("task", "row"), [(SIMPLE_SPELLING, 345_188), (SPELLING_BEE, 42_170), (ARITHMETIC, 206)])
 def test_the_example_on_top_of_the_file_is_a_row_of_the_task(task, row):
-    assert messages(task.generate(row, row + 1, 42, "train"), 0) == task.EXAMPLE
+    assert messages(task.generate(row, row + 1, 42, "train"), 0) == task.example
 
 
 def test_rows_do_not_depend_on_the_hash_seed_or_on_this_process():
     program = """
 import hashlib
-from prep.tasks import arithmetic, simple_spelling, spelling_bee
-for task in (simple_spelling, spelling_bee, arithmetic):
+from prep.tasks import TASKS
+for task in map(TASKS.get, ("simple_spelling", "spelling_bee", "arithmetic")):
     print(hashlib.sha256("\\0".join(task.generate(5, 105, 42, "test").texts.to_pylist()).encode()).hexdigest())
 """
     command = [sys.executable, "-c", program]
@@ -113,6 +114,7 @@ def test_the_hash_is_splitmix64():
 def test_the_examples_in_docstrings_are_right():
     assert doctest.testmod(words) == (0, 2)
     assert doctest.testmod(arithmetic) == (0, 1)
+    assert doctest.testmod(gsm8k) == (0, 1)
 
 
 @given(lists(integers(0, 10**9), min_size=1), integers(1, 2**31 - 1))
@@ -148,26 +150,26 @@ def test_the_split_of_a_word_depends_on_its_letters_alone(some):
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_spelling_and_counting_use_words_of_their_split(split):
     allowed = set(words.split_words(split).to_pylist())
-    assert {answer.split(":")[0] for _, answer in rows_of(simple_spelling, 0, 3000, split=split)} <= allowed
-    assert {call.split("'")[1] for _, _, call, _, _ in rows_of(spelling_bee, 0, 3000, split=split)} <= allowed
+    assert {answer.split(":")[0] for _, answer in rows_of(SIMPLE_SPELLING, 0, 3000, split=split)} <= allowed
+    assert {call.split("'")[1] for _, _, call, _, _ in rows_of(SPELLING_BEE, 0, 3000, split=split)} <= allowed
 
 
 def test_no_word_is_spelled_twice_before_all_had_their_turn():
     num_words = len(words.split_words("test"))
-    rows = rows_of(simple_spelling, 0, num_words + 5, split="test")
+    rows = rows_of(SIMPLE_SPELLING, 0, num_words + 5, split="test")
     assert len({question for question, _ in rows[:num_words]}) == num_words
     assert rows[num_words:] == rows[:5]
 
 
 def test_words_are_spelled_letter_by_letter():
-    for question, answer in rows_of(simple_spelling, 0, 5000):
+    for question, answer in rows_of(SIMPLE_SPELLING, 0, 5000):
         word = question.removeprefix("Spell the word: ")
         assert answer == f"{word}:{','.join(word)}"
 
 
 def test_letters_are_counted_as_python_counts_them():
     seen = set()
-    for question, answer, call, output, end in rows_of(spelling_bee, 0, 20_000):
+    for question, answer, call, output, end in rows_of(SPELLING_BEE, 0, 20_000):
         word, letter = re.fullmatch(r"'([a-z]+)'\.count\('([a-z])'\)", call).groups()
         count = str(word.count(letter))
         spelled, lines = answer.split("\n\n")[1:3]
@@ -182,7 +184,7 @@ def test_letters_are_counted_as_python_counts_them():
 
 
 def test_letters_are_asked_for_in_many_phrasings_and_languages():
-    rows = rows_of(spelling_bee, 0, 20_000)
+    rows = rows_of(SPELLING_BEE, 0, 20_000)
     shapes = set()
     for question, _, call, _, _ in rows:
         _, word, _, letter, _ = call.split("'")
@@ -190,11 +192,11 @@ def test_letters_are_asked_for_in_many_phrasings_and_languages():
         shape = re.sub(rf"(?<![a-z]){letter}(?![a-z])", "{letter}", shape)
         shapes.add(re.sub(r"[^\w{}]|\s", "", shape))  # quotes and marks do not make another phrasing
     assert len(shapes) >= 40
-    assert len({end.split("\n\n")[1] for *_, end in rows}) == len(LANGUAGES) >= 5
+    assert len({end.split("\n\n")[1] for *_, end in rows}) == len(languages()) >= 5
 
 
 def test_questions_come_with_and_without_quotes_mark_and_capitals():
-    questions = [row[0] for row in rows_of(spelling_bee, 0, 4000)]
+    questions = [row[0] for row in rows_of(SPELLING_BEE, 0, 4000)]
     for share in (
         np.mean([question == question.lower() for question in questions]),
         np.mean([question.endswith(("?", "？")) for question in questions]),
@@ -205,7 +207,7 @@ def test_questions_come_with_and_without_quotes_mark_and_capitals():
 
 
 def test_a_phrasing_has_each_placeholder_once():
-    for language in LANGUAGES:
+    for language in languages():
         for phrasing in [*language.questions, language.intro]:
             assert phrasing.count("{letter}") == phrasing.count("{word}") == 1
             assert not {"{", "}"} & set(re.sub(r"\{letter\}|\{word\}", "", phrasing))
@@ -252,16 +254,16 @@ def test_every_sum_is_right_to_the_last_digit(split):
 
 
 def test_all_problems_come_up_and_nothing_is_left_to_fill_in():
-    rows = rows_of(arithmetic, 0, 4000)
+    rows = rows_of(ARITHMETIC, 0, 4000)
     shapes = {re.sub(r"\d+(\.\d+)?", "0", row[0]) for row in rows}
     assert not any(set("{}<>") & set(part) for row in rows for part in row)
-    assert len(shapes) >= len(arithmetic.PROBLEMS) > 40
+    assert len(shapes) >= len(arithmetic.problems()[0]) > 40
     assert {sum(part.count("####") for part in row) for row in rows} == {1}
     assert {len(row) for row in rows} == {5, 8, 11}  # one, two and three steps
 
 
 def test_no_problem_of_test_is_in_train():
-    train = {row[0] for row in rows_of(arithmetic, 0, 20_000, 42, "train")}
-    test = {row[0] for row in rows_of(arithmetic, 0, 20_000, 43, "test")}
+    train = {row[0] for row in rows_of(ARITHMETIC, 0, 20_000, 42, "train")}
+    test = {row[0] for row in rows_of(ARITHMETIC, 0, 20_000, 43, "test")}
     assert len(train) > 10_000
     assert not train & test

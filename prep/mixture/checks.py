@@ -1,0 +1,167 @@
+"""
+What the tables of a mixture may say, checked before anything is opened. Each check raises ValueError in one line.
+
+    [mix]                          # all of it may be left out
+    by = "trained_tokens"          # what a proportion is of: tokens (the default), trained_tokens or conversations
+    dedup = "exact"                # leave out a conversation whose tokens occurred before, for each split
+    drop_overlap = "exact"         # leave out training conversations that ask what val asks; or "13-gram"
+
+    [[train]]
+    task = "gsm8k"
+    proportion = 0.3               # or choose = 5000, or repeat = 1.5
+    max_repeats = 4                # most copies of it that proportion and choose may take; 1 by default
+    min_tokens = 20                # as rendered; also max_tokens, min_trained_tokens and max_trained_tokens
+
+prep.plan.sampling turns them into numbers of conversations.
+"""
+
+import math
+from collections.abc import Iterable
+from fractions import Fraction
+from typing import Any
+
+from prep.conversations.layouts import MESSAGE_FIELDS, OPTIONAL, REQUIRED, UNUSED
+from prep.conversations.tool_calls import TOOLS
+from prep.conversations.turns import CONSECUTIVE, TRAIN_ON
+from prep.tasks import TASKS
+from prep.text import nearest
+
+MIX_VALUES = {
+    "by": ("tokens", "trained_tokens", "conversations"),
+    "dedup": ("exact",),
+    "drop_overlap": ("exact", "13-gram"),
+}
+FILTERS = ("min_tokens", "max_tokens", "min_trained_tokens", "max_trained_tokens")
+SAMPLING_KEYS = ("proportion", "choose", "max_repeats", *FILTERS)
+COMMON_KEYS = {"name", "start", "stop", "repeat", *SAMPLING_KEYS}  # that every task takes
+PLACE_KEYS = {"path", "hub", "subset", "split", "revision"}
+CHAT_KEYS = PLACE_KEYS | {"layout", "columns", "roles", "train_on", "consecutive", "tools"}
+CUSTOM_KEYS = PLACE_KEYS | {"size", "seed"}
+MOST_REPEATS = (1 << 16) - 1
+TYPE_NAMES = {
+    int: "a whole number",
+    float: "a whole number or a fraction",
+    str: "a string",
+    list: "tables, as in [[train]]",
+    dict: 'a table, as { human = "user" }',
+}
+
+
+def check_keys(data: dict[str, Any], known: dict[str, type], context: str) -> None:
+    """Every key is one of the known ones, and its value of the known type"""
+    for key, value in data.items():
+        if key not in known:
+            raise ValueError(
+                f"{context}: key {key!r} is not known, wanted one of {', '.join(known)}.{nearest(key, known)}"
+            )
+        types = (int, float) if known[key] is float else known[key]
+        if not isinstance(value, types) or isinstance(value, bool):
+            type_name = "a table, as [mix]" if key == "mix" else TYPE_NAMES[known[key]]
+            raise ValueError(f"{context}: {key} = {value!r} found, wanted {type_name}.")
+
+
+def check_value(key: str, value: str | None, known: Iterable[str], prefix: str) -> None:
+    """A key that takes one of a few words; None is its default"""
+    if value is not None and value not in known:
+        raise ValueError(f"{prefix}{key} = {value!r} found, wanted {' or '.join(known)}.{nearest(value, known)}")
+
+
+def check_task_keys(name: str, keys: Iterable[str], context: str) -> None:
+    """The task takes every key of its entry; a name that is not in TASKS is a custom task"""
+    if name not in TASKS:
+        allowed = CUSTOM_KEYS
+    elif TASKS[name].hub:
+        allowed = {"subset", "revision", "split"}
+    elif TASKS[name].generates:
+        allowed = {"size", "seed", "split"}
+    else:
+        allowed = {"path"} if TASKS[name].file else CHAT_KEYS
+    for key in ({"size", "seed", *CHAT_KEYS} - allowed) & set(keys):
+        known = ", ".join(sorted(allowed | COMMON_KEYS))
+        raise ValueError(f"{context}: task {name!r} takes no {key}, it takes {known}.")
+
+
+def check_place(data: dict[str, Any], context: str) -> None:
+    """Where an entry of chat or of a custom task says that its rows are"""
+    path, hub, is_chat = data.get("path"), data.get("hub"), data["task"] == "chat"
+    if path and hub:
+        raise ValueError(f"{context}: path and hub are given, wanted one of them.")
+    if is_chat and not path and not hub:
+        raise ValueError(
+            f'{context}: task "chat" needs a path, as path = "mine.jsonl", or a hub, as hub = "owner/name".'
+        )
+    for key in {"subset", "split", "revision"} & set(data):
+        if not hub and (key != "split" or is_chat or path):
+            raise ValueError(f"{context}: {key} is of a data set on the Hub: give hub, or drop {key}.")
+    if hub and (hub.count("/") != 1 or ".." in hub or hub.startswith("/")):
+        raise ValueError(f'{context}: hub = {hub!r} found, wanted "owner/name".')
+
+
+def check_reading(layout: str | None, train_on: str, consecutive: str, tools: str, prefix: str) -> None:
+    """How the rows of chat are read: each word is one of those there are"""
+    check_value("layout", layout, REQUIRED, prefix)
+    check_value("train_on", train_on, TRAIN_ON, prefix)
+    check_value("consecutive", consecutive, CONSECUTIVE, prefix)
+    check_value("tools", tools, TOOLS, prefix)
+
+
+def check_names(
+    columns: dict[str, str] | None, roles: dict[str, str] | None, prefix: str, layout: str | None = None
+) -> None:
+    """Fields and roles of the data are renamed to fields and roles that midprep has"""
+    fields = {name for names in (*REQUIRED.values(), *OPTIONAL.values()) for name in names}
+    fields |= {*MESSAGE_FIELDS, UNUSED}
+    known_roles = {"system", "user", "assistant"} | ({"tool"} if layout in (None, "tools") else set())
+    for key, renames, known in (("columns", columns, fields), ("roles", roles, known_roles)):
+        for source_name, name in (renames or {}).items():
+            if not isinstance(name, str) or name not in known:
+                raise ValueError(
+                    f"{prefix}{key} makes {source_name!r} {name!r}, wanted one of {', '.join(sorted(known))}."
+                    f"{nearest(str(name), known)}"
+                )
+    if len(set((columns or {}).values())) < len(columns or {}):
+        raise ValueError(f"{prefix}columns gives two fields the same name, wanted different names.")
+
+
+def exact(number: float) -> Fraction:
+    """
+    The number as it is written: 0.3 is three tenths.
+
+    >>> exact(0.1) + exact(0.2) == exact(0.3)
+    True
+    """
+    return Fraction(str(number))
+
+
+def check_sampling(data: dict[str, Any], context: str) -> None:
+    """How much of an entry is taken: at most one key says it, and every number is possible"""
+    amounts = [key for key in ("proportion", "choose", "repeat") if key in data]
+    if len(amounts) > 1:
+        raise ValueError(f"{context}: {' and '.join(amounts)} found, each says how much is taken: wanted one of them.")
+    repeat, proportion = data.get("repeat", 1), data.get("proportion", 0.5)
+    if not math.isfinite(repeat) or not 0 < repeat <= MOST_REPEATS:
+        raise ValueError(f"{context}: repeat = {repeat} found, wanted 1 to 65,535, or a fraction, as 0.5 or 1.5.")
+    if not math.isfinite(proportion) or not 0 < proportion <= 1:
+        raise ValueError(f"{context}: proportion = {proportion} found, wanted more than 0 and at most 1, as 0.3.")
+    for key in ("choose", "max_repeats", *FILTERS):
+        least = 0 if key == "max_trained_tokens" else 1
+        if data.get(key, least) < least:
+            raise ValueError(f"{context}: {key} = {data[key]} found, wanted {least} or more.")
+    if "max_repeats" in data and not {"proportion", "choose"} & set(data):
+        raise ValueError(f"{context}: max_repeats found without proportion or choose, which it limits: take it out.")
+    if data.get("max_repeats", 1) > MOST_REPEATS:
+        raise ValueError(f"{context}: max_repeats = {data['max_repeats']:,} found, wanted at most {MOST_REPEATS:,}.")
+    for kind in ("tokens", "trained_tokens"):
+        low, high = data.get(f"min_{kind}"), data.get(f"max_{kind}")
+        if low is not None and high is not None and low > high:
+            raise ValueError(f"{context}: min_{kind} = {low} is more than max_{kind} = {high}, which leaves nothing.")
+
+
+def check_proportions(proportions: list[float | None], context: str) -> None:
+    """The proportions of a split leave room for the entries without one, or add up to 1"""
+    given = [exact(proportion) for proportion in proportions if proportion is not None]
+    total, num_others = sum(given, Fraction(0)), len(proportions) - len(given)
+    if not given or (total < 1 if num_others else total == 1):
+        return
+    limit = f"less than 1, for the {num_others} entries without one" if num_others else "1, as every entry has one"
+    raise ValueError(f"{context}: the proportions add up to {float(total):g}, wanted {limit}.")
