@@ -6,11 +6,14 @@ a command is a bug and keeps its traceback.
 """
 
 import errno
+import json
 import os
 import signal
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -101,7 +104,7 @@ def build(
     from prep.build import build as building
     from prep.build.options import BuildOptions
     from prep.files import default_cache_dir
-    from prep.inspect.stats import built_lines, dry_run_lines
+    from prep.inspect.build_text import built_lines, dry_run_lines
     from prep.mixture.mixture import load_mixture
     from prep.tokenizer.tokenizer import load_tokenizer, notice_of_nanochat
     from prep.workers.local import warm_up_process
@@ -137,9 +140,9 @@ def build(
     if not quiet:
         print("\n".join(built_lines(root, manifest, built)))
     if verbose and built:
-        from prep.inspect.stats_build import print_build, read_build
+        from prep.inspect.build_text import print_timings, read_timings
 
-        print_build(read_build(root))
+        print_timings(read_timings(root))
 
 
 @app.command()
@@ -154,22 +157,28 @@ def stats(
     as_json: Json = False,
 ) -> None:
     """Counts, shares, lengths and fill of a build, by source; of two builds, side by side with what changed."""
-    from prep.inspect.stats import compare_builds, print_json, print_stats, read_stats
-
     if other is not None or times:
-        refuse(context, "lengths", "of two builds" if other else "with --build")
+        refuse(context, "lengths", "with two builds" if other else "with --build")
     if other is not None:
-        refuse(context, "times", "of two builds")
-    if times:
-        from prep.inspect.stats_build import print_build, read_build
+        refuse(context, "times", "with two builds")
+        from prep.inspect.compare import compare, print_comparison
 
-        (print_json if as_json else print_build)(read_build(root))
-    elif other is not None:
-        compare_builds(root, other, as_json)
-    elif as_json:
-        print_json(read_stats(root))
+        _print(compare(root, other), print_comparison, as_json)
+    elif times:
+        from prep.inspect.build_text import print_timings, read_timings
+
+        _print(read_timings(root), print_timings, as_json)
     else:
-        print_stats(read_stats(root), lengths)
+        from prep.inspect.stats import print_stats, read_stats
+
+        _print(read_stats(root), partial(print_stats, by_length=lengths), as_json)
+
+
+def _print(value: dict[str, Any], print_text: Callable[[dict[str, Any]], None], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(value, ensure_ascii=False, indent=1))
+    else:
+        print_text(value)
 
 
 # in the order of --help: the day's work, then what there is

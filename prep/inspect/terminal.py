@@ -10,12 +10,16 @@ so that brackets mean what they say.
 """
 
 import re
+import sys
 from collections.abc import Iterator
+from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any
 
 from prep.text import visible
 
 if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
     from rich.text import Text
 
 STYLES = {"trained": "bold green", "context": "", "special": "cyan", "special trained": "bold cyan"}
@@ -102,6 +106,27 @@ def step_lines(shown: dict[str, Any]) -> Iterator[str]:
         yield (
             f"{where} {row['row']:>9,} {row['num_tokens']:>7,} {row['targets']:>8,} {row['num_padding']:>8,}  {sources}"
         )
+
+
+def make_console(width: int) -> "Console":
+    """Standard output, at least `width` wide; what a terminal has no character for is a question mark"""
+    from rich.console import Console
+
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+    console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
+    console.width = max(console.width, width)
+    return console
+
+
+def make_table(*columns: str, left: int = 1) -> "Table":
+    """A table whose first `left` columns are words, the others numbers"""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="left" if number < left else "right", no_wrap=True)
+    return table
 
 
 class Printer:

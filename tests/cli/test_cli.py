@@ -84,7 +84,7 @@ def test_stats_count_what_the_arrays_hold(sample: Path) -> None:
         assert source["shares"]["total_tokens"] == pytest.approx(lengths.sum() / train["total_tokens"], abs=1e-6)
     table = midprep("stats", sample).stdout
     assert "spelling_bee" in table
-    assert f"{len(rows):,} rows, filled to" in table
+    assert f"{len(rows):,} rows, packing efficiency" in table
 
 
 def test_a_dry_run_says_what_would_be_built_and_builds_nothing(tmp_path: Path) -> None:
