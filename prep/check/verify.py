@@ -22,6 +22,7 @@ import numpy as np
 from prep.arrays import Array
 from prep.build.output import changes, describe, fingerprint
 from prep.check.mask_rules import broken_rules, may_skip
+from prep.mixture.mixture import Mixture
 from prep.shard import COUNTS, Manifest, Split, check_files, listed_files, manifest_text, open_shards, read_manifest
 from prep.tokenizer.tokenizer import load_tokenizer
 
@@ -222,12 +223,16 @@ def _same(one: Path, two: Path) -> bool:
 
 
 def rebuild(
-    root: Path, mixture: str, data_root: Path | None, identity: Path | None, workers: int, say: Callable[[str], None]
+    root: Path,
+    mixture: Mixture,
+    data_root: Path | None,
+    identity: Path | None,
+    workers: int,
+    say: Callable[[str], None],
 ) -> Iterator[str]:
     """Build again from the sources, in a temporary place and with an empty cache, and compare every byte."""
     from prep.build.build import build, make_job
     from prep.build.options import BuildOptions
-    from prep.mixture.mixture import load_mixture
 
     manifest = read_manifest(root)
     with tempfile.TemporaryDirectory(prefix="midprep-") as folder:
@@ -243,7 +248,7 @@ def rebuild(
             workers=workers,
             max_rejected=1.0,
         )
-        wanted = replace(load_mixture(mixture), seed=manifest["seed"])
+        wanted = replace(mixture, seed=manifest["seed"])
         tokenizer = load_tokenizer(root)
         job = make_job(wanted, tokenizer, options, data_root, identity, tuple(manifest["mixture"]["without"]))
         if job.fingerprint != manifest["fingerprint"]:

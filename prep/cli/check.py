@@ -33,11 +33,11 @@ def verify(
         refuse(context, "mixture data_root identity workers", "without --rebuild")
     found = list(verifying.problems(root))
     if rebuild and not found:
-        from prep.inspect.origin import where_from
+        from prep.inspect.origin import recorded_inputs
 
-        where = where_from(root, mixture, data_root, identity)
+        inputs = recorded_inputs(root, mixture, data_root, identity)
         num = cores() if workers is None else workers
-        found = list(verifying.rebuild(root, where.mixture, where.data_root, where.identity, num, say))
+        found = list(verifying.rebuild(root, inputs.mixture, inputs.data_root, inputs.identity, num, say))
     if as_json:
         print(json.dumps({"root": str(root), "problems": found}, ensure_ascii=False))
     elif not found:

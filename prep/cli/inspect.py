@@ -10,12 +10,15 @@ from collections.abc import Iterable
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from prep.cli.arguments import Build, Json, print_any_character, refuse, say
 from prep.signals import Interrupted
+
+if TYPE_CHECKING:
+    from prep.inspect.show import ShownConversation, ShownRow
 
 TotalBatch = Annotated[int | None, typer.Option(help="Tokens a step, as the trainer's; by default what it chooses.")]
 DeviceBatch = Annotated[int | None, typer.Option(help="Rows of a micro-batch of one rank; by default as on a GPU.")]
@@ -52,9 +55,9 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Show conversations, a row or a step: what trains, what does not, where it is from."""
-    from prep.inspect import search as pick
+    from prep.inspect import search
     from prep.inspect import show as look
-    from prep.inspect.origin import Origins, where_from
+    from prep.inspect.origin import Origins, recorded_inputs
     from prep.inspect.terminal import Printer
     from prep.shard import open_shards
     from prep.shard.steps import plan_steps
@@ -67,13 +70,13 @@ def show(
     _check_show(context, given, origin)
     split = open_shards(root).split(split_name)
     tokenizer = load_tokenizer(root)
-    origins = Origins(split, where_from(root, mixture, data_root, identity)) if origin else None
+    origins = Origins(split, recorded_inputs(root, mixture, data_root, identity)) if origin else None
     printer = _JsonPrinter() if as_json else Printer(plain)
 
-    def with_origin(shown: dict[str, Any]) -> dict[str, Any]:
+    def with_origin(shown: "ShownConversation") -> "ShownConversation":
         return {**shown, "origin": origins.row(shown["conversation"])} if origins else shown
 
-    def one_row(number: int) -> dict[str, Any]:
+    def one_row(number: int) -> "ShownRow":
         shown = look.show_row(split, tokenizer, number)
         return {**shown, "documents": [with_origin(one) for one in shown["documents"]]}
 
@@ -95,12 +98,12 @@ def show(
     else:
         most = limit if limit is not None else random if random is not None else 10 if find is not None else 1
         if find is not None:
-            docs: Iterable[int] = islice(pick.find(split, tokenizer, find, source), most)
+            docs: Iterable[int] = islice(search.find(split, tokenizer, find, source), most)
         elif conversation is not None:
             docs = [conversation]
         else:
             how = "random" if random is not None else "longest" if longest else "first"
-            docs = pick.pick(split, source, how, most, seed)
+            docs = search.select(split, source, how, most, seed)
         number = 0
         for doc in docs:
             number += 1
@@ -120,16 +123,16 @@ class _JsonPrinter:
     def __init__(self) -> None:
         self.value: dict[str, Any] = {"conversations": []}
 
-    def conversation(self, shown: dict[str, Any], found: str | None = None) -> None:
+    def conversation(self, shown: Any, found: str | None = None) -> None:
         self.value["conversations"].append(shown)
 
-    def row(self, shown: dict[str, Any]) -> None:
+    def row(self, shown: Any) -> None:
         if "step" in self.value:
             self.value.setdefault("full_rows", []).append(shown)
         else:
             self.value = shown
 
-    def step(self, shown: dict[str, Any]) -> None:
+    def step(self, shown: Any) -> None:
         self.value = shown
 
     def say(self, line: str) -> None:

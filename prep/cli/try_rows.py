@@ -38,7 +38,7 @@ def try_rows(
     import json
 
     from prep.conversations.layouts import Layout
-    from prep.inspect import preview as trying
+    from prep.inspect.preview import preview, render_rows
     from prep.inspect.terminal import Printer
     from prep.mixture.own_entry import check_names, check_reading
     from prep.tokenizer.tokenizer import load_tokenizer
@@ -51,15 +51,15 @@ def try_rows(
     wanted = Layout(
         "messages", tuple(sorted(named.items())), tuple(sorted(mapped.items())), train_on, consecutive, tools
     )
-    found = trying.look(path, rows, wanted, layout, task)
-    shown = trying.rendered(found, load_tokenizer(tokenizer, pattern))
+    found = preview(path, rows, wanted, layout, task)
+    shown = render_rows(found, load_tokenizer(tokenizer, pattern))
     if as_json:
-        print(json.dumps({**trying.describe(found), "rows": list(shown)}, ensure_ascii=False))
+        print(json.dumps({**found.describe(), "rows": list(shown)}, ensure_ascii=False))
         return
     printer = Printer(plain)
-    printer.say(trying.about(found), "bold")
+    printer.say(found.summary(), "bold")
     for one in shown:
-        printer.tried(one)
+        printer.example(one)
 
 
 def _pairs(given: list[str] | None, option: str) -> dict[str, str]:

@@ -6,7 +6,7 @@ import shlex
 from typing import TYPE_CHECKING, Any
 
 from prep.build.timings import read_record
-from prep.inspect.show import show_conversation
+from prep.inspect.show import ShownConversation, show_conversation
 from prep.report import numbers as report_data
 from prep.report.charts import bars, colour, esc, percent, table
 from prep.tokenizer.tokenizer import load_tokenizer
@@ -58,7 +58,7 @@ def samples(report: "Report") -> str:
     )
 
 
-def talk(shown: dict[str, Any], source: int) -> str:
+def talk(shown: ShownConversation, source: int) -> str:
     """One conversation, a block for each message"""
     turns, left = [""], SHOWN_CHARACTERS  # <|bos|> stands in the block of the first message
     for segment in shown["segments"]:

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from prep.arrays import Array
-from prep.inspect.search import goes_on
+from prep.inspect.search import continues_previous_row
 from prep.shard import Split
 from prep.shard.steps import StepPlan
 
@@ -159,7 +159,7 @@ def mask_by_position(split: Split) -> MaskShare:
         position = np.arange(lengths.sum()) - np.repeat(starts, lengths) + 1
         place = np.repeat(split.docs["source"][first:stop].astype(np.int64), lengths) * P
         place += np.searchsorted(edges, position, side="right") - 1
-        begin = int(lengths[0]) if goes_on(split, first) else 0  # not from its beginning
+        begin = int(lengths[0]) if continues_previous_row(split, first) else 0  # not from its beginning
         mask = split.read_mask(np.array([row]))[0, : len(position)]
         tokens += np.bincount(place[begin:], minlength=K * P)
         trained += np.bincount(place[begin:], weights=mask[begin:], minlength=K * P)

@@ -15,6 +15,7 @@ from hypothesis.strategies import integers
 
 from prep.check.mask_rules import UNKNOWN, broken_rules, expected_mask
 from prep.check.verify import problems, rebuild
+from prep.mixture.mixture import load_mixture
 from prep.plan import rows as plan
 from prep.shard import manifest_sha256, write_array, write_bytes, write_manifest
 from prep.tokenizer.tokenizer import SPECIAL_TOKENS, Tokenizer
@@ -374,7 +375,7 @@ def test_a_rebuild_has_the_same_bytes_or_says_what_changed(tmp_path: Path) -> No
     root, _, _ = build_mixture(tmp_path, tomllib.loads(TOML), toy_tokenizer(), max_seq_len=256)
 
     def proof() -> list[str]:
-        return list(rebuild(root, str(tmp_path / "m.toml"), None, None, 1, lambda line: None))
+        return list(rebuild(root, load_mixture(str(tmp_path / "m.toml")), None, None, 1, lambda line: None))
 
     assert proof() == []
     docs = bytearray((root / "train.docs.npy").read_bytes())

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from prep.inspect.build_text import print_timings, read_timings
-from prep.inspect.origin import command_options
+from prep.inspect.origin import recorded_inputs
 from prep.tokenizer.tokenizer import Tokenizer
 from tests.conftest import build_mixture, chat, midprep_command, write_lines
 
@@ -60,7 +60,7 @@ def test_a_build_json_that_is_not_there_or_no_such_thing_is_one_line(root: Path,
     (root / "build.json").unlink()
     if text is not None:
         (root / "build.json").write_text(text)
-    for reader in (read_timings, command_options):
+    for reader in (read_timings, lambda root: recorded_inputs(root, None, None, None)):
         with pytest.raises((ValueError, FileNotFoundError), match=words) as error:
             reader(root)
         assert "\n" not in str(error.value)
