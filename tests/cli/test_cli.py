@@ -110,6 +110,13 @@ def test_errors_of_the_user_are_one_line_and_exit_code_1(tmp_path: Path, sample:
     assert "--overwrite" in error_of(changed)
 
 
+def test_help_is_whole_at_80_columns() -> None:
+    shown = midprep("--help", COLUMNS="80").stdout
+    commands = shown.partition("Commands:\n")[2].partition("\n\n")[0].splitlines()
+    assert len(commands) == 14
+    assert not [line for line in commands if line.endswith("...") or len(line) > 80]
+
+
 def test_wrong_usage_is_one_line_and_exit_code_2() -> None:
     for arguments, words in (
         (

@@ -69,15 +69,15 @@ def test_a_build_json_that_is_not_there_or_no_such_thing_is_one_line(root: Path,
 @pytest.mark.parametrize(
     ("words", "found"),
     [
-        (["verify", "ROOT", "--workers", "3"], "--workers says nothing without --rebuild"),
-        (["show", "ROOT", "--row", "0", "--source", "chat"], "--source says nothing with --row"),
-        (["show", "ROOT", "--rank", "0"], "--rank says nothing without --step"),
-        (["show", "ROOT", "--data-root", "."], "--data-root says nothing without --origin"),
-        (["stats", "ROOT", "ROOT", "--build"], "--build says nothing with two builds"),
-        (["stats", "ROOT", "--build", "--lengths"], "--lengths says nothing with --build"),
+        (["verify", "ROOT", "--workers", "3"], "--workers has no effect without --rebuild"),
+        (["show", "ROOT", "--row", "0", "--source", "chat"], "--source has no effect with --row"),
+        (["show", "ROOT", "--rank", "0"], "--rank has no effect without --step"),
+        (["show", "ROOT", "--data-root", "."], "--data-root has no effect without --origin"),
+        (["stats", "ROOT", "ROOT", "--build"], "--build has no effect with two builds"),
+        (["stats", "ROOT", "--build", "--lengths"], "--lengths has no effect with --build"),
     ],
 )
-def test_an_option_that_says_nothing_is_refused(root: Path, words: list[str], found: str) -> None:
+def test_an_option_without_effect_is_refused(root: Path, words: list[str], found: str) -> None:
     command = midprep_command(*(str(root) if word == "ROOT" else word for word in words))
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (1, f"midprep: {found}: change that, or leave it out.\n")

@@ -71,6 +71,6 @@ def test_no_mixture_is_guessed(root: Path, command: list[str]) -> None:
     inputs = {"mixture": None, "mixture_toml": None, "data_root": None, "identity": None}
     for recorded in (inputs, {}, None, 5):
         rewrite(root, inputs=recorded, command=command)
-        with pytest.raises(ValueError, match="does not say which mixture .*: give it with --mixture") as error:
+        with pytest.raises(ValueError, match=r"does not say which mixture .*: give it with --mixture") as error:
             recorded_inputs(root, None, None, None)
         assert "\n" not in str(error.value)

@@ -101,7 +101,7 @@ def test_what_cannot_be_tried_is_one_line(tmp_path: Path, capsys: pytest.Capture
         ([tmp_path / "none.jsonl"], "none.jsonl not found"),
         ([empty], "has no rows"),
         ([path, "--task", "gsm8k"], "--task gsm8k: wanted your own task, as my_task.py:row"),
-        ([path, "--task", "a.py:row", "--train-on", "last"], "--train-on says nothing with --task"),
+        ([path, "--task", "a.py:row", "--train-on", "last"], "--train-on has no effect with --task"),
         ([path, "--layout", "alpaca"], "wanted instruction and output of the layout alpaca"),
         ([path, "--layout", "alpaka"], "--layout = 'alpaka' found.*Did you mean 'alpaca'"),
         ([path, "--roles", "gpt"], "--roles gpt found, wanted theirs=ours"),

@@ -177,7 +177,19 @@ def test_small_shares_are_not_rounded_to_nothing() -> None:
 
 def test_the_page_has_every_section_and_its_numbers(root: Path, page: Path) -> None:
     text, entry = " ".join(page.read_text().split()), train_of(root).entry
-    for section in "way shares lengths mask rows mixing samples rejected run launch built".split():
+    for section in [
+        "way",
+        "shares",
+        "lengths",
+        "mask",
+        "rows",
+        "mixing",
+        "samples",
+        "rejected",
+        "run",
+        "launch",
+        "built",
+    ]:
         assert f'<section id="{section}"' in text
     for number in (entry["conversations"], entry["rows"], entry["min_rows"], entry["total_tokens"]):
         assert f"{number:,}" in text
@@ -210,7 +222,7 @@ def test_sources_whose_shares_differ_by_more_than_three_times_are_named(root: Pa
 
 def test_text_of_the_data_is_shown_to_the_letter(root: Path) -> None:
     report = open_report(root, "train")
-    turns = [turns for k, _, turns in report.samples() if k == 0][0]
+    turns = next(turns for k, _, turns in report.samples() if k == 0)
     assert [[piece.text for piece in turn] for turn in turns] == [
         ["bos", "user_start", EVIL, "user_end"], ["assistant_start", f"no: {EVIL}", "assistant_end"],
     ]  # fmt: skip
