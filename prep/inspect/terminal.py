@@ -135,9 +135,7 @@ class Printer:
     """Prints the values of prep.inspect.show: in colour where the terminal has it, else in brackets."""
 
     def __init__(self, want_plain: bool) -> None:
-        from rich.console import Console
-
-        self.console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
+        self.console = make_console(0)
         self.plain = want_plain or self.console.no_color or self.console.color_system is None
         self.legend_due = True
 

@@ -38,7 +38,6 @@ class Plot:
     label: str  # for those who cannot see it
     x: Sequence[Tick] = ()
     y: Sequence[Tick] = ()
-    height: str = "14rem"
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,7 @@ class Report:
 
     def heat(self) -> sections.Heat | None:
         mixing = numbers.mixing(self.scan.step_tokens, self.scan.square)
-        return None if mixing is None else sections.heat(self.names, self.scan.step_tokens, mixing)
+        return None if mixing is None else sections.heat(self.scan.step_tokens, mixing)
 
     def samples(self) -> list[tuple[int, dict[str, Any], list[list[sections.Piece]]]]:
         """(source, conversation, its turns), a few of each source"""
@@ -87,35 +87,6 @@ class Report:
             if is_uneven(source)
         ]
 
-    def origin(self) -> dict[str, Any]:
-        """How the build was made: facts by name, its sources, its command"""
-        manifest, record = self.shards.manifest, read_record(self.root) or {}
-        tokenizer = manifest["tokenizer"]
-        facts = {
-            "Fingerprint": manifest["fingerprint"],
-            "Tokenizer": f"{tokenizer['name']}, {manifest['vocab_size']:,} ids, {tokenizer['sha256']}",
-            "Packing": f"{manifest['packing_strategy']}, rows of {manifest['max_seq_len']:,} + 1",
-            "Too long": manifest["excess_length_strategy"],
-            "Seed": manifest["seed"],
-            "Without": ", ".join(manifest["mixture"].get("without", [])),
-        }
-        if record:
-            facts |= {
-                "Built": record["finished"],
-                "Took": f"{record['seconds']:,.1f} s with {record.get('workers')} workers, {record['encoder']}",
-                "Versions": ", ".join(f"{name} {number}" for name, number in record["versions"].items()),
-            }
-        program, *arguments = map(str, record.get("command") or [""])
-        return {
-            "facts": {name: value for name, value in facts.items() if value != ""},
-            "sources": [
-                [source["name"], split, *sections.source_origin(source)]
-                for split in manifest["splits"]
-                for source in manifest["mixture"][split]
-            ],
-            "command": shlex.join([program.rpartition("/")[2], *arguments]) if program else "",
-        }
-
 
 def open_report(root: Path, split_name: str) -> Report:
     shards = open_shards(root)
@@ -125,15 +96,15 @@ def open_report(root: Path, split_name: str) -> Report:
 def make_page(report: Report, run: Path | None) -> str:
     """The whole page. A section that has nothing to say is left out."""
     manifest, split = report.shards.manifest, report.split
-    lengths, length_ticks = sections.length_plots(report.names, report.stats, histogram(split, per_octave=4))
+    record = read_record(report.root) or {}
+    program, *arguments = map(str, record.get("command") or [""])
     mask_sample = numbers.mask_by_position(split)
     values = {
         "css": CSS.read_text(encoding="utf-8"),
         "report": report,
         "manifest": manifest,
         "entry": split.entry,
-        "lengths": lengths,
-        "length_ticks": length_ticks,
+        "lengths": sections.length_plots(histogram(split, per_octave=4)),
         "mask_sample": mask_sample,
         "mask": sections.mask_plot(mask_sample),
         "padding": numbers.padding_by_row(split),
@@ -147,6 +118,9 @@ def make_page(report: Report, run: Path | None) -> str:
         "run": run_section(report.shards, run) if run else None,
         "mode_facts": FACTS,
         "charts": charts,
+        "record": record,
+        "command": shlex.join([Path(program).name, *arguments]) if program else "",
+        "source_origin": sections.source_origin,
     }
     page = environment().get_template("page.html.j2").render(values)
     return visible(page)  # what is in the data drives no terminal and no text direction

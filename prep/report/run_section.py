@@ -86,7 +86,7 @@ def curve(title: str, x: Array, y: Array, unit: str, low: float | None) -> tuple
     label = f"{title}, {unit}, from step {first:,} to {last:,}: {y[0]:.4g} to {y[-1]:.4g}"
     x_ticks = [(0.0, f"{first:,}"), (0.5, f"{(first + last) // 2:,}"), (1.0, f"{last:,}")]
     shapes = [Shape(d, "stroke:var(--c0)", "line main")] if d else []
-    return title, Plot(shapes, label, x_ticks, ticks, "10rem")
+    return title, Plot(shapes, label, x_ticks, ticks)
 
 
 def axis(bottom: float, top: float) -> tuple[float, float, list[Tick]]:

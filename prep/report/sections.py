@@ -21,20 +21,18 @@ HEAT_COLUMNS = 160
 FEW_TOKENS = 30  # fewer at a position give no share
 
 
-def length_plots(names: list[str], stats: dict[str, Any], histogram: dict[str, Any]) -> tuple[list[Plot], list[Tick]]:
-    """A histogram of each source's lengths, each to its own height, and the ticks of their common axis"""
-    edges, counts = np.array(histogram["edges"]), np.array(histogram["sources"])
-    density = counts / np.diff(np.log2(edges))
-    plots = []
-    for k, name in enumerate(names):
-        lengths = stats["sources"][k]["lengths"]
-        label = (
-            f"Lengths of {name}: median {lengths['median']:,.0f}, 99th percentile {lengths['p99']:,.0f}, "
-            f"longest {lengths['max']:,.0f} tokens"
-        )
-        area = steps_area(log_places(edges, edges), density[k] / max(density[k].max(), 1e-9))
-        plots.append(Plot([Shape(area, f"fill:{colour(k)}")], label, height="2.9rem"))
-    return plots, log_ticks(edges)
+@dataclass(frozen=True)
+class LengthPlots:
+    shapes: list[str]  # of each source, to its own height
+    ticks: list[Tick]  # of their common axis
+
+
+def length_plots(histogram: dict[str, Any]) -> LengthPlots:
+    edges = np.array(histogram["edges"])
+    density = np.array(histogram["sources"]) / np.diff(np.log2(edges))
+    places = log_places(edges, edges)
+    shapes = [steps_area(places, heights / max(heights.max(), 1e-9)) for heights in density]
+    return LengthPlots(shapes, log_ticks(edges))
 
 
 @dataclass(frozen=True)
@@ -70,37 +68,25 @@ def mask_plot(sample: MaskShare) -> MaskPlot | None:
     return MaskPlot(plot, int(sample.edges[half[0]]) if len(half) else None)
 
 
-class HeatRow(NamedTuple):
-    """A source along the steps"""
-
-    least: float
-    most: float
-    label: str
-    shapes: list[tuple[str, str]]
-
-
 @dataclass(frozen=True)
 class Heat:
-    rows: list[HeatRow]
-    columns: int
+    shares: list[list[float]]  # of each source in each column, which is one step or several
+    averages: list[float]
+    strips: list[list[tuple[str, str]]]  # half a shade is the average
     steps_per_column: int
     num_steps: int
     mixing: Mixing
 
 
-def heat(names: list[str], step_tokens: Array, mixing: Mixing) -> Heat:
-    """step_tokens (S, K): the share of each source along the steps, several steps to a column"""
+def heat(step_tokens: Array, mixing: Mixing) -> Heat:
+    """step_tokens (S, K): the share of each source along the steps"""
     num_steps = len(step_tokens)
     width = -(-num_steps // HEAT_COLUMNS)
     binned = np.add.reduceat(step_tokens, np.arange(0, num_steps, width), axis=0)  # (columns, K)
-    share = binned / np.maximum(binned.sum(axis=1, keepdims=True), 1)
-    whole = step_tokens.sum(axis=0) / step_tokens.sum()
-    rows = []
-    for name, values, average in zip(names, share.T, whole.tolist(), strict=True):
-        least, most = float(values.min()), float(values.max())
-        label = f"Share of {name} along the steps: {least:.1%} to {most:.1%}, {average:.1%} of all tokens"
-        rows.append(HeatRow(least, most, label, strip(values / max(average, 1e-12) / 2)))
-    return Heat(rows, len(share), width, num_steps, mixing)
+    shares = (binned / np.maximum(binned.sum(axis=1, keepdims=True), 1)).T
+    averages = step_tokens.sum(axis=0) / step_tokens.sum()
+    strips = [strip(values) for values in shares / np.maximum(averages, 1e-12)[:, None] / 2]
+    return Heat(shares.tolist(), averages.tolist(), strips, width, num_steps, mixing)
 
 
 # ---- text ----
