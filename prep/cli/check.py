@@ -49,11 +49,11 @@ def doctor(as_json: Json = False) -> None:
     """Look at this machine: what will be fast, and what will not. Versions, encoder, compiler, cores, disk, caches."""
     from prep.check.doctor import findings
 
-    found = list(findings(cores()))
+    facts = list(findings(cores()))
     if as_json:
-        print_json({subject: {"found": state, "advice": advice} for subject, state, advice in found})
+        print_json({subject: {"found": state, "advice": advice} for subject, state, advice in facts})
         return
-    for subject, state, advice in found:
+    for subject, state, advice in facts:
         print(f"{subject:<12} {state}" + (f"\n{'':<12} -> {advice}" if advice else ""))
 
 

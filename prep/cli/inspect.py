@@ -41,8 +41,8 @@ def stats(
     else:
         from prep.inspect.stats import print_stats, read_stats
 
-        found = read_stats(root)
-        print_json(found) if as_json else print_stats(found, lengths)
+        statistics = read_stats(root)
+        print_json(statistics) if as_json else print_stats(statistics, lengths)
 
 
 def plan(
@@ -105,8 +105,8 @@ def overlap(
     from prep.inspect.overlap import find_overlap, overlap_lines
 
     print_any_character()
-    found = find_overlap(root, against or [], data_root, threshold)
-    print_json(found) if as_json else print("\n".join(overlap_lines(found)))
+    overlaps = find_overlap(root, against or [], data_root, threshold)
+    print_json(overlaps) if as_json else print("\n".join(overlap_lines(overlaps)))
 
 
 def watch(
@@ -127,8 +127,8 @@ def watch(
     print_any_character()
     with suppress(Interrupted):
         for records in [tail.read()] if once or as_json else watching.follow(tail, every):
-            found = watching.summary(tail.path, records)
-            print_json(found) if as_json else print(watching.line(found), flush=True)
+            summary = watching.summary(tail.path, records)
+            print_json(summary) if as_json else print(watching.line(summary), flush=True)
 
 
 def try_rows(

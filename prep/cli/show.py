@@ -14,6 +14,7 @@ from prep.cli.arguments import print_any_character, print_json, refuse
 
 if TYPE_CHECKING:
     from prep.inspect.show import ShownConversation, ShownRow
+    from prep.inspect.terminal import Printer
     from prep.shard import Split
 
 OF_STEP = "total_batch_size device_batch_size world_size rank mode epochs run_seed full"
@@ -85,27 +86,31 @@ def show(
         (print_json if as_json else printer.row)(whole_row(row or 0))
     else:
         most = limit or random or (10 if find is not None else 1)
-        docs: Iterable[int]
+        docs: Iterable[int] = [] if conversation is None else [conversation]
         if find is not None:
             docs = islice(search.find(split, tokenizer, find, source), most)
-        elif conversation is not None:
-            docs = [conversation]
-        else:
+        elif conversation is None:
             how = "random" if random is not None else "longest" if longest else "first"
             docs = search.select(split, source, how, most, seed)
         conversations = (with_origin(show_conversation(split, tokenizer, doc)) for doc in docs)
         if as_json:
             print_json({"conversations": list(conversations)})
             return
-        number = 0
-        for shown_conversation in conversations:
-            printer.conversation(shown_conversation, find)
-            number += 1
+        number = print_conversations(printer, conversations, find)
         if find is not None:
             more = f"; there may be more (--limit {2 * most})" if number == most else ""
             printer.say(f"{number} conversations of {split_name} contain {find!r}{more}")
         elif not number:
             printer.say(f"{split_name} has no conversation" + (f" of {source!r}" if source else ""))
+
+
+def print_conversations(printer: "Printer", shown: Iterable["ShownConversation"], highlight: str | None) -> int:
+    """Print them as they come; returns how many there were"""
+    number = 0
+    for conversation in shown:
+        printer.conversation(conversation, highlight)
+        number += 1
+    return number
 
 
 def check_options(context: typer.Context, given: list[str], origin: bool) -> None:

@@ -234,12 +234,12 @@ def share_lines(split: dict[str, Any]) -> list[str]:
     lines = []
     for source in split["sources"]:
         if share := source.get("share"):
-            kind, asked, got = share["of"], share["asked"], share["got"]
+            kind, requested, got = share["of"], share["asked"], share["got"]
             if kind in ("choose", "repeat"):
-                text = f"{kind} {asked:,}, got {got:,}"
+                text = f"{kind} {requested:,}, got {got:,}"
             else:
                 of_tokens = "loss tokens" if kind == "trained_tokens" else kind.replace("_", " ")
-                text = f"asked {asked:.2%} of {of_tokens}, got {got:.2%}"
+                text = f"asked {requested:.2%} of {of_tokens}, got {got:.2%}"
             copies = f" ({source['repeat']:.4g} copies" + (", its max_repeats)" if share.get("limited") else ")")
             left = f", {source['not_chosen']:,} not chosen" if source["not_chosen"] else ""
             lines.append(f"{visible(source['name'])}: {text}{copies}{left}")
