@@ -1,11 +1,12 @@
 """
-Text for people: numbers as they read them, names that are near, errors on one line, characters that drive no terminal.
+Text for people: counts, sizes and times in short, bars, similar names, one-line errors, control characters made visible.
 """
 
 import difflib
 import unicodedata
 from collections.abc import Iterable
 
+BARS = " ▁▂▃▄▅▆▇█"
 SHOWN_CHARACTERS = 500  # of a source row that is shown
 KEPT = "\n\t\u200c\u200d\u00ad"  # line ends, tabs; joiners are part of words and emoji in many scripts
 HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}  # categories of Unicode that move things or show nothing
@@ -56,8 +57,20 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
+def bars(heights: Iterable[float]) -> str:
+    """
+    Heights of 0 to 1 as a line of bars: 0 is blank, anything above it shows.
+
+    >>> bars([0, 0.01, 0.5, 1])
+    ' ▁▄█'
+    """
+    return "".join(BARS[max(1, round(8 * height))] if height > 0 else BARS[0] for height in heights)
+
+
 def visible(text: str) -> str:
     r"""
+    Text in which no character drives a terminal: control, invisible and direction-changing ones become escapes.
+
     >>> visible("a\x1b[31mb\r\n")
     'a\\x1b[31mb\\x0d\n'
     """

@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from prep.build.inputs import BuildInputs
+from prep.build.changes import fingerprint
 from prep.build.manifest import BuiltSplit, find_overlaps, finish_split, make_manifest
 from prep.build.options import BuildOptions
-from prep.build.output import Output, fingerprint
+from prep.build.output import Output
+from prep.build.record import BuildInputs, BuildTimer
 from prep.build.rejected import check_rejected
-from prep.build.timings import BuildTimer
 from prep.build.write import write_split
 from prep.encode.encode import choose_engine
 from prep.files import remove_abandoned
@@ -52,8 +52,8 @@ class Job:
     inputs: dict[str, list[Input]]  # by split
     tokenizer: Tokenizer
     options: BuildOptions
-    without: tuple[str, ...] = ()
-    made_from: BuildInputs | None = None  # what build.json says of it
+    without: tuple[str, ...]
+    made_from: BuildInputs  # what build.json says of it
 
     def description(self) -> dict[str, Any]:
         """What the bytes depend on; the fingerprint is its hash"""
@@ -148,7 +148,7 @@ def build(job: Job, root: str | Path, say: Say = lambda line: None) -> tuple[Man
         splits = run_passes(job, staging, timer, say)
         manifest = make_manifest(job.description(), job.tokenizer, splits, staging)
         encoder = choose_engine(job.tokenizer, job.options.encoder)
-        timer.write(staging, root, job.options, encoder, job.made_from.to_record() if job.made_from else {})
+        timer.write(staging, root, job.options, encoder, job.made_from)
         write_manifest(staging, manifest)
         output.publish()
     return manifest, True

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from prep.arrays import Array, offsets
-from prep.build.output import fingerprint
+from prep.build.changes import fingerprint
 from prep.build.rejected import write_rejected
 from prep.build.write import WrittenShard
 from prep.mixture.resolve import Input

@@ -8,22 +8,16 @@ The output of a build: a lock that keeps others out, a staging directory, and on
 A directory with a manifest is a finished build; nothing half-written ever has that name.
 """
 
-import hashlib
-import json
 import os
 import shutil
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from prep.build.changes import changes
 from prep.files import Lock, sync_folder
 from prep.shard import Manifest, listed_files, read_manifest
 from prep.signals import signals_later
-
-FINGERPRINTED = (
-    *("mixture", "seed", "max_seq_len", "packing_strategy", "excess_length_strategy", "max_tokens"),
-    *("renderer_version", "planner_version"),
-)
 
 
 class Output:
@@ -105,52 +99,9 @@ def state(root: Path, fingerprint: str, wanted: dict[str, Any]) -> tuple[str, st
     return "current", ""
 
 
-def describe(manifest: Manifest) -> dict[str, Any]:
-    """What the bytes of a build depend on, as its manifest says it (Job.description)"""
-    return {key: manifest[key] for key in FINGERPRINTED} | {"tokenizer": manifest["tokenizer"]["sha256"]}
-
-
-def fingerprint(description: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()
-
-
 def about(manifest: Manifest) -> str:
     """A few words on what a build is, for the one who is about to replace it"""
     return (
         f"mixture {manifest['mixture']['name']}, seed {manifest['seed']}, max_seq_len {manifest['max_seq_len']}, "
         f"{manifest['packing_strategy']}, tokenizer {manifest['tokenizer']['name']}"
     )
-
-
-def changes(manifest: Manifest, wanted: dict[str, Any]) -> list[str]:
-    """In what a build differs from the one that is wanted (Job.description), in words; of a source the first thing"""
-    found = {**manifest, "tokenizer": manifest["tokenizer"]["sha256"]}
-    words = [
-        f"{name} was {_short(found.get(name))} and is {_short(value)}"
-        for name, value in wanted.items()
-        if name != "mixture" and found.get(name) != value
-    ]
-    then, now = manifest["mixture"], wanted["mixture"]
-    for split in [name for name in {**then, **now} if then.get(name) != now.get(name)]:
-        old, new = then.get(split), now.get(split)
-        if not isinstance(old, list) or not isinstance(new, list) or _names(old) != _names(new):
-            words.append(f"{split} was {_names(old)} and is {_names(new)}")
-            continue
-        for one, other in zip(old, new, strict=True):
-            keys = [key for key in {**one, **other} if one.get(key) != other.get(key)]
-            key = "revision" if "revision" in keys else next(iter(keys), None)  # other contents follow from it
-            if key:
-                words.append(
-                    f"{one['name']} of {split} was {key} {_short(one.get(key))} and is {_short(other.get(key))}"
-                )
-    return words
-
-
-def _names(entries: Any) -> str:
-    """The entries of a split by name; anything else as it is"""
-    named = isinstance(entries, list) and entries and isinstance(entries[0], dict)
-    return ", ".join(entry["name"] for entry in entries) if named else str(entries)
-
-
-def _short(value: Any) -> str:
-    return value[:12] if isinstance(value, str) else str(value)

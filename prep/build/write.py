@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from prep.arrays import Array, offsets
-from prep.build.timings import PassTiming
+from prep.build.record import PassTiming
 from prep.plan.rows import ShardPlan
 from prep.plan.split import SplitJob, SplitPlan
 from prep.render.block_cache import BlockFiles, count_loss_tokens, map_block

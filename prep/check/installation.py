@@ -22,7 +22,7 @@ import numpy as np
 from prep import __version__
 from prep.build.job import build, make_job
 from prep.build.options import BuildOptions
-from prep.build.timings import package_version
+from prep.build.record import package_version
 from prep.check.verify import problems
 from prep.conversations import messages
 from prep.encode.encode import ENGINES, Encoder, choose_engine, why_not

@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 
 from prep.arrays import Array
-from prep.build.inputs import BuildInputs
+from prep.build.changes import changes, describe, fingerprint
 from prep.build.job import build, make_job
 from prep.build.options import BuildOptions
-from prep.build.output import changes, describe, fingerprint
+from prep.build.record import BuildInputs
 from prep.check.mask_rules import broken_rules, may_skip
 from prep.shard import COUNTS, Manifest, Split, check_files, listed_files, manifest_text, open_shards, read_manifest
 from prep.tokenizer.load import load_tokenizer

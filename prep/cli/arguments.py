@@ -1,27 +1,42 @@
 """
-What the commands share: arguments, what is said beside the output, what is refused.
+What the commands share: arguments, ways to print, refusals.
 """
 
+import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer import Argument, Option
 
 TOKENIZERS = (
     "nano32k (default), nanochat, a .tiktoken file, nanochat's directory or .pkl, a finished build, Hugging Face's "
     "tokenizer.json, or one of tiktoken's names."
 )
-Build = Annotated[Path, typer.Argument(help="Directory of a finished build.")]
-TokenizerName = Annotated[str | None, typer.Option("--tokenizer", help=TOKENIZERS)]
-Pattern = Annotated[str | None, typer.Option(help="Split pattern of a .tiktoken file; nanochat's by default.")]
-Json = Annotated[bool, typer.Option("--json", help="The same as JSON.")]
+Build = Annotated[Path, Argument(help="Directory of a finished build.")]
+SplitName = Annotated[str, Option("--split", help="Split of the build.")]
+TokenizerName = Annotated[str | None, Option("--tokenizer", help=TOKENIZERS)]
+Pattern = Annotated[str | None, Option(help="Split pattern of a .tiktoken file; nanochat's by default.")]
+Json = Annotated[bool, Option("--json", help="Print JSON instead of text.")]
+Plain = Annotated[bool, Option("--plain", help="Mark loss tokens with brackets instead of colour.")]
+Mixture = Annotated[str | None, Option(help="Mixture of the build, if its build.json does not say it.")]
+DataRoot = Annotated[Path | None, Option(help="Local copy of data sets in the Hub's layout, instead of the Hub.")]
+Identity = Annotated[Path | None, Option(help="Identity conversations, JSON lines.")]
+TotalBatch = Annotated[int | None, Option(help="Tokens per step; by default what the trainer chooses.")]
+DeviceBatch = Annotated[int | None, Option(help="Rows per micro-batch and rank; by default as on a GPU.")]
+Epochs = Annotated[float, Option("--epochs", "--num-epochs", help="Passes over the rows.")]
 
 
 def say(line: str) -> None:
-    """Something worth knowing, beside the output proper"""
+    """A message beside the output proper"""
     print(line, file=sys.stderr, flush=True)
+
+
+def print_json(value: Any) -> None:
+    in_ascii = (sys.stdout.encoding or "").lower() not in ("utf-8", "utf8")
+    print(json.dumps(value, ensure_ascii=in_ascii, indent=1), flush=True)
 
 
 def print_any_character() -> None:
@@ -36,9 +51,9 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def refuse(context: typer.Context, names: str, without: str) -> None:
-    """ValueError if an option of these names was given, which says nothing without another"""
+def refuse(context: typer.Context, names: str, condition: str) -> None:
+    """ValueError if one of these options was given, which has no effect under a condition, as "without --origin" """
     for option in context.command.params:
         source = context.get_parameter_source(option.name or "")
         if option.name in names.split() and source is not None and source.name == "COMMANDLINE":
-            raise ValueError(f"{option.opts[0]} says nothing {without}: change that, or leave it out.")
+            raise ValueError(f"{option.opts[0]} has no effect {condition}: change that, or leave it out.")

@@ -1,108 +1,109 @@
 """
-The commands that tell what there is, and whether it is right: verify, doctor, selftest, tasks, mixtures.
+The commands that check a build or this machine, and those that list what there is: verify, doctor, selftest, tasks,
+mixtures.
 """
 
-import json
-from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Option
 
-from prep.cli.arguments import Build, Json, cores, refuse, say
+from prep.cli.arguments import Build, DataRoot, Identity, Json, Mixture, cores, print_json, refuse, say
+
+REBUILD = "Build again from the sources, with an empty cache, and compare every byte."
 
 
 def verify(
     context: typer.Context,
     root: Build,
-    rebuild: Annotated[
-        bool,
-        typer.Option("--rebuild", help="Build again from the sources, with an empty cache, and compare every byte."),
-    ] = False,
-    mixture: Annotated[
-        str | None, typer.Option(help="For --rebuild: as the build was given it, if it has moved.")
-    ] = None,
-    data_root: Annotated[Path | None, typer.Option(help="For --rebuild: where the sources are now.")] = None,
-    identity: Annotated[Path | None, typer.Option(help="For --rebuild: where the identity file is now.")] = None,
-    workers: Annotated[int | None, typer.Option(help="Processes of --rebuild; by default one a core.")] = None,
+    rebuild: Annotated[bool, Option("--rebuild", help=REBUILD)] = False,
+    mixture: Mixture = None,
+    data_root: DataRoot = None,
+    identity: Identity = None,
+    workers: Annotated[int | None, Option(help="With --rebuild: processes; by default one per core.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Check a build: checksums, every count, every rule of the mask; --rebuild proves its bytes."""
+    """Check a build: checksums, counts, the rules of the mask. --rebuild proves its bytes."""
     from prep.check import verify as verifying
 
     if not rebuild:
         refuse(context, "mixture data_root identity workers", "without --rebuild")
-    found = list(verifying.problems(root))
-    if rebuild and not found:
-        from prep.build.inputs import find_inputs
+    problems = list(verifying.problems(root))
+    if rebuild and not problems:
+        from prep.build.record import find_inputs
 
         inputs = find_inputs(root, mixture, data_root, identity)
         num = cores() if workers is None else workers
-        found = list(verifying.rebuild(root, inputs, num, say))
+        problems = list(verifying.rebuild(root, inputs, num, say))
     if as_json:
-        print(json.dumps({"root": str(root), "problems": found}, ensure_ascii=False))
-    elif not found:
+        print_json({"root": str(root), "problems": problems})
+    elif not problems:
         print(f"{root} is sound" + (", and a rebuild has the same bytes." if rebuild else "."))
-    for line in () if as_json else found[:20]:
+    for line in () if as_json else problems[:20]:
         say(f"midprep: {line}")
-    if found:
+    if problems:
         raise typer.Exit(1)
 
 
 def doctor(as_json: Json = False) -> None:
-    """Look at this machine: versions, encoder, compiler, cores, disk, caches; what will be fast and what not."""
+    """Look at this machine: what will be fast, and what will not. Versions, encoder, compiler, cores, disk, caches."""
     from prep.check.installation import examine
 
+    facts = list(examine(cores()))
     if as_json:
-        found_all = {what: {"found": found, "advice": advice} for what, found, advice in examine(cores())}
-        print(json.dumps(found_all, ensure_ascii=False))
+        print_json({subject: {"found": state, "advice": advice} for subject, state, advice in facts})
         return
-    for what, found, advice in examine(cores()):
-        print(f"{what:<12} {found}" + (f"\n{'':<12} -> {advice}" if advice else ""))
+    for subject, state, advice in facts:
+        print(f"{subject:<12} {state}" + (f"\n{'':<12} -> {advice}" if advice else ""))
 
 
 def selftest() -> None:
-    """Check that this installation is exact: encoders, renderer, shards, loss."""
-    from prep.check import installation
+    """Check that encoders, renderer, shards and loss are exact."""
+    from prep.check.installation import run_checks
 
     failed = False
-    for name, wrong, seconds in installation.run_checks():
-        print(f"{name:<10} {f'FAILED: {wrong}' if wrong else 'exact':<8} {seconds:6.1f} s")
-        failed = failed or bool(wrong)
+    for name, failure, seconds in run_checks():
+        print(f"{name:<10} {f'FAILED: {failure}' if failure else 'exact':<8} {seconds:6.1f} s")
+        failed = failed or bool(failure)
     if failed:
         raise typer.Exit(1)
 
 
 def tasks(as_json: Json = False) -> None:
-    """List the tasks, each with what it is made of; those of installed packages last."""
+    """List the tasks, and what each is made of. Those of installed packages come last."""
     from prep.tasks import TASKS
     from prep.tasks.custom import entry_points
 
-    found = [
+    listed = [
         {"name": name, "from": task.hub or ("generated" if task.generates else "a file"), "about": task.about}
         for name, task in TASKS.items()
     ]
-    found += [{"name": name, "from": "an installed package", "about": ""} for name in entry_points()]
+    listed += [{"name": name, "from": "an installed package", "about": ""} for name in entry_points()]
     if as_json:
-        print(json.dumps(found, ensure_ascii=False))
+        print_json(listed)
         return
-    for one in found:
-        first, _, _ = one["about"].partition(". ")
-        print(f"{one['name']:<16} {one['from']:<28} {first.rstrip('.')}".rstrip())
+    for task in listed:
+        first_sentence = task["about"].partition(". ")[0].rstrip(".")
+        print(f"{task['name']:<16} {task['from']:<28} {first_sentence}".rstrip())
 
 
 def mixtures(as_json: Json = False) -> None:
-    """List the mixtures that ship with midprep."""
+    """List the mixtures that come with midprep."""
     from prep.mixture.mixture import load_mixture, mixture_names
 
-    found = {name: load_mixture(name) for name in mixture_names()}
+    loaded = {name: load_mixture(name) for name in mixture_names()}
     if as_json:
-        about = {
-            name: {"name": mixture.name, **{k: [e.label for e in v] for k, v in mixture.splits.items()}}
-            for name, mixture in found.items()
-        }
-        print(json.dumps(about, ensure_ascii=False))
+        print_json(
+            {
+                name: {
+                    "name": mixture.name,
+                    **{split: [e.label for e in entries] for split, entries in mixture.splits.items()},
+                }
+                for name, mixture in loaded.items()
+            }
+        )
         return
-    for name, mixture in found.items():
+    for name, mixture in loaded.items():
         parts = [
             f"{split}: {', '.join(e.label + (f' x{e.repeat}' if e.repeat > 1 else '') for e in entries)}"
             for split, entries in mixture.splits.items()

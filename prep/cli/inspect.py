@@ -1,174 +1,62 @@
 """
-The commands that look: show (what a build holds), plan (what a launch will do), report (a page), watch (a run).
-
-They are plain functions that prep.cli.main registers. Each imports what it needs when it runs.
+The commands that look at a build, a run or a file: stats, plan, report, overlap, watch, try.
 """
 
-import json
 import sys
-from collections.abc import Iterable
 from contextlib import suppress
-from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
+from typer import Argument, Option
 
-from prep.cli.arguments import Build, Json, print_any_character, refuse, say
+from prep.cli import arguments as arg
+from prep.cli.arguments import print_any_character, print_json, refuse, say
 from prep.signals import Interrupted
 
-TotalBatch = Annotated[int | None, typer.Option(help="Tokens a step, as the trainer's; by default what it chooses.")]
-DeviceBatch = Annotated[int | None, typer.Option(help="Rows of a micro-batch of one rank; by default as on a GPU.")]
-Epochs = Annotated[float, typer.Option("--epochs", "--num-epochs", help="Times through the rows.")]
-SplitName = Annotated[str, typer.Option("--split", help="Split of the build.")]
+AGAINST = "Also compare with a file of chats, or a task (its test split); may be repeated."
+LAYOUT = "messages, tools, sharegpt, alpaca or completion; recognised by default."
+COLUMNS = "theirs=ours: a field of the data, and what it holds; may be repeated."
 
 
-def show(
+def stats(
     context: typer.Context,
-    root: Build,
-    split_name: SplitName = "train",
-    row: Annotated[int | None, typer.Option(help="A row of the split.")] = None,
-    step: Annotated[int | None, typer.Option(help="What a training step trains, and which rank gets what.")] = None,
-    conversation: Annotated[int | None, typer.Option(help="A conversation, by its number.")] = None,
-    source: Annotated[str | None, typer.Option(help="Only conversations of this source.")] = None,
-    random: Annotated[int | None, typer.Option(min=1, help="So many conversations at random.")] = None,
-    seed: Annotated[int, typer.Option(help="Of --random.")] = 0,
-    longest: Annotated[bool, typer.Option("--longest", help="The longest conversations.")] = False,
-    find: Annotated[str | None, typer.Option(help="Conversations that hold this text.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Most conversations to show; 1, with --find 10.")] = None,
-    origin: Annotated[bool, typer.Option("--origin", help="Beside it, the source row as it came.")] = False,
-    mixture: Annotated[str | None, typer.Option(help="With --origin: the mixture, if build.json does not say.")] = None,
-    data_root: Annotated[Path | None, typer.Option(help="With --origin: the local copy of the data sets.")] = None,
-    identity: Annotated[Path | None, typer.Option(help="With --origin: the identity conversations.")] = None,
-    total_batch_size: TotalBatch = None,
-    device_batch_size: DeviceBatch = None,
-    world_size: Annotated[int, typer.Option(help="With --step: number of ranks.")] = 1,
-    rank: Annotated[int | None, typer.Option(min=0, help="With --step: only what this rank gets.")] = None,
-    mode: Annotated[str, typer.Option(help="With --step: mid or sft.")] = "mid",
-    epochs: Epochs = 1.0,
-    run_seed: Annotated[int, typer.Option(help="With --step: the trainer's --seed, for epochs after the first.")] = 42,
-    full: Annotated[bool, typer.Option("--full", help="With --step: the rows' text, too.")] = False,
-    plain: Annotated[bool, typer.Option("--plain", help="Brackets instead of colour.")] = False,
-    as_json: Json = False,
+    root: arg.Build,
+    other: Annotated[Path | None, Argument(help="A second build, to be shown beside it.")] = None,
+    lengths: Annotated[bool, Option("--lengths", help="How long conversations are, by source.")] = False,
+    times: Annotated[bool, Option("--build", help="Where the time of the build went (build.json).")] = False,
+    as_json: arg.Json = False,
 ) -> None:
-    """Show conversations, a row or a step: what trains, what does not, where it is from."""
-    from prep.build.inputs import find_inputs
-    from prep.inspect import search as pick
-    from prep.inspect import show as look
-    from prep.inspect.origin import Origins
-    from prep.inspect.terminal import Printer
-    from prep.shard import open_shards
-    from prep.shard.steps import plan_steps
-    from prep.tokenizer.load import load_tokenizer
-    from train.config import Config
-    from train.schedule import LR_FRAC, lr_multiplier
+    """Show counts, shares, lengths and packing, by source. Of two builds: side by side, with what changed."""
+    if other is not None:
+        refuse(context, "lengths times", "with two builds")
+        from prep.inspect.compare import compare, print_comparison
 
-    asked = {"--row": row, "--step": step, "--conversation": conversation, "--find": find, "--random": random}
-    given = [name for name, value in {**asked, "--longest": longest or None}.items() if value is not None]
-    _check_show(context, given, origin)
-    split = open_shards(root).split(split_name)
-    tokenizer = load_tokenizer(root)
-    origins = Origins(split, find_inputs(root, mixture, data_root, identity)) if origin else None
-    printer = _JsonPrinter() if as_json else Printer(plain)
+        (print_json if as_json else print_comparison)(compare(root, other))
+    elif times:
+        refuse(context, "lengths", "with --build")
+        from prep.inspect.build_text import print_timings, read_timings
 
-    def with_origin(shown: dict[str, Any]) -> dict[str, Any]:
-        return {**shown, "origin": origins.row(shown["conversation"])} if origins else shown
-
-    def one_row(number: int) -> dict[str, Any]:
-        shown = look.show_row(split, tokenizer, number)
-        return {**shown, "documents": [with_origin(one) for one in shown["documents"]]}
-
-    print_any_character()
-    if step is not None:
-        steps = plan_steps(split, mode, total_batch_size, epochs, run_seed)
-        rate = lr_multiplier(step, steps.num_steps, Config().warmdown_ratio, LR_FRAC[mode])
-        shown = look.show_step(split, steps, step, mode, world_size, device_batch_size, rate)
-        if rank is not None and rank >= world_size:
-            raise ValueError(f"--rank {rank} found, {world_size} ranks are 0 to {world_size - 1}: raise --world-size.")
-        if rank is not None:
-            shown["rows"] = [one for one in shown["rows"] if one["rank"] == rank]
-        printer.step(shown)
-        for one in shown["rows"] if full else ():
-            if "num_tokens" in one:
-                printer.row(one_row(one["row"]))
-    elif row is not None or not (given or source):
-        printer.row(one_row(row or 0))
+        (print_json if as_json else print_timings)(read_timings(root))
     else:
-        most = limit if limit is not None else random if random is not None else 10 if find is not None else 1
-        if find is not None:
-            docs: Iterable[int] = islice(pick.find(split, tokenizer, find, source), most)
-        elif conversation is not None:
-            docs = [conversation]
-        else:
-            how = "random" if random is not None else "longest" if longest else "first"
-            docs = pick.pick(split, source, how, most, seed)
-        number = 0
-        for doc in docs:
-            number += 1
-            printer.conversation(with_origin(look.show_conversation(split, tokenizer, doc)), find)
-        if find is not None:
-            more = f"; there may be more (--limit {2 * most})" if number == most else ""
-            printer.say(f"{number} conversations of {split_name} hold {find!r}{more}")
-        elif not number:
-            printer.say(f"{split_name} has no conversation of {source!r}" if source else f"{split_name} is empty")
-    if isinstance(printer, _JsonPrinter):
-        printer.close()
+        from prep.inspect.stats import print_stats, read_stats
 
-
-class _JsonPrinter:
-    """Prints the same as one JSON value: the row, the step, or {"conversations": [...]}"""
-
-    def __init__(self) -> None:
-        self.value: dict[str, Any] = {"conversations": []}
-
-    def conversation(self, shown: dict[str, Any], found: str | None = None) -> None:
-        self.value["conversations"].append(shown)
-
-    def row(self, shown: dict[str, Any]) -> None:
-        if "step" in self.value:
-            self.value.setdefault("full_rows", []).append(shown)
-        else:
-            self.value = shown
-
-    def step(self, shown: dict[str, Any]) -> None:
-        self.value = shown
-
-    def say(self, line: str) -> None:
-        pass
-
-    def close(self) -> None:
-        print(json.dumps(self.value, ensure_ascii=False, indent=1))
-
-
-def _check_show(context: typer.Context, given: list[str], origin: bool) -> None:
-    """ValueError for options of `show` that do not go together; `given` are those that pick something"""
-    if len(given) > 1:
-        raise ValueError(f"{' and '.join(given)} given, each picks something else: give one of them.")
-    if not origin:
-        refuse(context, "mixture data_root identity", "without --origin")
-    if "--step" not in given:
-        of_step = "total_batch_size device_batch_size world_size rank mode epochs run_seed full"
-        refuse(context, of_step, "without --step")
-    if "--random" not in given:
-        refuse(context, "seed", "without --random")
-    if {"--row", "--step", "--conversation"} & set(given):
-        refuse(context, "source limit", f"with {given[0]}")
+        statistics = read_stats(root)
+        print_json(statistics) if as_json else print_stats(statistics, lengths)
 
 
 def plan(
-    root: Build,
-    split_name: SplitName = "train",
-    total_batch_size: TotalBatch = None,
-    device_batch_size: DeviceBatch = None,
-    world_size: Annotated[str, typer.Option(help="Numbers of ranks to compare, as 1,2,4,8.")] = "1,2,4,8",
-    epochs: Epochs = 1.0,
-    depth: Annotated[int | None, typer.Option(help="Layers of the model; 12 by default.")] = None,
-    tokens_per_second: Annotated[
-        float | None, typer.Option(help="Of one rank, as measured; gives the hours of a run.")
-    ] = None,
-    as_json: Json = False,
+    root: arg.Build,
+    split_name: arg.SplitName = "train",
+    total_batch_size: arg.TotalBatch = None,
+    device_batch_size: arg.DeviceBatch = None,
+    world_size: Annotated[str, Option(help="Numbers of ranks to compare, as 1,2,4,8.")] = "1,2,4,8",
+    epochs: arg.Epochs = 1.0,
+    depth: Annotated[int | None, Option(help="Layers of the model; 12 by default.")] = None,
+    tokens_per_second: Annotated[float | None, Option(help="Measured speed of a rank; gives hours.")] = None,
+    as_json: arg.Json = False,
 ) -> None:
-    """What a launch will do, before it: steps, targets, memory, checkpoints, hours, and the line to start it."""
+    """Tell what a launch will do: steps, memory, hours, commands. Also targets and checkpoints, before anything runs."""
     from train.launch import plan_lines, read_plan
 
     try:
@@ -178,17 +66,17 @@ def plan(
     planned = read_plan(
         root, split_name, total_batch_size, device_batch_size, world_sizes, epochs, depth, tokens_per_second
     )
-    print(json.dumps(planned, indent=1) if as_json else "\n".join(plan_lines(planned)))
+    print_json(planned) if as_json else print("\n".join(plan_lines(planned)))
 
 
 def report(
-    root: Build,
-    output: Annotated[Path, typer.Option("-o", "--output", help="The page to write.")] = Path("report.html"),
-    run: Annotated[Path | None, typer.Option(help="Directory of a run on this build: its losses, too.")] = None,
-    split_name: SplitName = "train",
-    as_json: Annotated[bool, typer.Option("--json", help="Say what was written as JSON.")] = False,
+    root: arg.Build,
+    output: Annotated[Path, Option("-o", "--output", help="The page to write.")] = Path("report.html"),
+    run: Annotated[Path | None, Option(help="Directory of a run on this build, to show its losses.")] = None,
+    split_name: arg.SplitName = "train",
+    as_json: Annotated[bool, Option("--json", help="Print what was written as JSON.")] = False,
 ) -> None:
-    """One HTML page about a build, which opens from disk and needs nothing else."""
+    """Write one HTML page about a build. It opens from disk and needs nothing else."""
     from prep.files import write_atomically
     from prep.report.page import make_page, open_report
     from prep.text import size
@@ -196,17 +84,35 @@ def report(
     if output.is_dir():
         raise ValueError(f"-o {output} is a directory: give the file to write, as report.html.")
     if not output.parent.is_dir():
-        raise FileNotFoundError(f"-o {output}: {output.parent} is no directory: make it, or give a file elsewhere.")
+        raise FileNotFoundError(f"-o {output}: {output.parent} is not a directory: make it, or give a file elsewhere.")
     page = make_page(open_report(root, split_name), run).encode("utf-8", "backslashreplace")
     write_atomically(output, lambda file: file.write(page))
-    print(json.dumps({"page": str(output), "bytes": len(page)}) if as_json else f"{output}: {size(len(page))}")
+    if as_json:
+        print_json({"page": str(output), "bytes": len(page)})
+    else:
+        print(f"{output}: {size(len(page))}")
+
+
+def overlap(
+    root: arg.Build,
+    against: Annotated[list[str] | None, Option(help=AGAINST)] = None,
+    data_root: arg.DataRoot = None,
+    threshold: Annotated[float, Option(help="Share of a text's 13-grams that counts as a match.")] = 0.5,
+    as_json: arg.Json = False,
+) -> None:
+    """Find what training asks of val, or of a benchmark. Copies and shared 13-grams, whatever case and punctuation."""
+    from prep.inspect.overlap import find_overlap, overlap_lines
+
+    print_any_character()
+    overlaps = find_overlap(root, against or [], data_root, threshold)
+    print_json(overlaps) if as_json else print("\n".join(overlap_lines(overlaps)))
 
 
 def watch(
-    run: Annotated[Path, typer.Argument(help="Directory of a run, or its metrics.jsonl.")],
-    once: Annotated[bool, typer.Option("--once", help="A single look.")] = False,
-    every: Annotated[float, typer.Option(min=0, help="Seconds between looks.")] = 1.0,
-    as_json: Json = False,
+    run: Annotated[Path, Argument(help="Directory of a run, or its metrics.jsonl.")],
+    once: Annotated[bool, Option("--once", help="Print one line and exit.")] = False,
+    every: Annotated[float, Option(min=0, help="Seconds between readings.")] = 1.0,
+    as_json: arg.Json = False,
 ) -> None:
     """Watch a run: loss, bits per byte, speed, time left. Ends with the run, or with Ctrl-C."""
     from train import watch as watching
@@ -220,5 +126,55 @@ def watch(
     print_any_character()
     with suppress(Interrupted):
         for records in [tail.read()] if once or as_json else watching.follow(tail, every):
-            found = watching.summary(tail.path, records)
-            print(json.dumps(found, indent=1) if as_json else watching.line(found), flush=True)
+            summary = watching.summary(tail.path, records)
+            print_json(summary) if as_json else print(watching.line(summary), flush=True)
+
+
+def try_rows(
+    context: typer.Context,
+    path: Annotated[Path, Argument(help="JSON lines (also .gz, .zst), parquet, Arrow, a directory or a pattern.")],
+    rows: Annotated[int, Option("--rows", "-n", min=1, help="Number of rows.")] = 5,
+    layout: Annotated[str | None, Option(help=LAYOUT)] = None,
+    columns: Annotated[list[str] | None, Option(help=COLUMNS)] = None,
+    roles: Annotated[list[str] | None, Option(help="theirs=ours, as teacher=assistant; may be repeated.")] = None,
+    train_on: Annotated[str, Option(help="Which turns of the assistant train: all, last or none.")] = "all",
+    consecutive: Annotated[str, Option(help="Consecutive messages of one role: reject or merge.")] = "reject",
+    tools: Annotated[str, Option(help="What tool calls become: parts or text.")] = "parts",
+    task: Annotated[str | None, Option(help="Your own task instead of chat, as my_task.py:row.")] = None,
+    tokenizer: arg.TokenizerName = None,
+    pattern: arg.Pattern = None,
+    plain: arg.Plain = False,
+    as_json: arg.Json = False,
+) -> None:
+    """Show the first rows of a file as they would be rendered. The options are those of a mixture's entry."""
+    from prep.conversations.layouts import Layout
+    from prep.inspect.preview import preview, render_rows
+    from prep.inspect.terminal import Printer
+    from prep.mixture.checks import check_names, check_reading
+    from prep.tokenizer.load import load_tokenizer
+
+    if task is not None:
+        refuse(context, "layout columns roles train_on consecutive tools", "with --task")
+    column_names, role_names = read_pairs(columns, "--columns"), read_pairs(roles, "--roles")
+    check_reading(layout, train_on, consecutive, tools, "--")
+    check_names(column_names, role_names, "--", layout)
+    options = Layout(
+        "messages", tuple(sorted(column_names.items())), tuple(sorted(role_names.items())), train_on, consecutive, tools
+    )
+    previewed = preview(path, rows, options, layout, task)
+    examples = render_rows(previewed, load_tokenizer(tokenizer, pattern))
+    if as_json:
+        print_json({**previewed.describe(), "rows": list(examples)})
+        return
+    printer = Printer(plain)
+    printer.say(previewed.summary(), "bold")
+    for example in examples:
+        printer.example(example)
+
+
+def read_pairs(pairs: list[str] | None, option: str) -> dict[str, str]:
+    """["a=b"] -> {"a": "b"}"""
+    for pair in pairs or []:
+        if "=" not in pair:
+            raise ValueError(f"{option} {pair} found, wanted theirs=ours, as in {option} human=user.")
+    return dict(pair.split("=", 1) for pair in pairs or [])

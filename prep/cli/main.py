@@ -9,32 +9,27 @@ import errno
 import os
 import signal
 import sys
-from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
 
 from prep import __version__
-from prep.cli import (
-    check as cli_about,
-)
-from prep.cli import (
-    inspect as cli_see,
-)
-from prep.cli import (
-    overlap as cli_overlap,
-)
-from prep.cli import (
-    tokenizer as cli_tokenizer,
-)
-from prep.cli import (
-    try_rows as cli_try,
-)
-from prep.cli.arguments import Build, Json, Pattern, TokenizerName, cores, refuse, say
+from prep.cli import build, check, inspect, show, tokenizer
 from prep.signals import STOPS, Interrupted
 
 # of the click that typer brings along
 UsageError: type[typer.BadParameter] = typer.BadParameter.__mro__[1]
+
+OTHER_PLACE = "give another -o or --cache-dir"
+ADVICE = {
+    errno.ENOSPC: f"free some space, or {OTHER_PLACE}",
+    errno.EDQUOT: f"free some space, or {OTHER_PLACE}",
+    errno.EFBIG: "raise the limit on file sizes (ulimit -f)",
+    errno.EROFS: OTHER_PLACE,
+    errno.ENOTDIR: OTHER_PLACE,
+    errno.EACCES: f"{OTHER_PLACE}, or fix its permissions",
+    errno.EPERM: f"{OTHER_PLACE}, or fix its permissions",
+}
 
 app = typer.Typer(
     name="midprep",
@@ -54,187 +49,60 @@ def start(version: Annotated[bool, typer.Option("--version", help="Show the vers
         raise typer.Exit
 
 
-@app.command()
-def build(
-    mixture: Annotated[str, typer.Option(help="Name of a shipped mixture, or a TOML file.")] = "default",
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Directory of the build; shards/<name of the mixture>.")
-    ] = None,
-    max_seq_len: Annotated[int, typer.Option(help="Inputs of a row; a row holds one token more.")] = 2048,
-    packing: Annotated[str, typer.Option(help="bfd: whole conversations, best fit; wrapped: one stream.")] = "bfd",
-    excess_length_strategy: Annotated[
-        str, typer.Option(help="For conversations that are too long: truncate, split, drop or raise.")
-    ] = "truncate",
-    max_tokens: Annotated[
-        int | None,
-        typer.Option(help="Cut conversations to so many tokens first; with wrapped 2048, as nanochat, or max-seq-len."),
-    ] = None,
-    tokenizer: TokenizerName = None,
-    pattern: Pattern = None,
-    data_root: Annotated[
-        Path | None, typer.Option(help="Local copy of data sets in the Hub's layout, instead of the Hub.")
-    ] = None,
-    identity: Annotated[Path | None, typer.Option(help="Identity conversations, JSON lines.")] = None,
-    without: Annotated[list[str] | None, typer.Option(help="Leave a task of the mixture out; may be repeated.")] = None,
-    cache_dir: Annotated[
-        Path | None, typer.Option(help="Cache of rendered runs; $XDG_CACHE_HOME/midprep. Can be deleted at any time.")
-    ] = None,
-    workers: Annotated[int | None, typer.Option(help="Processes; by default one a core.")] = None,
-    engine: Annotated[
-        str, typer.Option(help="local, or ray: tasks on a Ray cluster that shares sources, cache and output as files.")
-    ] = "local",
-    address: Annotated[
-        str | None, typer.Option(help="With --engine ray: HOST:PORT or auto; without, Ray starts on this machine.")
-    ] = None,
-    encoder: Annotated[
-        str, typer.Option(help="auto, tiktoken, fastokens or gigatoken; the bytes are the same.")
-    ] = "auto",
-    max_rejected: Annotated[float, typer.Option(help="Largest share of a source's rows that may be rejected.")] = 0.05,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an output that holds another build.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be built, and build nothing.")] = False,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Say nothing but errors.")] = False,
-    verbose: Annotated[
-        bool, typer.Option("-v", "--verbose", help="Say which files are read first, and where the time went last.")
-    ] = False,
-) -> None:
-    """Build shards from a mixture: render, plan, write."""
-    from prep.build import job as building
-    from prep.build.options import BuildOptions
-    from prep.files import default_cache_dir
-    from prep.inspect.stats import built_lines, dry_run_lines
-    from prep.mixture.mixture import load_mixture
-    from prep.tokenizer.load import load_tokenizer, notice_of_nanochat
-    from prep.workers.local import warm_up_process
-
-    options = BuildOptions(
-        max_seq_len=max_seq_len,
-        packing=packing,
-        excess_length_strategy=excess_length_strategy,
-        max_tokens=max_tokens,
-        cache_dir=cache_dir or default_cache_dir(),
-        workers=(0 if engine == "ray" else cores()) if workers is None else workers,
-        engine=engine,
-        address=address,
-        encoder=encoder,
-        max_rejected=max_rejected,
-        overwrite=overwrite,
-        quiet=quiet,
-    )
-    warm_up_process()
-    wanted = load_mixture(mixture)
-    if tokenizer is None and not quiet and (notice := notice_of_nanochat()):
-        say(notice)
-    job = building.make_job(
-        wanted, load_tokenizer(tokenizer, pattern), options, data_root, identity, tuple(without or ())
-    )
-    root = output or Path("shards") / wanted.name
-    if dry_run:
-        print("\n".join(dry_run_lines(job, root)))
-        return
-    if verbose:
-        say("\n".join(dry_run_lines(job, root)))
-    manifest, built = building.build(job, root, say)
-    if not quiet:
-        print("\n".join(built_lines(root, manifest, built)))
-    if verbose and built:
-        from prep.inspect.stats_build import print_build, read_build
-
-        print_build(read_build(root))
-
-
-@app.command()
-def stats(
-    context: typer.Context,
-    root: Build,
-    other: Annotated[Path | None, typer.Argument(help="A second build, to be shown beside it.")] = None,
-    lengths: Annotated[bool, typer.Option("--lengths", help="How long conversations are, by source.")] = False,
-    times: Annotated[
-        bool, typer.Option("--build", help="Where the time of the build went, from its build.json.")
-    ] = False,
-    as_json: Json = False,
-) -> None:
-    """Counts, shares, lengths and fill of a build, by source; of two builds, side by side with what changed."""
-    from prep.inspect.stats import compare_builds, print_json, print_stats, read_stats
-
-    if other is not None or times:
-        refuse(context, "lengths", "of two builds" if other else "with --build")
-    if other is not None:
-        refuse(context, "times", "of two builds")
-    if times:
-        from prep.inspect.stats_build import print_build, read_build
-
-        (print_json if as_json else print_build)(read_build(root))
-    elif other is not None:
-        compare_builds(root, other, as_json)
-    elif as_json:
-        print_json(read_stats(root))
-    else:
-        print_stats(read_stats(root), lengths)
-
-
 # in the order of --help: the day's work, then what there is
-app.command("verify")(cli_about.verify)
-app.command("show")(cli_see.show)
-app.command("plan")(cli_see.plan)
-app.command("report")(cli_see.report)
-app.command("overlap")(cli_overlap.overlap)
-app.command("watch")(cli_see.watch)
-app.command("try")(cli_try.try_rows)
-app.command("tasks")(cli_about.tasks)
-app.command("mixtures")(cli_about.mixtures)
-app.command("doctor")(cli_about.doctor)
-app.command("selftest")(cli_about.selftest)
-app.add_typer(cli_tokenizer.app, name="tokenizer")
+for command in (
+    *(
+        build.build,
+        inspect.stats,
+        check.verify,
+        show.show,
+        inspect.plan,
+        inspect.report,
+        inspect.overlap,
+        inspect.watch,
+    ),
+    *(inspect.try_rows, check.tasks, check.mixtures, check.doctor, check.selftest),
+):
+    app.command("try" if command is inspect.try_rows else command.__name__)(command)
+app.add_typer(tokenizer.app, name="tokenizer")
 
 
-def fail(message: str) -> NoReturn:
-    print(f"midprep: {' '.join(message.split())}", file=sys.stderr)
-    sys.exit(1)
-
-
-def _in_words(error: Exception) -> str:
-    """An error as one line; the system's own say what it found, and not what to do"""
+def in_words(error: Exception) -> str:
+    """An error as one line; those of the system say what failed, and not what to do"""
     if not isinstance(error, OSError) or error.strerror is None or error.filename is None:
-        return str(error)
-    advice = {
-        errno.ENOSPC: "free some space, or give another -o or --cache-dir",
-        errno.EDQUOT: "free some space, or give another -o or --cache-dir",
-        errno.EFBIG: "raise the limit on file sizes (ulimit -f)",
-        errno.EROFS: "give another -o or --cache-dir",
-        errno.EACCES: "give another -o or --cache-dir, or mend its permissions",
-        errno.ENOTDIR: "give another -o or --cache-dir",
-        errno.EPERM: "give another -o or --cache-dir, or mend its permissions",
-    }.get(error.errno or 0, "")
-    return f"{error.filename}: {error.strerror}" + (f": {advice}." if advice else ".")
+        return " ".join(str(error).split())
+    advice = ADVICE.get(error.errno or 0, "")
+    return " ".join(f"{error.filename}: {error.strerror}{f': {advice}' if advice else ''}.".split())
 
 
-def _interrupt(number: int, frame: object) -> NoReturn:
-    for stop in STOPS:  # timeout and the like send several; we are on our way
+def interrupt(number: int, frame: object) -> NoReturn:
+    for stop in STOPS:  # timeout and the like send several; the first is enough
         signal.signal(stop, signal.SIG_IGN)
     raise Interrupted
 
 
 def main() -> None:
     """Entry point of the `midprep` command."""
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy starts a thread a core for products that nobody makes
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy starts a thread per core for products that nobody makes
     for stop in STOPS:
-        signal.signal(stop, _interrupt)
+        signal.signal(stop, interrupt)
     try:
         sys.exit(app(sys.argv[1:] or ["--help"], prog_name="midprep", standalone_mode=False))
     except UsageError as error:
         message = error.format_message()
-        if not message.startswith("Usage:"):  # which is what a group of commands says when none is named
+        if not message.startswith("Usage:"):  # the message of a group of commands when none is named
             end = "" if message.endswith((".", "?")) else "."
             message = f"midprep: {message}{end} See {error.ctx.command_path if error.ctx else 'midprep'} --help"
         print(message, file=sys.stderr)
         sys.exit(2)
     except Interrupted:
-        print("midprep: interrupted; nothing half-written is left, what was rendered is kept.", file=sys.stderr)
+        print("midprep: interrupted; no half-written file is left, rendered blocks are kept.", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read our output has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader of the output is gone
         sys.exit(1)
     except (ValueError, OSError, RuntimeError) as error:
         if os.environ.get("MIDPREP_TRACEBACK"):
             raise
-        fail(_in_words(error))
+        print(f"midprep: {in_words(error)}", file=sys.stderr)
+        sys.exit(1)

@@ -1,15 +1,15 @@
 """
-The first rows of a file as they would be rendered, before any build.
+The first rows of a file as a build would render them, before any build.
 
-    talks.jsonl.gz: JSON lines, gzip, layout sharegpt, reads conversations, leaves id aside
-    row 0  |  31 tokens, 12 trained (39%)
+    talks.jsonl.gz: JSON lines, gzip, layout sharegpt, reads conversations, leaves aside id
+    row 0  |  31 tokens, 12 loss tokens (39%)
     <|bos|><|user_start|>2+2?<|user_end|><|assistant_start|>[[4<|assistant_end|>]]
     row 1: rejected, roles out of turn: {"conversations": [...
 
-Nothing but these rows is read, so it is instant for files of any size.
+Only these rows are read, so it is instant for files of any size.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,9 +30,12 @@ from prep.tasks.task import Task
 from prep.text import SHOWN_CHARACTERS
 from prep.tokenizer.tokenizer import Tokenizer
 
+LINES = {"lines": "JSON lines", "gzip": "JSON lines, gzip", "zstd": "JSON lines, zstd"}
+DEFAULTS = {"train_on": "all", "consecutive": "reject", "tools": "parts"}
+
 
 @dataclass(frozen=True)
-class Look:
+class Preview:
     """Files, how the first one is read, and its first rows"""
 
     files: list[Path]
@@ -42,93 +45,82 @@ class Look:
     unused: list[str]
     rows: pa.Table
 
+    def describe(self) -> dict[str, Any]:
+        """How the rows are read, as plain values"""
+        return {
+            "file": str(self.files[0]),
+            "files": len(self.files),
+            "kind": self.kind,
+            "task": self.task.label,
+            **(self.task.layout.describe() if self.task.layout else {}),
+            "reads": self.used,
+            "leaves_aside": self.unused,
+        }
 
-def look(path: Path, num_rows: int, wanted: Layout, layout: str | None, own: str | None) -> Look:
-    """FileNotFoundError or ValueError where there is nothing, or nothing that is recognised"""
+    def summary(self) -> str:
+        """One line over the rows"""
+        described = self.describe()
+        more = f" (the first of {len(self.files)} files)" if len(self.files) > 1 else ""
+        words = [LINES.get(self.kind, self.kind) + more]
+        words.append(f"layout {described['layout']}" if "layout" in described else f"task {described['task']}")
+        words += [f"{key} {described[key]}" for key, usual in DEFAULTS.items() if described.get(key, usual) != usual]
+        words += [f"reads {', '.join(self.used)}"] if self.used else []
+        words += [f"leaves aside {', '.join(self.unused)}"] if self.unused else []
+        return f"{self.files[0]}: {', '.join(words)}"
+
+
+def preview(path: Path, num_rows: int, options: Layout, layout: str | None, task_name: str | None) -> Preview:
+    """FileNotFoundError or ValueError where there are no rows, or none of a known layout"""
     files = find_files(path)
     if not files:
         raise FileNotFoundError(f"{path} not found, or without data in it: give a file, a directory or a pattern.")
     first, rows = first_rows(files, max(num_rows, FIRST_ROWS))
-    if own is not None:
-        if not is_custom(own):
-            raise ValueError(
-                f"--task {own}: wanted a task of one's own, as my_task.py:row; without it rows are read as chats."
-            )
-        task = find(own, Path())
-        if task.generates:
-            raise ValueError(f"task {own!r} makes its rows, wanted one that reads them: drop {path}.")
-        return Look(files, kind_of(files[0]), task, [], [], rows.slice(0, num_rows))
-    found, names = recognise(rows, first, wanted, layout), fields_of(rows)
-    used = columns_of(found, names)
+    kind, shown = kind_of(files[0]), rows.slice(0, num_rows)
+    if task_name is not None:
+        return Preview(files, kind, _custom_task(task_name, path), [], [], shown)
+    recognised, objects = recognise(rows, first, options, layout), rows_of(rows)
+    names = _fields(objects)
+    used = columns_of(recognised, names)
+    messages = [
+        value for row in objects for value in ([row.get(name) for name in used] if isinstance(row, dict) else [row])
+    ]
+    in_messages = _fields(message for value in messages if isinstance(value, list) for message in value)
     unused = [name for name in names if name not in used]
-    inside = fields_of_messages(rows, used)
-    unused += [f"{name} of messages" for name in inside if found.canonical_name(name) not in MESSAGE_FIELDS]
-    return Look(files, kind_of(files[0]), TASKS["chat"].with_layout(found), used, unused, rows.slice(0, num_rows))
+    unused += [f"{name} of messages" for name in in_messages if recognised.canonical_name(name) not in MESSAGE_FIELDS]
+    return Preview(files, kind, TASKS["chat"].with_layout(recognised), used, unused, shown)
 
 
-def fields_of(rows: pa.Table) -> list[str]:
-    """Names of the columns, or of the fields of lines"""
-    found: dict[str, None] = {}
-    for row in rows_of(rows):
-        found |= dict.fromkeys(row) if isinstance(row, dict) else {}
-    return list(found)
+def _custom_task(name: str, path: Path) -> Task:
+    if not is_custom(name):
+        raise ValueError(f"--task {name}: wanted your own task, as my_task.py:row; without it rows are read as chats.")
+    task = find(name, Path())
+    if task.generates:
+        raise ValueError(f"task {name!r} makes its rows, wanted one that reads them: drop {path}.")
+    return task
 
 
-def fields_of_messages(rows: pa.Table, names: list[str]) -> list[str]:
-    """Names of the fields of messages, which are in lists under some names of a row, or are the row"""
-    found: dict[str, None] = {}
-    for row in rows_of(rows):
-        for talk in [row.get(name) for name in names] if isinstance(row, dict) else [row]:
-            for message in talk if isinstance(talk, list) else ():
-                found |= dict.fromkeys(message) if isinstance(message, dict) else {}
-    return list(found)
+def _fields(objects: Iterable[Any]) -> list[str]:
+    """Names of the fields of those that are objects, in the order of their first use"""
+    return list(dict.fromkeys(name for value in objects if isinstance(value, dict) for name in value))
 
 
-def rendered(found: Look, tokenizer: Tokenizer) -> Iterator[dict[str, Any]]:
-    """One {"row", "length", "trainable", "trained_share", "segments"} or {"row", "rejected", "content"} a row"""
-    rows = found.rows
-    if found.kind not in ("lines", "gzip", "zstd") and found.used:
-        rows = rows.select(found.used)
-    done = render(found.task.conversations(rows), Encoder(tokenizer, "tiktoken"), tokenizer)
-    bounds = offsets(done.lengths)
-    for row in range(len(rows)):
-        if done.reasons[row]:
-            content = show_row(found.rows.slice(row, 1), SHOWN_CHARACTERS)
-            yield {"row": row, "rejected": REASONS[done.reasons[row]], "content": content}
+def render_rows(previewed: Preview, tokenizer: Tokenizer) -> Iterator[dict[str, Any]]:
+    """{"row", "length", "trainable", "trained_share", "segments"} or {"row", "rejected", "content"} for each row"""
+    rows = previewed.rows
+    if previewed.kind not in LINES and previewed.used:
+        rows = rows.select(previewed.used)
+    rendered = render(previewed.task.conversations(rows), Encoder(tokenizer, "tiktoken"), tokenizer)
+    bounds = offsets(rendered.lengths).tolist()
+    for row, (length, trainable) in enumerate(zip(rendered.lengths.tolist(), rendered.trainable.tolist(), strict=True)):
+        if rendered.reasons[row]:
+            content = show_row(previewed.rows.slice(row, 1), SHOWN_CHARACTERS)
+            yield {"row": row, "rejected": REASONS[rendered.reasons[row]], "content": content}
             continue
-        place = slice(int(bounds[row]), int(bounds[row + 1]))
-        num = int(done.lengths[row])
+        place = slice(bounds[row], bounds[row + 1])
         yield {
             "row": row,
-            "length": num,
-            "trainable": int(done.trainable[row]),
-            "trained_share": round(int(done.trainable[row]) / num, 4),
-            "segments": segments(tokenizer, done.tokens[place], done.mask[place]),
+            "length": length,
+            "trainable": trainable,
+            "trained_share": round(trainable / length, 4),
+            "segments": segments(tokenizer, rendered.tokens[place], rendered.mask[place]),
         }
-
-
-def describe(found: Look) -> dict[str, Any]:
-    """What the rows were taken for, as plain values"""
-    task = found.task
-    return {
-        "file": str(found.files[0]),
-        "files": len(found.files),
-        "kind": found.kind,
-        "task": task.label,
-        **(task.layout.describe() if task.layout else {}),
-        "reads": found.used,
-        "leaves_aside": found.unused,
-    }
-
-
-def about(found: Look) -> str:
-    """One line over the rows"""
-    says = describe(found)
-    more = f" (the first of {says['files']} files)" if says["files"] > 1 else ""
-    kind = {"lines": "JSON lines", "gzip": "JSON lines, gzip", "zstd": "JSON lines, zstd"}.get(found.kind, found.kind)
-    words = [kind + more, f"layout {says['layout']}" if "layout" in says else f"task {says['task']}"]
-    options = {"train_on": "all", "consecutive": "reject", "tools": "parts"}
-    words += [f"{name} {says[name]}" for name, usual in options.items() if says.get(name, usual) != usual]
-    words += [f"reads {', '.join(found.used)}"] if found.used else []
-    words += [f"leaves aside {', '.join(found.unused)}"] if found.unused else []
-    return f"{says['file']}: {', '.join(words)}"

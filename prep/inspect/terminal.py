@@ -1,33 +1,60 @@
 """
-Conversations as text for a terminal: coloured, or with brackets where there is no colour.
+Conversations as text for a terminal: coloured, or with brackets where there is no colour; tables.
 
-    colour    trained green, context plain, special tokens cyan, padding dim
-    plain     <|assistant_start|>[[4<|assistant_end|>]]     [[ ... ]] is trained, <| ... |> is a special token
+    colour    loss tokens green, context plain, special tokens cyan, padding dim
+    plain     <|assistant_start|>[[4<|assistant_end|>]]     [[ ... ]] are loss tokens, <| ... |> is a special token
 
 Data is shown and never obeyed: control characters, terminal escapes, invisible and direction-changing characters are
 written as \\x1b or \\u202e, and no text is parsed as markup. In plain text "[[", "]]" and "<|" of the data get a backslash,
-so that brackets mean what they say.
+so that brackets keep their meaning.
 """
 
 import re
+import sys
 from collections.abc import Iterator
+from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any
 
+from prep.inspect.show import RowCounts, Segment, ShownConversation, ShownRow
 from prep.text import visible
 
 if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
     from rich.text import Text
 
-STYLES = {"trained": "bold green", "context": "", "special": "cyan", "special trained": "bold cyan"}
-LEGEND_COLOUR = [
-    ("trained", STYLES["trained"]), ("context", ""), ("special token", "cyan"), ("padding", "dim"),
-]  # fmt: skip
-# before a "[" or "]" of the data that could be taken for one of ours, and inside its "<|"
+STYLES = {(False, False): "", (False, True): "bold green", (True, False): "cyan", (True, True): "bold cyan"}
+LEGEND_COLOUR = [("loss tokens", "bold green"), ("context", ""), ("special token", "cyan"), ("padding", "dim")]
+LEGEND_PLAIN = "[[loss tokens]]  context  <|special token|>"
+# before a "[" or "]" of the data that could be taken for one of the brackets, and inside its "<|"
 LOOKALIKE = re.compile(r"(?<![^\[])(?=\[)|(?=\](?:\]|\Z))|(?<=<)(?=\|)")
-LEGEND_PLAIN = "[[trained]]  context  <|special token|>"
 
 
-def plain(segments: list[dict[str, Any]]) -> str:
+def make_console(width: int) -> "Console":
+    """Standard output, at least `width` wide; what a terminal has no character for is a question mark"""
+    from rich.console import Console
+
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+    console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
+    console.width = max(console.width, width)
+    return console
+
+
+def make_table(*columns: str, left: int = 1) -> "Table":
+    """A table whose first `left` columns are words, the others numbers"""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="left" if number < left else "right", no_wrap=True)
+    return table
+
+
+# ---- conversations ----
+
+
+def plain(segments: list[Segment]) -> str:
     r"""
     >>> plain([{"text": "2+2?", "special": False, "trained": False}, {"text": "[[4]]", "special": False, "trained": True}])
     '2+2?[[\\[\\[4\\]\\]]]'
@@ -42,36 +69,38 @@ def plain(segments: list[dict[str, Any]]) -> str:
     return "".join(out) + ("]]" if trained else "")
 
 
-def coloured(segments: list[dict[str, Any]], found: str | None = None) -> "Text":
-    """Segments as styled text; every `found` in it stands out."""
+def coloured(segments: list[Segment], highlight: str | None = None) -> "Text":
+    """Segments as styled text, with every `highlight` in it reversed"""
     from rich.text import Text
 
     text = Text()
     for segment in segments:
-        kind = "special" if segment["special"] else "context"
-        trained = "special trained" if segment["special"] else "trained"
-        text.append(visible(segment["text"]), STYLES[trained if segment["trained"] else kind])
-    if found:
-        text.highlight_regex(re.escape(visible(found)), "reverse")
+        text.append(visible(segment["text"]), STYLES[segment["special"], segment["trained"]])
+    if highlight:
+        text.highlight_regex(re.escape(visible(highlight)), "reverse")
     return text
 
 
-def header(shown: dict[str, Any]) -> str:
+def loss_share(trainable: int, share: float) -> str:
+    return f"{trainable:,} loss tokens ({share:.0%})"
+
+
+def header(shown: ShownConversation) -> str:
     """
     The line over a conversation:
 
-        conversation 17  gsm8k row 5,321  |  row 12, position 0  |  184 tokens, 104 trained (57%)
+        conversation 17  gsm8k row 5,321  |  row 12, position 0  |  184 tokens, 104 loss tokens (57%)
     """
     copy = f" copy {shown['repeat'] + 1}" if shown["repeat"] else ""
     end = f" to row {shown['row'] + shown['rows'] - 1:,}" if shown["rows"] > 1 else ""
     return (
         f"conversation {shown['conversation']:,}  {visible(shown['source'])} row {shown['index']:,}{copy}  |  "
-        f"row {shown['row']:,}, position {shown['position']:,}{end}  |  {shown['length']:,} tokens, "
-        f"{shown['trainable']:,} trained ({shown['trained_share']:.0%})"
+        f"row {shown['row']:,}, position {shown['position']:,}{end}  |  "
+        f"{shown['length']:,} tokens, {loss_share(shown['trainable'], shown['trained_share'])}"
     )
 
 
-def row_header(row: dict[str, Any]) -> str:
+def row_header(row: RowCounts) -> str:
     return (
         f"row {row['row']:,}  {row['num_documents']} conversations  |  {row['num_tokens']:,} tokens, "
         f"{row['num_padding']:,} padding  |  targets: {row['num_targets']:,} mid, {row['num_trainable']:,} sft"
@@ -79,79 +108,61 @@ def row_header(row: dict[str, Any]) -> str:
 
 
 def step_lines(shown: dict[str, Any]) -> Iterator[str]:
-    """A step: what it is, then one line a row of it"""
-    tokens = f"{shown['total_batch_size']:,} tokens"
+    """A step: what it is, then a line for each row of it"""
     yield (
         f"step {shown['step']} of {shown['num_steps']} ({shown['mode']}, epoch {shown['epoch']})  |  "
-        f"{shown['rows_per_step']} rows, {tokens}, {shown['targets']:,} targets  |  "
+        f"{shown['rows_per_step']} rows, {shown['total_batch_size']:,} tokens, {shown['targets']:,} targets  |  "
         f"learning rate x {shown['lr_multiplier']:.4g}"
     )
     if shown["fillers"]:
-        yield f"{shown['fillers']} rows of it have no targets: the last step is filled up"
+        yield f"{shown['fillers']} of its rows have no targets: they fill up the last step"
     yield (
         f"{shown['world_size']} ranks x {shown['device_batch_size']} rows x {shown['accumulation']} micro-batches "
-        f"(--world-size, --device-batch-size)"
+        "(--world-size, --device-batch-size)"
     )
     yield f"{'rank':>4} {'micro':>5} {'row':>9} {'tokens':>7} {'targets':>8} {'padding':>8}  sources"
     for row in shown["rows"]:
-        where = f"{row['rank']:>4} {row['micro_batch']:>5}"
+        place = f"{row['rank']:>4} {row['micro_batch']:>5}"
         if "num_tokens" not in row:
-            yield f"{where} {'-':>9} {0:>7} {0:>8} {'':>8}  (no row: fills up the step)"
+            yield f"{place} {'-':>9} {0:>7} {0:>8} {'':>8}  (no row: fills up the step)"
             continue
         sources = ", ".join(f"{visible(name)} {number}" for name, number in row["sources"].items())
-        yield (
-            f"{where} {row['row']:>9,} {row['num_tokens']:>7,} {row['targets']:>8,} {row['num_padding']:>8,}  {sources}"
-        )
+        counts = f"{row['row']:>9,} {row['num_tokens']:>7,} {row['targets']:>8,} {row['num_padding']:>8,}"
+        yield f"{place} {counts}  {sources}"
 
 
 class Printer:
-    """Prints what `prep.inspect.show` gives: in colour where the terminal has it, else in brackets."""
+    """Prints the values of prep.inspect.show: in colour where the terminal has it, else in brackets."""
 
     def __init__(self, want_plain: bool) -> None:
-        from rich.console import Console
-
-        self.console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
+        self.console = make_console(0)
         self.plain = want_plain or self.console.no_color or self.console.color_system is None
         self.legend_due = True
 
     def say(self, line: str, style: str = "") -> None:
-        """A line of ours"""
+        """A line that is not data"""
         if self.plain:
             print(line)
         else:
-            from rich.text import Text
+            self.console.print(line, style=style)
 
-            self.console.print(Text(line, style))
-
-    def conversation(self, shown: dict[str, Any], found: str | None = None) -> None:
-        self.legend()
+    def conversation(self, shown: ShownConversation, highlight: str | None = None) -> None:
+        self.say_legend()
         self.say(header(shown), "bold")
-        self._segments(shown["segments"], found)
+        self.say_segments(shown["segments"], highlight)
         if "origin" in shown:
-            self.say("source row as it came:", "bold")
+            self.say("source row, unchanged:", "bold")
             self.say(visible(shown["origin"]))
         self.say("")
 
-    def tried(self, shown: dict[str, Any]) -> None:
-        """A row of a file that is looked at before a build"""
-        if "rejected" in shown:
-            self.say(f"row {shown['row']}: rejected, {shown['rejected']}: {visible(shown['content'])}", "bold red")
-            self.say("")
-            return
-        self.legend()
-        share = f"{shown['trainable']:,} trained ({shown['trained_share']:.0%})"
-        self.say(f"row {shown['row']}  |  {shown['length']:,} tokens, {share}", "bold")
-        self._segments(shown["segments"])
-        self.say("")
-
-    def _segments(self, segments: list[dict[str, Any]], found: str | None = None) -> None:
+    def say_segments(self, segments: list[Segment], highlight: str | None = None) -> None:
         if self.plain:
             print(plain(segments))
         else:
-            self.console.print(coloured(segments, found))
+            self.console.print(coloured(segments, highlight))
 
-    def row(self, shown: dict[str, Any]) -> None:
-        self.legend()
+    def row(self, shown: ShownRow) -> None:
+        self.say_legend()
         self.say(row_header(shown), "bold")
         self.say("")
         for document in shown["documents"]:
@@ -160,18 +171,25 @@ class Printer:
             self.say(f"padding: {shown['num_padding']:,} tokens, never a target", "dim")
 
     def step(self, shown: dict[str, Any]) -> None:
-        lines = step_lines(shown)
-        self.say(next(lines), "bold")
-        for line in lines:
-            self.say(line)
+        for number, line in enumerate(step_lines(shown)):
+            self.say(line, "" if number else "bold")
 
-    def legend(self) -> None:
-        if not self.legend_due:
-            return
-        self.legend_due = False
-        if self.plain:
+    def example(self, shown: dict[str, Any]) -> None:
+        """A source row of a file that is previewed before a build"""
+        if "rejected" in shown:
+            self.say(f"row {shown['row']}: rejected, {shown['rejected']}: {visible(shown['content'])}", "bold red")
+        else:
+            self.say_legend()
+            share = loss_share(shown["trainable"], shown["trained_share"])
+            self.say(f"row {shown['row']}  |  {shown['length']:,} tokens, {share}", "bold")
+            self.say_segments(shown["segments"])
+        self.say("")
+
+    def say_legend(self) -> None:
+        if self.legend_due and self.plain:
             print(LEGEND_PLAIN)
-            return
-        from rich.text import Text
+        elif self.legend_due:
+            from rich.text import Text
 
-        self.console.print(Text("  ").join(Text(word, style) for word, style in LEGEND_COLOUR))
+            self.console.print(Text("  ").join(Text(word, style) for word, style in LEGEND_COLOUR))
+        self.legend_due = False

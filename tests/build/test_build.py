@@ -17,7 +17,7 @@ import pytest
 from prep.build import job as building
 from prep.build.options import BuildOptions
 from prep.build.output import Output
-from prep.inspect.stats import built_lines
+from prep.inspect.build_text import built_lines
 from prep.mixture.mixture import parse_mixture
 from prep.plan import rows as plan
 from prep.plan.order import mixture_order
@@ -156,7 +156,7 @@ def test_every_packing_and_excess_strategy_gives_a_sound_build(
     assert (first["extra_pieces"] > 0) == (excess == "split")
     assert ("too long" in first["rejected"]) == (excess == "drop")
     said = built_lines(root, manifest, built=True)[1]
-    assert (" cut to fit" in said, " further pieces" in said, " rejected" in said) == (
+    assert (" truncated" in said, " further pieces" in said, " rejected" in said) == (
         first["truncated"] > 0, first["extra_pieces"] > 0, bool(first["rejected"])
     )  # fmt: skip
 

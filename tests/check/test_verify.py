@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis.strategies import integers
 
-from prep.build.inputs import find_inputs
+from prep.build.record import find_inputs
 from prep.check.mask_rules import UNKNOWN, broken_rules, expected_mask
 from prep.check.verify import problems, rebuild
 from prep.plan import rows as plan
@@ -384,4 +384,4 @@ def test_a_rebuild_has_the_same_bytes_or_says_what_changed(tmp_path: Path) -> No
     write_lines(tmp_path / "a.jsonl", some_chats(31))
     found = proof()
     assert len(found) == 1
-    assert found[0].startswith("chat of train was sha256 ")
+    assert found[0].startswith("train chat sha256 ")

@@ -84,7 +84,7 @@ def test_stats_count_what_the_arrays_hold(sample: Path) -> None:
         assert source["shares"]["total_tokens"] == pytest.approx(lengths.sum() / train["total_tokens"], abs=1e-6)
     table = midprep("stats", sample).stdout
     assert "spelling_bee" in table
-    assert f"{len(rows):,} rows, filled to" in table
+    assert f"{len(rows):,} rows, packing efficiency" in table
 
 
 def test_a_dry_run_says_what_would_be_built_and_builds_nothing(tmp_path: Path) -> None:
@@ -108,6 +108,13 @@ def test_errors_of_the_user_are_one_line_and_exit_code_1(tmp_path: Path, sample:
     assert "did you mean nano32k" in error_of(midprep("build", "--mixture", "sample", "--tokenizer", "nano32", **env))
     changed = midprep("build", "--mixture", "sample", "-o", sample, "--max-seq-len", 512, **env)
     assert "--overwrite" in error_of(changed)
+
+
+def test_help_is_whole_at_80_columns() -> None:
+    shown = midprep("--help", COLUMNS="80").stdout
+    commands = shown.partition("Commands:\n")[2].partition("\n\n")[0].splitlines()
+    assert len(commands) == 14
+    assert not [line for line in commands if line.endswith("...") or len(line) > 80]
 
 
 def test_wrong_usage_is_one_line_and_exit_code_2() -> None:

@@ -48,6 +48,7 @@ def test_both_hold_mixtures_tokenizer_words_and_licences(dist: Path) -> None:
         for name in (
             *(f"prep/data/{one}" for one in DATA),
             "prep/mixtures/sample.toml",
+            "prep/report/page.html.j2",
             "prep/py.typed",
             "train/py.typed",
         ):

@@ -30,8 +30,8 @@ def test_the_first_rows_are_shown_with_what_trains_and_what_is_rejected(
     path.write_bytes(gzip.compress("".join(json.dumps(row) + "\n" for row in (FINE, SHARE, FINE)).encode()))
     assert tried(capsys, path, "--rows", 2).splitlines() == [
         f"{path}: JSON lines, gzip, layout sharegpt, reads conversations, leaves aside id",
-        "[[trained]]  context  <|special token|>",
-        "row 0  |  10 tokens, 2 trained (20%)",
+        "[[loss tokens]]  context  <|special token|>",
+        "row 0  |  10 tokens, 2 loss tokens (20%)",
         "<|bos|><|user_start|>2+2?<|user_end|><|assistant_start|>[[4<|assistant_end|>]]",
         "",
         "row 1: rejected, unknown role: " + json.dumps(SHARE),
@@ -100,8 +100,8 @@ def test_what_cannot_be_tried_is_one_line(tmp_path: Path, capsys: pytest.Capture
     for arguments, words in (
         ([tmp_path / "none.jsonl"], "none.jsonl not found"),
         ([empty], "has no rows"),
-        ([path, "--task", "gsm8k"], "--task gsm8k: wanted a task of one's own, as my_task.py:row"),
-        ([path, "--task", "a.py:row", "--train-on", "last"], "--train-on says nothing with --task"),
+        ([path, "--task", "gsm8k"], "--task gsm8k: wanted your own task, as my_task.py:row"),
+        ([path, "--task", "a.py:row", "--train-on", "last"], "--train-on has no effect with --task"),
         ([path, "--layout", "alpaca"], "wanted instruction and output of the layout alpaca"),
         ([path, "--layout", "alpaka"], "--layout = 'alpaka' found.*Did you mean 'alpaca'"),
         ([path, "--roles", "gpt"], "--roles gpt found, wanted theirs=ours"),

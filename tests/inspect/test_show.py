@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 from prep.build.job import build, make_job
 from prep.build.options import BuildOptions
 from prep.cli.main import app
-from prep.inspect import search as pick
+from prep.encode import decode
+from prep.inspect import search
 from prep.inspect.show import show_conversation, show_row, show_step
 from prep.inspect.terminal import coloured, plain
 from prep.mixture.mixture import parse_mixture
@@ -76,7 +77,7 @@ def run(*words: object) -> str:
 
 def of_line(split: Split, line: int, source: str = "mine") -> int:
     """The document of a line of mine.jsonl"""
-    docs, number = split.docs, pick.source_number(split, source)
+    docs, number = split.docs, search.source_number(split, source)
     return int(np.flatnonzero((docs["source"] == number) & (docs["index"] == line))[0])
 
 
@@ -118,7 +119,7 @@ def test_wrapped_rows_are_put_together_again_where_a_conversation_crosses_them(
     wrapped: Path, tokenizer: Tokenizer
 ) -> None:
     split = open_shards(wrapped).split("train")
-    starts, lengths = pick.conversations(split)
+    starts, lengths = search.conversations(split)
     assert len(starts) == split.entry["conversations"]
     assert lengths.sum() == split.entry["total_tokens"]
     for doc, length in zip(starts.tolist(), lengths.tolist(), strict=True):
@@ -126,48 +127,50 @@ def test_wrapped_rows_are_put_together_again_where_a_conversation_crosses_them(
         texts = [segment["text"] for segment in shown["segments"]]
         assert shown["length"] == length
         assert (texts[0], texts[-1], texts.count("<|bos|>")) == ("<|bos|>", "<|assistant_end|>", 1)
-    longest = show_conversation(split, tokenizer, pick.pick(split, None, "longest", 1, 0)[0])
+    longest = show_conversation(split, tokenizer, search.select(split, None, "longest", 1, 0)[0])
     assert longest["segments"][-2]["text"] == "word " * 90
     assert longest["rows"] > 3
 
 
 def test_any_document_of_a_conversation_leads_to_its_beginning(wrapped: Path) -> None:
     split = open_shards(wrapped).split("train")
-    starts, _ = pick.conversations(split)
+    starts, _ = search.conversations(split)
     docs = np.arange(split.entry["docs"])
-    assert [pick.first_doc(split, doc) for doc in docs] == starts[np.searchsorted(starts, docs, "right") - 1].tolist()
+    assert [search.conversation_start(split, doc) for doc in docs] == starts[
+        np.searchsorted(starts, docs, "right") - 1
+    ].tolist()
 
 
 @pytest.mark.parametrize("tokens_at_once", [1, 200, 1 << 20])
 def test_a_search_finds_what_decoding_everything_finds(
     root: Path, wrapped: Path, tokenizer: Tokenizer, tokens_at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pick, "FIND_TOKENS", tokens_at_once)
+    monkeypatch.setattr(decode, "BLOCK_TOKENS", tokens_at_once)
     for build_root in (root, wrapped):
         split = open_shards(build_root).split("train")
-        shown = [show_conversation(split, tokenizer, int(doc)) for doc in pick.conversations(split)[0]]
+        shown = [show_conversation(split, tokenizer, int(doc)) for doc in search.conversations(split)[0]]
         for text in ("e", "the ", "2+2", "Größe: 🙂", "word word", ".", "<|assistant_end|>", "nowhere"):
             wanted = [
                 one["conversation"]
                 for one in shown
                 if any(text in s["text"] for s in one["segments"] if not s["special"])
             ]
-            assert list(pick.find(split, tokenizer, text, None)) == wanted
+            assert list(search.find(split, tokenizer, text, None)) == wanted
             mine = [doc for doc in wanted if split.docs["source"][doc] == 0]
-            assert list(pick.find(split, tokenizer, text, "mine")) == mine
+            assert list(search.find(split, tokenizer, text, "mine")) == mine
 
 
 def test_picks_are_of_the_source_and_the_same_for_a_seed(train: Split) -> None:
-    chosen = pick.pick(train, "again", "random", 4, seed=0)
-    assert chosen == pick.pick(train, "again", "random", 4, seed=0)
+    chosen = search.select(train, "again", "random", 4, seed=0)
+    assert chosen == search.select(train, "again", "random", 4, seed=0)
     assert len(set(chosen)) == 4
     assert set(train.docs["source"][chosen].tolist()) == {2}
-    lengths = train.docs["length"][pick.pick(train, None, "longest", 5, 0)].tolist()
+    lengths = train.docs["length"][search.select(train, None, "longest", 5, 0)].tolist()
     assert lengths == sorted(train.docs["length"].tolist(), reverse=True)[:5]
     with pytest.raises(
         ValueError, match=r"has no source 'mien', it has: mine, simple_spelling, again. Did you mean 'mine'"
     ):
-        pick.pick(train, "mien", "first", 1, 0)
+        search.select(train, "mien", "first", 1, 0)
 
 
 def test_control_characters_are_shown_and_not_obeyed(root: Path, train: Split) -> None:
@@ -227,7 +230,7 @@ def test_origin_is_the_source_row_as_it_came(root: Path, train: Split, tmp_path:
     (tmp_path / "mine.jsonl").write_text('{"messages": []}\n' * 3)
     other = tmp_path / "mixture.toml"
     other.write_text(mixture.read_text())
-    with pytest.raises(ValueError, match="mine is not what it was"):
+    with pytest.raises(ValueError, match="mine has changed"):
         run(root, "--conversation", of_line(train, 1), "--origin", "--mixture", other)
 
 
@@ -265,7 +268,7 @@ def test_a_step_says_who_trains_what(root: Path) -> None:
     ]  # fmt: skip
     text = run(root, "--step", 1, "--total-batch-size", 512, "--world-size", 2, "--device-batch-size", 1, "--rank", 1)
     assert [line.split()[:3] for line in text.splitlines()[3:]] == [["1", "0", "5"], ["1", "1", "7"]]
-    with pytest.raises(ValueError, match="step 99 asked for, this run has steps 0 to"):
+    with pytest.raises(ValueError, match="step 99 not found: this run has steps 0 to"):
         run(root, "--step", 99)
 
 
@@ -273,5 +276,5 @@ def test_without_options_the_first_row_is_shown_and_two_picks_are_refused(root: 
     assert json.loads(run(root, "--json"))["row"] == 0
     with pytest.raises(ValueError, match="--row and --longest given"):
         run(root, "--row", 1, "--longest")
-    with pytest.raises(ValueError, match=r"row 999 asked for, train has rows 0 to"):
+    with pytest.raises(ValueError, match=r"row 999 not found: train has rows 0 to"):
         run(root, "--row", 999)

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from prep.inspect.compare import changes, side_by_side
-from prep.inspect.stats import print_stats, read_stats
-from prep.inspect.stats_lengths import histogram, length_lines, marks, uneven_lines
+from prep.build.changes import changes
+from prep.inspect.compare import side_by_side
+from prep.inspect.stats import histogram, length_lines, print_stats, read_stats, uneven_lines
 from prep.shard import open_shards, read_manifest
 from prep.tokenizer.tokenizer import Tokenizer
 from tests.conftest import build_mixture, chat, midprep_command, write_lines
@@ -54,34 +54,29 @@ def test_every_document_is_in_the_bin_of_its_length(builds: tuple[Path, Path]) -
     assert found["edges"] == sorted(set(found["edges"]))
 
 
-def test_bars_are_as_high_as_their_share_and_what_is_there_is_seen() -> None:
-    assert marks([0, 1, 50, 100]) == " ▁▄█"
-    assert marks([]) == ""
-    assert marks([0, 0]) == "  "
-
-
 def test_lengths_stand_under_their_axis(builds: tuple[Path, Path]) -> None:
     train = read_stats(builds[0])["splits"]["train"]
-    assert train["histogram"]["edges"] == [32, 46, 64, 91, 128]
-    assert length_lines(train) == ["  lengths  32", "  quiz        █", "  story    ▆█▄", ""]
+    assert train["histogram"]["edges"] == [32, 45, 64, 91, 128]
+    assert length_lines(train) == ["lengths  32", "quiz        █", "story    ▅█▃"]
 
 
 def test_shares_more_than_3x_apart_are_said_and_others_are_not(builds: tuple[Path, Path]) -> None:
     train = read_stats(builds[0])["splits"]["train"]
     assert uneven_lines(train) == [
-        "  quiz: 60.0% of conversations, 73.7% of tokens, 6.9% of trained tokens: more than 3x apart",
-        "  story: 40.0% of conversations, 26.3% of tokens, 93.1% of trained tokens: more than 3x apart",
+        "quiz: 60.0% of conversations, 73.7% of tokens, 6.9% of loss tokens: more than 3x apart",
+        "story: 40.0% of conversations, 26.3% of tokens, 93.1% of loss tokens: more than 3x apart",
     ]
     even = {"name": "even", "shares": {"conversations": 0.3, "total_tokens": 0.1, "trainable_tokens": 0.11}}
     none = {"name": "none", "shares": {"conversations": 0.3, "total_tokens": 0.1, "trainable_tokens": 0.0}}
-    assert [line.split(":")[0] for line in uneven_lines({"sources": [even, none]})] == ["  none"]
+    assert [line.split(":")[0] for line in uneven_lines({"sources": [even, none]})] == ["none"]
 
 
 def test_what_changed_between_two_builds_is_named(builds: tuple[Path, Path]) -> None:
     manifests = [read_manifest(root) for root in builds]
     assert changes(manifests[0], manifests[0]) == []
     assert changes(manifests[0], manifests[1]) == [
-        "max_seq_len 256 -> 128", "train other is new", "train quiz choose none -> 30", "train story repeat 1 -> 2",
+        "mixture one -> two", "max_seq_len 256 -> 128", "train other is new",
+        "train quiz choose none -> 30", "train story repeat 1 -> 2",
     ]  # fmt: skip
     assert "train other is gone" in changes(manifests[1], manifests[0])
 
@@ -105,7 +100,7 @@ def test_two_builds_are_shown_and_given_as_json(builds: tuple[Path, Path]) -> No
     (other,) = (line for line in lines if line.startswith("other "))
     assert other.split()[:4] == ["other", "conversations", "-", "-"]
     assert max(map(len, lines[: lines.index("changed:")])) <= 80 + len(str(builds[0]))
-    assert lines[lines.index("changed:") :][1:3] == ["  max_seq_len 256 -> 128", "  train other is new"]
+    assert lines[lines.index("changed:") :][2:4] == ["  max_seq_len 256 -> 128", "  train other is new"]
     found = json.loads(midprep("stats", *builds, "--json").stdout)
     assert set(found) == {"builds", "changed", "side_by_side"}
     missing = midprep("stats", builds[0], builds[0] / "no")
@@ -120,7 +115,7 @@ def test_shares_are_in_the_table_and_in_json(builds: tuple[Path, Path], capsys: 
     shown = capsys.readouterr().out
     assert "quiz: choose 30, got 30 (0.5 copies), 30 not chosen" in shown
     assert "quiz x0.5 " in shown
-    assert "story: 3 of 3 are asked in train, too (midprep overlap)" in shown
+    assert "story: 3 of 3 are also asked in train (midprep overlap)" in shown
     assert "\n  lengths " in shown
 
 

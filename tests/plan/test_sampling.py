@@ -139,7 +139,7 @@ def test_a_proportion_beyond_max_repeats_gets_what_there_is_and_says_so(tmp_path
     assert (few["conversations"], few["repeat"]) == (24, 3.0)
     assert few["share"] == {"of": "conversations", "asked": 0.9, "got": 0.375, "limited": True}
     assert share_lines(split) == [
-        "  few: asked 90.00% of conversations, got 37.50% (3 copies, its max_repeats)",
+        "few: asked 90.00% of conversations, got 37.50% (3 copies, its max_repeats)",
     ]
 
 

@@ -1,5 +1,6 @@
 """report: the numbers are those of the build, the page needs nothing, and data on it runs nothing."""
 
+import html
 import json
 import re
 import shutil
@@ -16,11 +17,12 @@ from prep.build.options import BuildOptions
 from prep.cli.main import app
 from prep.inspect.show import show_conversation
 from prep.mixture.mixture import parse_mixture
-from prep.report import numbers as report_data
+from prep.report import numbers
 from prep.report.charts import percent
-from prep.report.page import CSS, differing, make_page, open_report
+from prep.report.page import CSS, make_page, open_report
 from prep.shard import Split, open_shards
 from prep.shard.steps import plan_steps
+from prep.text import visible
 from prep.tokenizer.load import load_tokenizer
 
 EVIL = "<script>document.title='hacked'</script><img src=x onerror=\"document.title='hacked'\">\x1b[31m\u202e"
@@ -105,12 +107,11 @@ def test_one_pass_over_the_documents_counts_what_is_there(
 ) -> None:
     split = train_of(request.getfixturevalue(packing))
     steps = plan_steps(split, "mid", 256 * 4, 1.0, 42)
-    whole = report_data.scan_docs(split, steps)
-    monkeypatch.setattr(report_data, "CHUNK_DOCS", 97)
-    for scan in (whole, report_data.scan_docs(split, steps)):
+    whole = numbers.scan_docs(split, steps)
+    monkeypatch.setattr(numbers, "CHUNK_DOCS", 97)
+    for scan in (whole, numbers.scan_docs(split, steps)):
         for k in range(3):
             mine = split.docs["length"][split.docs["source"] == k].astype(int)
-            assert scan.lengths[k].tolist() == np.histogram(mine, [*scan.edges[:-1], 10**9])[0].tolist()
             assert scan.square[k] == (mine**2).sum()
             assert scan.samples[k]
             assert {int(split.docs["source"][doc]) for doc in scan.samples[k]} == {k}
@@ -124,7 +125,7 @@ def test_one_pass_over_the_documents_counts_what_is_there(
 
 def test_the_mask_share_of_a_position_is_that_of_the_conversations(root: Path) -> None:
     split, tokenizer = train_of(root), load_tokenizer(root)
-    found = report_data.mask_by_position(split)
+    found = numbers.mask_by_position(split)
     assert found.num_rows == split.num_rows
     trained, tokens = np.zeros(len(found.edges) - 1), np.zeros(len(found.edges) - 1)
     for doc in range(split.entry["docs"]):
@@ -138,7 +139,7 @@ def test_the_mask_share_of_a_position_is_that_of_the_conversations(root: Path) -
 
 
 def test_conversations_that_cross_rows_count_from_their_beginning(wrapped: Path) -> None:
-    found = report_data.mask_by_position(train_of(wrapped))
+    found = numbers.mask_by_position(train_of(wrapped))
     assert found.tokens[:, 0].sum() == found.num_documents
     assert found.trained[:, 0].sum() == 0
 
@@ -151,41 +152,32 @@ def test_an_ideal_shuffle_has_a_mixing_figure_of_one_and_blocks_a_high_one() -> 
     for order in (rng.permutation(40_000), np.argsort(source, kind="stable")):
         step = (np.cumsum(length[order]) // 80_000).astype(int)
         tokens = np.bincount(step * 4 + source[order], weights=length[order], minlength=(step[-1] + 1) * 4)
-        found = report_data.mixing(tokens.reshape(-1, 4), square)
+        found = numbers.mixing(tokens.reshape(-1, 4), square)
         assert found is not None
         figures.append(found.ratio)
     assert figures[0] == pytest.approx(1, abs=0.1)
     assert figures[1] > 10
-    assert report_data.mixing(np.array([[3.0, 4.0]]), np.ones(2)) is None
+    assert numbers.mixing(np.array([[3.0, 4.0]]), np.ones(2)) is None
 
 
 def test_rows_are_counted_by_their_padding(root: Path) -> None:
     split = train_of(root)
-    found = report_data.padding_by_row(split)
+    found = numbers.padding_by_row(split)
     assert sum(number for _, number in found) == split.num_rows
     assert dict(found)["none"] == int((split.rows["num_tokens"] == 257).sum())
 
 
-def test_sources_whose_shares_differ_by_more_than_three_times_are_named() -> None:
-    assert differing(["a", "b"], np.array([[0.5, 0.5], [0.9, 0.1], [0.9, 0.1]])) == (
-        "b is 50.0% of the conversations and 10.0% of what trains."
-    )
-    assert "no source differs" in differing(["a", "b"], np.array([[0.5, 0.5], [0.5, 0.5], [0.4, 0.6]]))
-    assert [percent(share) for share in (0.0, 0.0001, 0.5, 0.9999, 1.0)] == [
-        "0.0%",
-        "&lt; 0.1%",
-        "50.0%",
-        "100%",
-        "100%",
-    ]
+def test_small_shares_are_not_rounded_to_nothing() -> None:
+    shares = (0.0, 0.0001, 0.5, 0.9999, 1.0)
+    assert [percent(share) for share in shares] == ["0.0%", "< 0.1%", "50.0%", "100%", "100%"]
 
 
 # ---- the page ----
 
 
 def test_the_page_has_every_section_and_its_numbers(root: Path, page: Path) -> None:
-    text, entry = page.read_text(), train_of(root).entry
-    for section in (
+    text, entry = " ".join(page.read_text().split()), train_of(root).entry
+    for section in [
         "way",
         "shares",
         "lengths",
@@ -197,14 +189,14 @@ def test_the_page_has_every_section_and_its_numbers(root: Path, page: Path) -> N
         "run",
         "launch",
         "built",
-    ):
+    ]:
         assert f'<section id="{section}"' in text
     for number in (entry["conversations"], entry["rows"], entry["min_rows"], entry["total_tokens"]):
         assert f"{number:,}" in text
     assert open_shards(root).manifest["fingerprint"] in text
     assert "The loss went from 5.0000 to 1.0500" in text
     assert "80 of 90 steps" in text
-    assert 'id="overlap"' not in text  # the manifest says nothing of it
+    assert 'id="overlap"' not in text  # the manifest has none
     assert len(text) < 2_000_000
 
 
@@ -215,6 +207,27 @@ def test_duplicates_and_overlap_are_shown_when_the_manifest_has_them(root: Path)
     assert 'id="overlap"' in text
     assert "<td>1,234</td>" in text
     assert "&lt;i&gt;spelling" in text
+
+
+def test_sources_whose_shares_differ_by_more_than_three_times_are_named(root: Path) -> None:
+    report = open_report(root, "train")
+    assert report.uneven() == []
+    assert "similar shares: no source differs by more than three times" in make_page(report, None)
+    report.stats["sources"][0]["shares"]["trainable_tokens"] /= 10
+    a, b, c = (percent(share) for share in report.shares[:, 0])
+    name = "mine&lt;script&gt;document.title=&#39;hacked&#39;&lt;/script&gt;"
+    sentence = f"{name} is {a} of the conversations, {b} of the tokens and {c} of the loss tokens."
+    assert sentence in " ".join(make_page(report, None).split())
+
+
+def test_text_of_the_data_is_shown_to_the_letter(root: Path) -> None:
+    report = open_report(root, "train")
+    turns = next(turns for k, _, turns in report.samples() if k == 0)
+    assert [[piece.text for piece in turn] for turn in turns] == [
+        ["bos", "user_start", EVIL, "user_end"], ["assistant_start", f"no: {EVIL}", "assistant_end"],
+    ]  # fmt: skip
+    shown = html.escape(visible(EVIL), quote=True).replace("&#x27;", "&#39;").replace("&quot;", "&#34;")
+    assert f"<i>user_start</i>{shown}<i>user_end</i></div>" in make_page(report, None)
 
 
 def test_the_page_loads_nothing_and_holds_no_script(page: Path) -> None:

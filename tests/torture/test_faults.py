@@ -118,7 +118,7 @@ def test_changed_data_under_the_same_name_is_another_build_and_it_says_why(hub: 
     before = tree(tmp_path / "out")
     hub.change(first=100)
     found = build(env, tmp_path)
-    assert f"gsm8k of train was revision {old[:12]} and is {hub.commit[:12]}" in found.stderr
+    assert f"train gsm8k revision {old[:12]} -> {hub.commit[:12]}" in found.stderr
     assert tree(tmp_path / "out") == before
     assert build(env, tmp_path, "out", MIXTURE, "--overwrite").returncode == 0
     assert commit_of(tmp_path / "out") == hub.commit

@@ -140,7 +140,7 @@ def test_a_build_that_is_stopped_says_so_in_one_line_and_takes_its_workers_along
     if process.returncode != 0:  # it may have been done already
         assert process.returncode == 130, errors
         assert errors.strip().splitlines() == [
-            "midprep: interrupted; nothing half-written is left, what was rendered is kept."
+            "midprep: interrupted; no half-written file is left, rendered blocks are kept."
         ]
         assert not (tmp_path / "out").exists()
     wait_for_end(workers)

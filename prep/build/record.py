@@ -1,6 +1,11 @@
 """
-build.json: where the time of a build went, on what, and from what it was built. Kept out of the manifest, which holds no
+build.json: what a build was made from, where its time went, and on what machine. Kept out of the manifest, which holds no
 time, host or path.
+
+    "inputs": {"mixture": {"name": "mid", "train": [{"task": "gsm8k", ...}]}, "folder": "/home/ann",
+               "data_root": "/data/hub", "identity": null}
+
+By the inputs `verify --rebuild` and `show --origin` find the sources again, of builds from the command line and from Python.
 """
 
 import json
@@ -11,12 +16,13 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from prep.build.options import BuildOptions
+from prep.mixture.mixture import Entry, Mixture, load_mixture, parse_mixture
 from prep.workers.progress import Progress
 
 PACKAGES = ("midprep", "numpy", "pyarrow", "tiktoken", "fastokens", "gigatoken", "datasets", "ray")
@@ -29,6 +35,64 @@ KINDS = {  # of the values that are read again
     "encoder": str,
     "versions": dict,
 }
+
+
+@dataclass(frozen=True)
+class BuildInputs:
+    """A mixture, and where the sources are that it does not name by path."""
+
+    mixture: Mixture
+    data_root: Path | None = None
+    identity: Path | None = None
+
+    def to_record(self) -> dict[str, Any]:
+        """As build.json has it"""
+        return {
+            "mixture": mixture_data(self.mixture),
+            "folder": str(self.mixture.folder.absolute()),
+            "data_root": str(self.data_root.absolute()) if self.data_root else None,
+            "identity": str(self.identity.absolute()) if self.identity else None,
+        }
+
+
+def mixture_data(mixture: Mixture) -> dict[str, Any]:
+    """A mixture as `parse_mixture` reads it: what its TOML file would hold, defaults left out"""
+    plain, mix = Entry(""), mixture.mix.describe()
+    return {
+        "name": mixture.name,
+        "seed": mixture.seed,
+        **({"mix": mix} if mix else {}),
+        **{
+            split: [
+                {key.name: value for key in fields(Entry) if (value := getattr(entry, key.name)) != getattr(plain, key.name)}
+                for entry in entries
+            ]
+            for split, entries in mixture.splits.items()
+        },
+    }  # fmt: skip
+
+
+def find_inputs(root: Path, mixture: str | None, data_root: Path | None, identity: Path | None) -> BuildInputs:
+    """
+    The inputs of a finished build: what is given, else what its build.json says. FileNotFoundError where nobody says it.
+    """
+    recorded = (read_record(root) or {}).get("inputs")
+    recorded = recorded if isinstance(recorded, dict) else {}
+    if mixture is None and not recorded.get("mixture"):
+        raise FileNotFoundError(
+            f"{root / 'build.json'} does not say what {root} was built from: give --mixture, and --data-root or --identity "
+            "where they are needed."
+        )
+    if mixture is not None:
+        chosen = load_mixture(mixture)
+    else:
+        context = f"the mixture in {root / 'build.json'}"
+        chosen = parse_mixture(recorded["mixture"], context, Path(recorded.get("folder", ".")), "recorded")
+    return BuildInputs(
+        chosen,
+        data_root or (Path(recorded["data_root"]) if recorded.get("data_root") else None),
+        identity or (Path(recorded["identity"]) if recorded.get("identity") else None),
+    )
 
 
 @dataclass
@@ -84,10 +148,10 @@ class BuildTimer:
             timing.progress = None
             timing.seconds += time.monotonic() - start
 
-    def write(self, staging: Path, root: Path, options: BuildOptions, encoder: str, inputs: dict[str, Any]) -> None:
-        """Write build.json; `inputs` are those of prep.build.inputs"""
+    def write(self, staging: Path, root: Path, options: BuildOptions, encoder: str, inputs: BuildInputs) -> None:
+        """Write build.json"""
         record = {
-            "inputs": inputs,
+            "inputs": inputs.to_record(),
             "command": sys.argv,
             "directory": str(Path.cwd()),
             "output": str(root.resolve()),

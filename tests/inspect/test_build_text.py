@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from prep.build.inputs import find_inputs
-from prep.inspect.stats_build import print_build, read_build
+from prep.build.record import find_inputs
+from prep.inspect.build_text import print_timings, read_timings
 from prep.tokenizer.tokenizer import Tokenizer
 from tests.conftest import build_mixture, chat, midprep_command, write_lines
 
@@ -19,7 +19,7 @@ def root(tmp_path: Path, toy: Tokenizer) -> Path:
 
 
 def test_build_json_has_seconds_rates_and_bytes_of_every_pass(root: Path) -> None:
-    about = read_build(root)
+    about = read_timings(root)
     assert list(about["passes"]) == ["render", "plan", "write"]
     for one in about["passes"].values():
         assert one["conversations"] == 30
@@ -35,11 +35,11 @@ def test_build_json_has_seconds_rates_and_bytes_of_every_pass(root: Path) -> Non
 
 
 def test_the_table_adds_up(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    about = read_build(root)
+    about = read_timings(root)
     about |= {"seconds": 2.0, "finished": "2026-01-02T03:04:05+0000", "command": ["midprep", "build"]}
     for name, seconds in (("render", 1.0), ("plan", 0.25), ("write", 0.5)):
         about["passes"][name]["seconds"] = seconds
-    print_build(about)
+    print_timings(about)
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert lines[1][:5] == ["render", "1.00", "50.0%", "30", "30"]
     assert [(line[0], line[1], line[2]) for line in lines[2:6]] == [
@@ -60,7 +60,7 @@ def test_a_build_json_that_is_not_there_or_no_such_thing_is_one_line(root: Path,
     (root / "build.json").unlink()
     if text is not None:
         (root / "build.json").write_text(text)
-    for reader in (read_build, lambda root: find_inputs(root, None, None, None)):
+    for reader in (read_timings, lambda root: find_inputs(root, None, None, None)):
         with pytest.raises((ValueError, FileNotFoundError), match=words) as error:
             reader(root)
         assert "\n" not in str(error.value)
@@ -69,15 +69,15 @@ def test_a_build_json_that_is_not_there_or_no_such_thing_is_one_line(root: Path,
 @pytest.mark.parametrize(
     ("words", "found"),
     [
-        (["verify", "ROOT", "--workers", "3"], "--workers says nothing without --rebuild"),
-        (["show", "ROOT", "--row", "0", "--source", "chat"], "--source says nothing with --row"),
-        (["show", "ROOT", "--rank", "0"], "--rank says nothing without --step"),
-        (["show", "ROOT", "--data-root", "."], "--data-root says nothing without --origin"),
-        (["stats", "ROOT", "ROOT", "--build"], "--build says nothing of two builds"),
-        (["stats", "ROOT", "--build", "--lengths"], "--lengths says nothing with --build"),
+        (["verify", "ROOT", "--workers", "3"], "--workers has no effect without --rebuild"),
+        (["show", "ROOT", "--row", "0", "--source", "chat"], "--source has no effect with --row"),
+        (["show", "ROOT", "--rank", "0"], "--rank has no effect without --step"),
+        (["show", "ROOT", "--data-root", "."], "--data-root has no effect without --origin"),
+        (["stats", "ROOT", "ROOT", "--build"], "--build has no effect with two builds"),
+        (["stats", "ROOT", "--build", "--lengths"], "--lengths has no effect with --build"),
     ],
 )
-def test_an_option_that_says_nothing_is_refused(root: Path, words: list[str], found: str) -> None:
+def test_an_option_without_effect_is_refused(root: Path, words: list[str], found: str) -> None:
     command = midprep_command(*(str(root) if word == "ROOT" else word for word in words))
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (1, f"midprep: {found}: change that, or leave it out.\n")

@@ -17,7 +17,7 @@ from hypothesis.strategies import (
     sampled_from,
 )
 
-from prep.build.inputs import find_inputs, mixture_data
+from prep.build.record import find_inputs, mixture_data
 from prep.mixture.mixture import load_mixture, mixture_names, parse_mixture
 from prep.tokenizer.tokenizer import Tokenizer
 from tests.conftest import build_mixture, chat, write_lines
