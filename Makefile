@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 JOBS ?= 2
 
-.PHONY: demo test check bench fuzz slow torture clean
+.PHONY: demo test check docs bench fuzz slow torture clean
 
 # torch: pip takes the CPU build where one is at hand; on a GPU box the CUDA build is what it should be
 $(READY): pyproject.toml constraints.txt
@@ -40,6 +40,9 @@ check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+docs: $(READY) # docs/commands.md, from the help texts of the programs
+	$(BIN)/python docs/make_commands.py
 
 fuzz: $(READY)
 	$(BIN)/python tests/encode/fuzz_encode.py 1000000

@@ -1,6 +1,7 @@
 """What the build is compared with does the same work: equal tokens, equal mask."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -65,3 +66,20 @@ def test_the_measurements_run_and_say_what_they_found(tmp_path):
     found = json.loads(done.stdout)
     assert found["tokens"] > 10_000
     assert found["seconds"] > 0
+
+
+def test_every_number_of_the_raw_results_is_in_the_tables() -> None:
+    page = (ROOT / "bench" / "README.md").read_text(encoding="utf-8")
+    files = sorted((ROOT / "bench" / "results").glob("*.json"))
+    assert len(files) > 10
+    for path in files:
+        assert f"(results/{path.name})" in page
+        section = page.split(f"(results/{path.name})")[1].split("\n## ")[0]
+        section = page.split(f"(results/{path.name})")[0].rpartition("\n## ")[2] + section
+        for result in (
+            result for run in json.loads(path.read_text(encoding="utf-8"))["runs"] for result in run["results"]
+        ):
+            values = result["value"] if isinstance(result["value"], list) else [result["value"]]
+            for value in values:
+                pattern = rf"(?<![\d.,]){re.escape(f'{value:,}')}0?(?![\d])"
+                assert re.search(pattern, section), f"{path.name}: {result['what']} {value} is not in its table"

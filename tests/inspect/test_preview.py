@@ -123,7 +123,7 @@ def test_what_cannot_be_tried_is_one_line(tmp_path: Path, capsys: pytest.Capture
 def test_what_the_documentation_shows_is_what_is_printed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    page = (Path(__file__).parents[2] / "docs" / "tasks.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs" / "own-data.md").read_text(encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     Path("talks.jsonl").write_text(page.split("```jsonl talks.jsonl\n")[1].split("```")[0], encoding="utf-8")
     first = tried(capsys, "talks.jsonl").splitlines()

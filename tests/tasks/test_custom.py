@@ -15,7 +15,7 @@ from prep.tasks.custom import find
 from tests.conftest import build_mixture, toy_tokenizer, write_lines
 
 TOY = toy_tokenizer()
-PAGE = (Path(__file__).parents[2] / "docs" / "tasks.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "own-tasks.md").read_text(encoding="utf-8")
 LINE = """
 def pair(row):
     return [{"role": "user", "content": row["a"]}, {"role": "assistant", "content": row["b"]}] if row["a"] else None
