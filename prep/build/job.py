@@ -52,31 +52,9 @@ class Job:
     inputs: dict[str, list[Input]]  # by split
     tokenizer: Tokenizer
     options: BuildOptions
-    without: tuple[str, ...]
     made_from: BuildInputs  # what build.json says of it
-
-    def description(self) -> dict[str, Any]:
-        """What the bytes depend on; the fingerprint is its hash"""
-        return {
-            "mixture": {
-                "name": self.mixture.name,
-                "without": sorted(self.without),
-                **({"mix": mix} if (mix := self.mixture.mix.describe()) else {}),
-                **{split: [source.describe() for source in inputs] for split, inputs in self.inputs.items()},
-            },
-            "seed": self.mixture.seed,
-            "max_seq_len": self.options.max_seq_len,
-            "packing_strategy": self.options.packing,
-            "excess_length_strategy": self.options.excess_length_strategy,
-            "max_tokens": self.options.token_limit,
-            "tokenizer": self.tokenizer.sha256,
-            "renderer_version": render.VERSION,
-            "planner_version": rows.VERSION,
-        }
-
-    @property
-    def fingerprint(self) -> str:
-        return fingerprint(self.description())
+    description: dict[str, Any]  # what the bytes depend on
+    fingerprint: str  # its hash
 
     def block_files(self, source: Input) -> BlockFiles:
         """Where the blocks of an input are, or will be"""
@@ -131,7 +109,20 @@ def make_job(
     if identity is not None and not any(entry.task == "identity" for entry in entries):
         raise ValueError(f"--identity {identity}: the mixture {mixture.name!r} has no identity task: leave it out.")
     inputs = resolve(mixture, data_root, identity, options.cache_dir)
-    return Job(mixture, inputs, tokenizer, options, without, made_from)
+    sources = {split: [source.describe() for source in inputs] for split, inputs in inputs.items()}
+    mix = mixture.mix.describe()
+    description = {
+        "mixture": {"name": mixture.name, "without": sorted(without), **({"mix": mix} if mix else {}), **sources},
+        "seed": mixture.seed,
+        "max_seq_len": options.max_seq_len,
+        "packing_strategy": options.packing,
+        "excess_length_strategy": options.excess_length_strategy,
+        "max_tokens": options.token_limit,
+        "tokenizer": tokenizer.sha256,
+        "renderer_version": render.VERSION,
+        "planner_version": rows.VERSION,
+    }
+    return Job(mixture, inputs, tokenizer, options, made_from, description, fingerprint(description))
 
 
 def build(job: Job, root: str | Path, say: Say = lambda line: None) -> tuple[Manifest, bool]:
@@ -142,11 +133,11 @@ def build(job: Job, root: str | Path, say: Say = lambda line: None) -> tuple[Man
     root = Path(root)
     allow_many_files()
     with Output(root) as output:
-        if output.holds(job.fingerprint, job.description(), job.options.overwrite):
+        if output.holds(job.fingerprint, job.description, job.options.overwrite):
             return read_manifest(root), False
         staging, timer = output.prepare(), BuildTimer(job.options.quiet)
         splits = run_passes(job, staging, timer, say)
-        manifest = make_manifest(job.description(), job.tokenizer, splits, staging)
+        manifest = make_manifest(job.description, job.tokenizer, splits, staging)
         encoder = choose_engine(job.tokenizer, job.options.encoder)
         timer.write(staging, root, job.options, encoder, job.made_from)
         write_manifest(staging, manifest)

@@ -16,6 +16,7 @@ from prep.build.rejected import write_rejected
 from prep.build.write import WrittenShard
 from prep.mixture.resolve import Input
 from prep.plan.overlap import count_overlap, read_user_hashes
+from prep.plan.sampling import takes_part
 from prep.plan.split import PlannedCounts, SplitJob, SplitPlan, piece_loss_tokens
 from prep.plan.table import RejectedExamples
 from prep.shard import COUNTS, DOC, FORMAT, VERSION, Manifest, token_dtype, write_array, write_rows
@@ -47,7 +48,7 @@ class SourceCounts:
             "trainable_tokens": self.trainable_tokens,
             "untrained": self.untrained,
         }
-        if self.source.entry.takes_part:
+        if takes_part(self.source.entry):
             number, num_usable = planned.sample.size(planned.num_usable), planned.num_usable
             entry["repeat"] = number / num_usable if num_usable else 0.0  # above the number of its last copy
             entry["not_chosen"] = num_usable - number if not planned.sample.copies else 0

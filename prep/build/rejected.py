@@ -27,7 +27,8 @@ SHOWN_ROWS = 100  # of a source whose content is written out
 def check_rejected(table: Table, split: str, limit: float) -> Table:
     """The table, or ValueError with three examples if more than `limit` of those that an entry selects are invalid."""
     for entry, source in enumerate(table.inputs):
-        rejected, num_selected = table.rejected(entry), len(table.places(entry))
+        rejected = table.rejected(entry)
+        num_selected = len(rejected.examples) + len(table.usable(entry))
         if len(rejected.examples) <= limit * num_selected:
             continue
         first = zip(

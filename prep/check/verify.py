@@ -245,7 +245,7 @@ def rebuild(root: Path, inputs: BuildInputs, workers: int, say: Callable[[str], 
         without = tuple(manifest["mixture"]["without"])
         job = make_job(mixture, load_tokenizer(root), options, inputs.data_root, inputs.identity, without)
         if job.fingerprint != manifest["fingerprint"]:
-            yield from changes(manifest, job.description())
+            yield from changes(manifest, job.description)
             return
         build(job, Path(folder) / "build", say)
         yield from differences(root, Path(folder) / "build")

@@ -150,13 +150,15 @@ def try_rows(
     from prep.conversations.layouts import Layout
     from prep.inspect.preview import preview, render_rows
     from prep.inspect.terminal import Printer
-    from prep.mixture.checks import check_names, check_reading
+    from prep.mixture.checks import READING, check_names, check_value
     from prep.tokenizer.load import load_tokenizer
 
     if task is not None:
         refuse(context, "layout columns roles train_on consecutive tools", "with --task")
     column_names, role_names = read_pairs(columns, "--columns"), read_pairs(roles, "--roles")
-    check_reading(layout, train_on, consecutive, tools, "--")
+    words = {"layout": layout, "train_on": train_on, "consecutive": consecutive, "tools": tools}
+    for key, word in words.items():
+        check_value(key.replace("_", "-"), word, READING[key], "--")
     check_names(column_names, role_names, "--", layout)
     options = Layout(
         "messages", tuple(sorted(column_names.items())), tuple(sorted(role_names.items())), train_on, consecutive, tools

@@ -52,7 +52,7 @@ def dry_run_lines(job: "Job", root: Path) -> list[str]:
     """What a build would do: sources, where they come from, how much of them is cached"""
     from prep.build.output import state
 
-    kind, words = state(root, job.fingerprint, job.description())
+    kind, words = state(root, job.fingerprint, job.description)
     lines = [words or f"{root}: {'is up to date' if kind == 'current' else 'would be built'}"]
     for split, inputs in job.inputs.items():
         for entry_input in inputs:

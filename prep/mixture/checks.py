@@ -24,6 +24,7 @@ from prep.conversations.layouts import MESSAGE_FIELDS, OPTIONAL, REQUIRED, UNUSE
 from prep.conversations.tool_calls import TOOLS
 from prep.conversations.turns import CONSECUTIVE, TRAIN_ON
 from prep.tasks import TASKS
+from prep.tasks.custom import is_custom
 from prep.text import nearest
 
 MIX_VALUES = {
@@ -38,6 +39,7 @@ PLACE_KEYS = {"path", "hub", "subset", "split", "revision"}
 CHAT_KEYS = PLACE_KEYS | {"layout", "columns", "roles", "train_on", "consecutive", "tools"}
 CUSTOM_KEYS = PLACE_KEYS | {"size", "seed"}
 MOST_REPEATS = (1 << 16) - 1
+READING = {"layout": REQUIRED, "train_on": TRAIN_ON, "consecutive": CONSECUTIVE, "tools": TOOLS}  # words of each key
 TYPE_NAMES = {
     int: "a whole number",
     float: "a whole number or a fraction",
@@ -45,6 +47,56 @@ TYPE_NAMES = {
     list: "tables, as in [[train]]",
     dict: 'a table, as { human = "user" }',
 }
+
+
+def check_mixture(data: dict[str, Any], entry_keys: dict[str, type], context: str) -> None:
+    """All tables of a mixture; name, seed and mix are there. `entry_keys` are those of an entry, with their types."""
+    check_keys(data, {"name": str, "seed": int, "mix": dict, "train": list, "val": list}, context)
+    name, seed, mix = data["name"], data["seed"], data["mix"]
+    if not name or "/" in name or name.startswith("."):
+        raise ValueError(
+            f"{context}: name = {name!r} found, wanted a plain name: it is the build's directory in shards/."
+        )
+    if seed < 0:
+        raise ValueError(f"{context}: seed = {seed} found, wanted 0 or more.")
+    splits = {split: data[split] for split in ("train", "val") if data.get(split)}
+    for split, entries in splits.items():
+        for number, entry in enumerate(entries, start=1):
+            check_entry(entry, entry_keys, f"{context}, {split} entry {number}")
+    if "train" not in splits:
+        raise ValueError(f'{context} has no [[train]] entry: add one, as [[train]] and task = "smoltalk".')
+    check_keys(mix, dict.fromkeys(MIX_VALUES, str), f"{context}, [mix]")
+    for key, value in mix.items():
+        check_value(key, value, MIX_VALUES[key], f"{context}, [mix]: ")
+    proportions = {split: [entry.get("proportion") for entry in entries] for split, entries in splits.items()}
+    check_splits(proportions, mix.get("drop_overlap"), context)
+
+
+def check_entry(data: Any, keys: dict[str, type], context: str) -> None:
+    """One [[train]] or [[val]]"""
+    if not isinstance(data, dict):
+        raise ValueError(f"{context} is {data!r}, wanted a table: write [[train]].")
+    check_keys(data, keys, context)
+    name = str(data.get("task"))
+    task = TASKS.get(name)
+    if task is None and not is_custom(name):
+        raise ValueError(
+            f"{context}: task = {name!r} is not known, wanted one of {', '.join(TASKS)}.{nearest(name, TASKS)}"
+        )
+    check_task_keys(name, data, context)
+    if task is None or name == "chat":
+        check_place(data, context)
+        for key, known in READING.items():
+            check_value(key, data.get(key), known, f"{context}: ")
+        check_names(data.get("columns"), data.get("roles"), f"{context}: ", data.get("layout"))
+    check_sampling(data, context)
+    start, stop, size, split = (data.get(key) for key in ("start", "stop", "size", "split"))
+    if (start or 0) < 0 or (stop is not None and stop <= (start or 0)):
+        raise ValueError(f"{context}: start = {start or 0} and stop = {stop} select nothing: wanted 0 <= start < stop.")
+    if size is not None and size < 1:
+        raise ValueError(f"{context}: size = {size} found, wanted 1 or more.")
+    if split not in (None, "train", "test") and task and task.generates:
+        raise ValueError(f"{context}: split = {split!r} found, wanted train or test.")
 
 
 def check_keys(data: dict[str, Any], known: dict[str, type], context: str) -> None:
@@ -95,14 +147,6 @@ def check_place(data: dict[str, Any], context: str) -> None:
             raise ValueError(f"{context}: {key} is of a data set on the Hub: give hub, or drop {key}.")
     if hub and (hub.count("/") != 1 or ".." in hub or hub.startswith("/")):
         raise ValueError(f'{context}: hub = {hub!r} found, wanted "owner/name".')
-
-
-def check_reading(layout: str | None, train_on: str, consecutive: str, tools: str, prefix: str) -> None:
-    """How the rows of chat are read: each word is one of those there are"""
-    check_value("layout", layout, REQUIRED, prefix)
-    check_value("train_on", train_on, TRAIN_ON, prefix)
-    check_value("consecutive", consecutive, CONSECUTIVE, prefix)
-    check_value("tools", tools, TOOLS, prefix)
 
 
 def check_names(
@@ -157,11 +201,14 @@ def check_sampling(data: dict[str, Any], context: str) -> None:
             raise ValueError(f"{context}: min_{kind} = {low} is more than max_{kind} = {high}, which leaves nothing.")
 
 
-def check_proportions(proportions: list[float | None], context: str) -> None:
-    """The proportions of a split leave room for the entries without one, or add up to 1"""
-    given = [exact(proportion) for proportion in proportions if proportion is not None]
-    total, num_others = sum(given, Fraction(0)), len(proportions) - len(given)
-    if not given or (total < 1 if num_others else total == 1):
-        return
-    limit = f"less than 1, for the {num_others} entries without one" if num_others else "1, as every entry has one"
-    raise ValueError(f"{context}: the proportions add up to {float(total):g}, wanted {limit}.")
+def check_splits(proportions: dict[str, list[float | None]], drop_overlap: str | None, context: str) -> None:
+    """The proportions of a split leave room for the entries without one, or add up to 1; an overlap is with val"""
+    for split, of_entries in proportions.items():
+        given = [exact(proportion) for proportion in of_entries if proportion is not None]
+        total, num_others = sum(given, Fraction(0)), len(of_entries) - len(given)
+        if not given or (total < 1 if num_others else total == 1):
+            continue
+        limit = f"less than 1, for the {num_others} entries without one" if num_others else "1, as every entry has one"
+        raise ValueError(f"{context}, {split}: the proportions add up to {float(total):g}, wanted {limit}.")
+    if drop_overlap and "val" not in proportions:
+        raise ValueError(f"{context}: drop_overlap = {drop_overlap!r} found without a [[val]] entry: add one.")

@@ -19,8 +19,6 @@ from types import UnionType
 from typing import Any, Self, get_args, get_origin, get_type_hints
 
 from prep.mixture import checks
-from prep.tasks import TASKS
-from prep.tasks.custom import is_custom
 from prep.text import nearest
 
 MIXTURES = Path(__file__).parents[1] / "mixtures"
@@ -60,11 +58,6 @@ class Entry:
     @property
     def label(self) -> str:
         return self.name or self.task.rpartition("/")[2].rpartition(".py:")[2]
-
-    @property
-    def takes_part(self) -> bool:
-        """Whether it asks for more or less than whole copies"""
-        return self.proportion is not None or self.choose is not None or self.repeat != int(self.repeat)
 
 
 def _type_of(hint: Any) -> type:
@@ -115,7 +108,8 @@ class Mixture:
         option = f"--without {', '.join(sorted(tasks))}"
         if not splits.get("train"):
             raise ValueError(f"{option} leaves nothing to train on.")
-        _check_splits(splits, self.mix, option)
+        proportions = {split: [entry.proportion for entry in entries] for split, entries in splits.items()}
+        checks.check_splits(proportions, self.mix.drop_overlap, option)
         return replace(self, splits=splits)
 
 
@@ -141,67 +135,13 @@ def load_mixture(name: str) -> Mixture:
 
 def parse_mixture(data: dict[str, Any], context: str, folder: Path, default_name: str) -> Mixture:
     """The parsed TOML of a mixture -> a Mixture"""
-    checks.check_keys(data, {"name": str, "seed": int, "mix": dict, "train": list, "val": list}, context)
-    name = data.get("name", default_name)
-    if not name or "/" in name or name.startswith("."):
-        raise ValueError(
-            f"{context}: name = {name!r} found, wanted a plain name: it is the build's directory in shards/."
-        )
-    seed = data.get("seed", 42)
-    if seed < 0:
-        raise ValueError(f"{context}: seed = {seed} found, wanted 0 or more.")
+    data = {"name": default_name, "seed": 42, "mix": {}, **data}
+    checks.check_mixture(data, ENTRY_KEYS, context)
     splits: dict[str, tuple[Entry, ...]] = {}
     for split in SPLITS:
-        tables = enumerate(data.get(split, []), start=1)
-        if entries := tuple(_parse_entry(table, f"{context}, {split} entry {number}") for number, table in tables):
+        if entries := tuple(Entry(**table) for table in data.get(split, [])):
             splits[split] = _with_distinct_names(entries, splits.get("train", ()))
-    if "train" not in splits:
-        raise ValueError(f'{context} has no [[train]] entry: add one, as [[train]] and task = "smoltalk".')
-    mix = _parse_mix(data.get("mix", {}), f"{context}, [mix]")
-    _check_splits(splits, mix, context)
-    return Mixture(name, seed, splits, folder, mix)
-
-
-def _parse_mix(data: dict[str, Any], context: str) -> MixOptions:
-    checks.check_keys(data, dict.fromkeys(checks.MIX_VALUES, str), context)
-    for key, value in data.items():
-        checks.check_value(key, value, checks.MIX_VALUES[key], f"{context}: ")
-    return MixOptions(**data)
-
-
-def _check_splits(splits: dict[str, tuple[Entry, ...]], mix: MixOptions, context: str) -> None:
-    for split, entries in splits.items():
-        checks.check_proportions([entry.proportion for entry in entries], f"{context}, {split}")
-    if mix.drop_overlap and "val" not in splits:
-        raise ValueError(f"{context}: drop_overlap = {mix.drop_overlap!r} found without a [[val]] entry: add one.")
-
-
-def _parse_entry(data: Any, context: str) -> Entry:
-    if not isinstance(data, dict):
-        raise ValueError(f"{context} is {data!r}, wanted a table: write [[train]].")
-    checks.check_keys(data, ENTRY_KEYS, context)
-    name = str(data.get("task"))
-    task = TASKS.get(name)
-    if task is None and not is_custom(name):
-        raise ValueError(
-            f"{context}: task = {name!r} is not known, wanted one of {', '.join(TASKS)}.{nearest(name, TASKS)}"
-        )
-    entry = Entry(**data)
-    checks.check_task_keys(name, data, context)
-    if task is None or name == "chat":
-        checks.check_place(data, context)
-    checks.check_reading(entry.layout, entry.train_on, entry.consecutive, entry.tools, f"{context}: ")
-    checks.check_names(entry.columns, entry.roles, f"{context}: ", entry.layout)
-    checks.check_sampling(data, context)
-    if entry.start < 0 or (entry.stop is not None and entry.stop <= entry.start):
-        raise ValueError(
-            f"{context}: start = {entry.start} and stop = {entry.stop} select nothing: wanted 0 <= start < stop."
-        )
-    if entry.size is not None and entry.size < 1:
-        raise ValueError(f"{context}: size = {entry.size} found, wanted 1 or more.")
-    if task and task.generates and entry.split not in (None, "train", "test"):
-        raise ValueError(f"{context}: split = {entry.split!r} found, wanted train or test.")
-    return entry
+    return Mixture(data["name"], data["seed"], splits, folder, MixOptions(**data["mix"]))
 
 
 def _with_distinct_names(entries: tuple[Entry, ...], train: tuple[Entry, ...]) -> tuple[Entry, ...]:

@@ -8,6 +8,7 @@ From the entries of a mixture to the rows they mean: which files, which revision
 Everything that decides the bytes of a build is known after this step, before any text is encoded.
 """
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from prep.mixture.checks import SAMPLING_KEYS
 from prep.mixture.mixture import Entry, Mixture
 from prep.sources.detect import find_files, first_rows
 from prep.sources.hub import hub_files
-from prep.sources.source import Source, generated, local_files, open_files
+from prep.sources.source import Source, generated, open_files
 from prep.tasks import TASKS
 from prep.tasks.custom import find
 from prep.tasks.task import BuiltinTask, Task
@@ -37,10 +38,7 @@ class Input:
     content_key: str  # of the conversations that its rows give: source, task and the task's version
     task: Task
     train_flags: bool = False  # whether its messages may say that they do not train
-
-    @property
-    def permuted(self) -> bool:
-        return _hub_of(self.entry, self.task) is not None
+    permuted: bool = False  # as every data set of the Hub
 
     def describe(self) -> dict[str, Any]:
         """What the manifest says of it, and what the fingerprint covers: no path of this machine"""
@@ -104,8 +102,11 @@ def _resolve(entry: Entry, split: str, places: Places) -> Input:
     files = _find(entry, split, task, places)
     source, task, train_flags = _open(entry, task, files, places.cache_dir)
     _check_range(entry, source.num_rows)
-    content_key = f"{task.content_key} {source.sha256}"
-    return Input(entry, source, files.subset, files.split, content_key, task, train_flags)
+    content_key = f"{task.label} {task.version}"
+    if task.layout not in (None, Layout()):
+        content_key += f" {json.dumps(task.layout.describe(), sort_keys=True)}"
+    key = f"{content_key} {source.sha256}"
+    return Input(entry, source, files.subset, files.split, key, task, train_flags, _hub_of(entry, task) is not None)
 
 
 def _generated(entry: Entry, split: str, task: Task) -> Input:
@@ -182,6 +183,19 @@ def find_hub(repo: str, names: list[tuple[str, str]], entry: Entry, places: Plac
         f"{folder} has no {split!r} of {subset!r} for {entry.label}: wanted {subset}/{split}-*.parquet in it. Give its "
         f"split and subset, copy it from the Hub, or build without --data-root, or with --without {entry.task}."
     )
+
+
+def local_files(root: Path, repo: str, subset: str, split: str) -> list[Path]:
+    """Files of a split in a local copy in the Hub's layout; [] where there are none."""
+    folder = root / repo
+    patterns = [f"{subset}/{split}-*.parquet", f"{subset}/{split}/*.parquet", f"{subset}/{split}.parquet"]
+    if subset == "default":
+        patterns += [f"data/{split}-*.parquet", f"data/{split}.parquet", f"{split}-*.parquet", f"{split}.parquet"]
+    for kind in ("parquet", "jsonl", "jsonl.gz", "jsonl.zst", "arrow"):
+        for pattern in patterns:
+            if files := sorted(folder.glob(pattern.removesuffix("parquet") + kind)):
+                return files
+    return []
 
 
 def _find_path(label: str, path: str, folder: Path) -> list[Path]:

@@ -39,6 +39,11 @@ class Sample:
         return self.copies * num_usable + len(self.part)
 
 
+def takes_part(entry: Entry) -> bool:
+    """Whether an entry asks for more or less than whole copies"""
+    return entry.proportion is not None or entry.choose is not None or entry.repeat != int(entry.repeat)
+
+
 def sample_entries(
     entries: Sequence[Entry], usable: list[Array], weights: list[Array], mix: MixOptions, seed: int
 ) -> list[Sample]:
@@ -131,7 +136,7 @@ def amounts(fixed: int | None, proportions: Sequence[Fraction], limits: Sequence
 
 def _counted_sample(entry: Entry, usable: Array, seed: int, number: int) -> Sample:
     """The sample of an entry that counts in conversations: repeat or choose"""
-    if not entry.takes_part:
+    if not takes_part(entry):
         return Sample(int(entry.repeat), NOTHING)
     order = _draw(seed, number, len(usable))
     if entry.choose is None:

@@ -15,14 +15,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from prep.arrays import Array, offsets
-from prep.conversations.conversation import REASON
+from prep.conversations.conversation import REASON, REASONS
 from prep.mixture.mixture import MixOptions
 from prep.mixture.resolve import Input
 from prep.plan.filters import drop_duplicates, filter_lengths
 from prep.plan.order import mixture_order
 from prep.plan.overlap import drop_overlap
 from prep.plan.rows import PIECE, RowOptions, ShardPlan, find_split_points, plan_rows, split_pieces
-from prep.plan.sampling import Sample, sample_entries
+from prep.plan.sampling import Sample, sample_entries, takes_part
 from prep.plan.table import RejectedExamples, Table, read_table
 from prep.render.block_cache import BlockFiles, count_loss_tokens, read_block
 from prep.tokenizer.tokenizer import Tokenizer
@@ -107,7 +107,8 @@ def count_entry(
     sample: Sample, num_usable: int, rejected: RejectedExamples, fitted: Fitted, entry: int
 ) -> PlannedCounts:
     copies = max(sample.copies, 1)
-    by_reason = {reason: number * copies for reason, number in rejected.by_reason().items()}
+    codes, numbers = np.unique(rejected.reasons, return_counts=True)
+    by_reason = {REASONS[code]: int(number) * copies for code, number in zip(codes, numbers, strict=True)}
     if num_dropped := int(fitted.num_dropped[entry]):
         by_reason["too long"] = num_dropped
     return PlannedCounts(
@@ -136,7 +137,7 @@ def exclude(split: SplitJob, table: Table) -> None:
 def draw_samples(split: SplitJob, table: Table) -> list[Sample]:
     """How much of each entry is in the split, measured in what a row would take of each conversation"""
     entries = [source.entry for source in split.inputs]
-    if split.options.excess_length_strategy == "drop" and any(entry.takes_part for entry in entries):
+    if split.options.excess_length_strategy == "drop" and any(takes_part(entry) for entry in entries):
         for number in range(len(entries)):  # what is dropped later cannot be chosen
             places = table.places(number)
             tokens = np.minimum(table.tokens[places], split.options.token_limit or np.iinfo(np.uint32).max)

@@ -15,7 +15,7 @@ from functools import cached_property
 import numpy as np
 
 from prep.arrays import Array, offsets
-from prep.conversations.conversation import REASON, REASONS
+from prep.conversations.conversation import REASON
 from prep.mixture.resolve import Input
 from prep.render.block_cache import BlockFiles
 
@@ -29,11 +29,6 @@ class RejectedExamples:
     source: Input
     examples: Array  # (n,) row numbers in the source, ascending
     reasons: Array  # (n,) uint8: place in REASONS
-
-    def by_reason(self) -> dict[str, int]:
-        """Number of examples by reason"""
-        codes, counts = np.unique(self.reasons, return_counts=True)
-        return {REASONS[code]: count for code, count in zip(codes.tolist(), counts.tolist(), strict=True)}
 
 
 @dataclass(frozen=True)

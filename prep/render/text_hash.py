@@ -44,7 +44,10 @@ LOWER = bytes.maketrans(bytes(range(ord("A"), ord("Z") + 1)), bytes(range(ord("a
 NOT_ALNUM = bytes(i for i in range(128) if not chr(i).isalnum())
 NOT_ALNUM_OR_SIGN = NOT_ALNUM.translate(None, b"+*=<>^-")
 NOT_ALNUM_OR_SPACE = bytes(i for i in NOT_ALNUM if not chr(i).isspace())
+# first byte of a mark or letter that may join the one before it; what is dropped between the two keeps them apart till then
+JOINING = re.compile(rb"[\xcc\xcd\xd2\xd6-\xdf\xe0-\xe3\xea\xef\xf0](?<=[\x00-/:-@[-`{-\x7f].)", re.DOTALL)
 PUNCTUATION = re.compile(rb"\xe2\x80[\x93\x94\x98\x99\x9c\x9d\xa6]")  # – — ‘ ’ “ ” …, the dashes first
+NO_WIDTH_SPACE = "\u200b".encode()
 SEPARATOR = b"\xff"  # in no UTF-8 text
 NOTHING = bytes(8)
 
@@ -63,7 +66,7 @@ def normalized(texts: list[bytes]) -> list[bytes]:
     for i, lower in zip(others, _lower(typed, NOT_ALNUM), strict=False):
         left[i] = lower
     rare = _find_not_plain(typed) if others else []
-    folded = _folded(_lower([typed[i] for i in rare], NOT_ALNUM_OR_SIGN), NOT_NORMALIZED)
+    folded = _folded(_lower(_keep_apart([typed[i] for i in rare]), NOT_ALNUM_OR_SIGN), NOT_NORMALIZED)
     for i, text in zip(rare, folded, strict=True):
         left[others[i]] = text.encode()
     return left
@@ -76,7 +79,7 @@ def _find_not_plain(texts: list[bytes]) -> list[int]:
 
 
 def _plain_punctuation(match: re.Match[bytes]) -> bytes:
-    return b"-" if match[0] in (b"\xe2\x80\x93", b"\xe2\x80\x94") else b""
+    return b"-" if match[0] in (b"\xe2\x80\x93", b"\xe2\x80\x94") else b"'"
 
 
 def words(texts: list[bytes]) -> list[str]:
@@ -86,7 +89,7 @@ def words(texts: list[bytes]) -> list[str]:
     >>> words([b"Don't\\tpanic - it's 12,000!"])
     ['dont panic its 12000']
     """
-    left = _lower(texts, NOT_ALNUM_OR_SPACE)
+    left = _lower(_keep_apart(texts), NOT_ALNUM_OR_SPACE)
     folded = iter(_folded([text for text in left if not text.isascii()], NOT_WORDS))
     return [" ".join((text.decode() if text.isascii() else next(folded)).split()) for text in left]
 
@@ -94,6 +97,11 @@ def words(texts: list[bytes]) -> list[str]:
 def _lower(texts: list[bytes], dropped: bytes) -> list[bytes]:
     """n texts without the ASCII characters `dropped`, and in lower case as far as they are ASCII"""
     return SEPARATOR.join(texts).translate(LOWER, dropped).split(SEPARATOR) if texts else []
+
+
+def _keep_apart(texts: list[bytes]) -> list[bytes]:
+    """n texts with a space of no width where NFKC would join what a dropped character is between"""
+    return JOINING.sub(NO_WIDTH_SPACE + rb"\g<0>", SEPARATOR.join(texts)).split(SEPARATOR) if texts else []
 
 
 def _folded(texts: list[bytes], patterns: tuple[tuple[str, str], ...]) -> list[str]:

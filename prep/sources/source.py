@@ -86,19 +86,6 @@ def _check_stamp(path: Path, stamp: Stamp) -> None:
 # ---- opening ----
 
 
-def local_files(root: Path, repo: str, subset: str, split: str) -> list[Path]:
-    """Files of a split in a local copy in the Hub's layout; [] where there are none."""
-    folder = root / repo
-    patterns = [f"{subset}/{split}-*.parquet", f"{subset}/{split}/*.parquet", f"{subset}/{split}.parquet"]
-    if subset == "default":
-        patterns += [f"data/{split}-*.parquet", f"data/{split}.parquet", f"{split}-*.parquet", f"{split}.parquet"]
-    for kind in ("parquet", "jsonl", "jsonl.gz", "jsonl.zst", "arrow"):
-        for pattern in patterns:
-            if files := sorted(folder.glob(pattern.removesuffix("parquet") + kind)):
-                return files
-    return []
-
-
 def open_files(
     files: list[Path], columns: list[str], revision: str | None = None, cache_dir: Path | None = None
 ) -> Source:
@@ -122,7 +109,7 @@ def open_files(
     units = list[tuple[int, ...]]()
     for reader in readers:
         units += _units([num_rows + start for start in reader.starts])
-        num_rows += reader.num_rows
+        num_rows += reader.starts[-1]
     if not num_rows:
         raise ValueError(f"{files[0]} has no rows: give a file with rows.")
     for path, stamp in stamps.items():

@@ -48,10 +48,6 @@ class CustomTask:
     def generates(self) -> bool:
         return self.takes == "generate"
 
-    @property
-    def content_key(self) -> str:
-        return f"{self.label} {self.version}"
-
     def conversations(self, rows: pa.Table) -> Conversations:
         if self.takes == "rows":
             return self._checked(self._call(rows), len(rows))

@@ -7,7 +7,6 @@ What a task is: it turns rows of a source into conversations, or makes conversat
 A task is sent to every worker, so it is small and can be pickled: its functions are found again by name.
 """
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
@@ -43,14 +42,6 @@ class BuiltinTask:
         """Whether its conversations are made, not read"""
         return self.make is not None
 
-    @property
-    def content_key(self) -> str:
-        """The task's part of the cache keys"""
-        key = f"{self.label} {self.version}"
-        if self.layout is None or self.layout == Layout():
-            return key
-        return f"{key} {json.dumps(self.layout.describe(), sort_keys=True)}"
-
     def with_layout(self, layout: Layout) -> Self:
         return replace(self, layout=layout)
 
@@ -65,4 +56,4 @@ class BuiltinTask:
         return self.make(start, stop, seed, split)
 
 
-Task = BuiltinTask | CustomTask  # both have the two methods, label, version, content_key, layout, generates, is_custom
+Task = BuiltinTask | CustomTask  # both have the two methods, label, version, layout, generates, is_custom

@@ -106,6 +106,12 @@ def test_every_character_is_normalized_by_the_rule() -> None:
         assert normalized([text.encode() for text in texts]) == [rule(text) for text in texts]
 
 
+@pytest.mark.parametrize("between", ["_", " ", "'", "\u2019", "\u2014", "-"])
+def test_what_is_dropped_keeps_marks_and_letters_apart(between: str) -> None:
+    texts = [f"{before}{between}{after}" for before, after in ("a\u0301", "B\u0301", "İ\u0301", "가", "कि", "か\u3099")]
+    assert normalized([text.encode() for text in texts]) == [rule(text) for text in texts]
+
+
 ALPHABET = "aB1+-=<*×⁻ि é０中한각ᆨ\u0301ßẞΣςİﬁ٣。Я़क_\n\t\xa0–"
 
 

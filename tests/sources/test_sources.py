@@ -15,10 +15,11 @@ import pytest
 from prep.build.job import make_job
 from prep.build.options import BuildOptions
 from prep.mixture.mixture import parse_mixture
+from prep.mixture.resolve import local_files
 from prep.sources import source as sources
 from prep.sources import tables
 from prep.sources.hub import hub_files
-from prep.sources.source import local_files, open_files, read_rows
+from prep.sources.source import open_files, read_rows
 from tests.conftest import SHARED, midprep_command, needs_shared, toy_tokenizer, write_lines
 
 
