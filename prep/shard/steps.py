@@ -143,6 +143,24 @@ def make_plan(counts: Array, rows_per_step: int, num_iterations: int | None, num
     return StepPlan(row_ids, counts[row_ids], rows_per_step, num_steps, num_positions, seed)
 
 
+def steps_plainly(plan: StepPlan) -> list[list[int]]:
+    """
+    The rows of every step by the plain rule, which `rows_of_step` computes for one step alone: epochs one after the other,
+    cut into steps, the last one filled up.
+
+    >>> steps_plainly(make_plan(np.array([5, 0, 7, 6]), 2, None, 1, seed=42))
+    [[0, 2], [3, -1]]
+    """
+    rows: list[int] = []
+    epoch = 0
+    while len(rows) < plan.num_positions:
+        rows += plan.row_ids[epoch_order(plan.seed, epoch, len(plan.row_ids))].tolist()
+        epoch += 1
+    rows = rows[: plan.num_positions]
+    rows += [FILLER] * (plan.num_steps * plan.rows_per_step - len(rows))
+    return [rows[start : start + plan.rows_per_step] for start in range(0, len(rows), plan.rows_per_step)]
+
+
 def plan_steps(
     split: Split,
     mode: str,
