@@ -182,7 +182,7 @@ def render_all(job: Job, timer: BuildTimer, say: Say) -> None:
     kind = "here" if num_missing <= SMALL_BUILD else "processes"
     context = RenderContext(job.tokenizer, options.encoder)
     with timer.measure("render", num_rows) as timing:
-        for _, blocks in run(render_item, context, items, options.where, kind):
+        for _, blocks in run(render_item, context, items, options, kind):
             for block in blocks:
                 timing.add(block.conversations, block.tokens, block.state, block.num_bytes)
     if timing.states["rendered"]:
@@ -198,5 +198,5 @@ def build_split(job: Job, name: str, staging: Path, timer: BuildTimer) -> BuiltS
         plan = plan_split(split, check_rejected(read_table(split.inputs, split.blocks), name, options.max_rejected))
         timing.add(len(plan.pieces), int(plan.pieces["length"].sum(dtype=np.int64)))
     with timer.measure("write", sum(len(shard.pieces) for shard in plan.shards)) as timing:
-        shards = write_split(split, plan, staging, options.where, timing)
+        shards = write_split(split, plan, staging, options, timing)
     return finish_split(split, plan, shards, staging)

@@ -53,9 +53,7 @@ def of_arrow(
     has_calls = np.zeros(len(messages), dtype=bool)
     if "tool_calls" in names:
         has_calls = ~_is_null(pc.struct_field(messages, "tool_calls"))
-    reasons = np.zeros(len(rows), dtype=np.uint8)
-    mark(reasons, _is_null(rows), "missing field")
-    for where, reason in (  # (M,) bool; the first reason stays
+    problems = (  # (M,) bool; the first reason stays
         (not_a_flag, NOT_A_FLAG),
         (_is_null(role), "missing field"),
         (role_codes == UNKNOWN, "unknown role"),
@@ -63,7 +61,10 @@ def of_arrow(
         (has_calls, "tool calls"),
         (_any_in(_is_null(texts), parts), "content is not text"),
         (_any_in(kinds == UNKNOWN, parts), "unknown part type"),
-    ):
+    )
+    reasons = np.zeros(len(rows), dtype=np.uint8)
+    mark(reasons, _is_null(rows), "missing field")
+    for where, reason in problems:
         mark(reasons, _any_in(where, bounds), reason)
     return Conversations(
         texts=pc.fill_null(texts, "") if texts.null_count else texts,

@@ -25,7 +25,7 @@ def run(
     if workers.engine == "ray":
         from prep.workers import ray
 
-        return ray.run(function, context, jobs, workers.count, workers.address, workers.shared)
+        return ray.run(function, context, jobs, workers.workers, workers.address, workers.cache_dir)
     from prep.workers import local
 
-    return local.run(function, context, jobs, min(workers.count, len(jobs)), kind)
+    return local.run(function, context, jobs, min(workers.workers, len(jobs)), kind)

@@ -25,9 +25,9 @@ from tests.conftest import build_mixture, chat, midprep_command, toy_tokenizer, 
 def test_a_build_on_one_engine_does_not_import_the_other(tmp_path: Path) -> None:
     script = (
         "import sys; from prep.build.options import BuildOptions; from prep.workers import run; import prep.build.job\n"
-        "list(run(max, 0, [1, 2], BuildOptions().where)); print('ray' in sys.modules, 'prep.workers.local' in sys.modules)\n"
+        "list(run(max, 0, [1, 2], BuildOptions())); print('ray' in sys.modules, 'prep.workers.local' in sys.modules)\n"
         "del sys.modules['prep.workers.local']; sys.modules['ray'] = None\n"
-        "try: list(run(max, 0, [1, 2], BuildOptions(engine='ray', workers=0).where))\n"
+        "try: list(run(max, 0, [1, 2], BuildOptions(engine='ray', workers=0)))\n"
         "except ValueError as error: print(error, 'prep.workers.local' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
