@@ -49,7 +49,7 @@ class SourceCounts:
             "untrained": self.untrained,
         }
         if takes_part(self.source.entry):
-            number, num_usable = planned.sample.size(planned.num_usable), planned.num_usable
+            number, num_usable = planned.sample.size, planned.num_usable
             entry["repeat"] = number / num_usable if num_usable else 0.0  # above the number of its last copy
             entry["not_chosen"] = num_usable - number if not planned.sample.copies else 0
             entry["share"] = self._describe_share(number, entry, total, by)

@@ -33,10 +33,8 @@ class Sample:
 
     copies: int
     part: Array  # (k,) positions in the entry, ascending, usable ones only
+    size: int  # conversations, all copies
     limited: bool = False  # fewer than the proportion needs: max_repeats
-
-    def size(self, num_usable: int) -> int:
-        return self.copies * num_usable + len(self.part)
 
 
 def takes_part(entry: Entry) -> bool:
@@ -137,7 +135,7 @@ def amounts(fixed: int | None, proportions: Sequence[Fraction], limits: Sequence
 def _counted_sample(entry: Entry, usable: Array, seed: int, number: int) -> Sample:
     """The sample of an entry that counts in conversations: repeat or choose"""
     if not takes_part(entry):
-        return Sample(int(entry.repeat), NOTHING)
+        return _make_sample(usable, int(entry.repeat), NOTHING, limited=False)
     order = _draw(seed, number, len(usable))
     if entry.choose is None:
         copies = int(entry.repeat)
@@ -155,9 +153,10 @@ def _counted_sample(entry: Entry, usable: Array, seed: int, number: int) -> Samp
 
 
 def _make_sample(usable: Array, copies: int, drawn: Array, limited: bool) -> Sample:
+    size = copies * len(usable) + len(drawn)
     if len(drawn) == len(usable):  # rounded up to a whole copy
-        return Sample(copies + (len(drawn) > 0), NOTHING, limited)
-    return Sample(copies, np.sort(usable[drawn]), limited)
+        return Sample(copies + (len(drawn) > 0), NOTHING, size, limited)
+    return Sample(copies, np.sort(usable[drawn]), size, limited)
 
 
 def _draw(seed: int, number: int, size: int) -> Array:

@@ -114,7 +114,7 @@ def count_entry(
     return PlannedCounts(
         num_usable=num_usable,
         sample=sample,
-        rows=sample.size(num_usable) + copies * len(rejected.examples),
+        rows=sample.size + copies * len(rejected.examples),
         rejected=by_reason,
         truncated=int(fitted.truncated[entry]),
         extra_pieces=int(fitted.extra_pieces[entry]),
