@@ -57,9 +57,9 @@ class Bench:
     repeats: int
     lines: list[tuple[str, str, str]] = field(default_factory=list)
 
-    def add(self, what: str, value: str, wanted: str = "") -> None:
-        self.lines.append((what, value, wanted))
-        print(f"{what:<66} {value:>16}   {wanted}", flush=True)
+    def add(self, name: str, value: str, note: str = "") -> None:
+        self.lines.append((name, value, note))
+        print(f"{name:<66} {value:>16}   {note}", flush=True)
 
     def data(self) -> list[str]:
         roots = ["--data-root", str(self.data_root)] if self.data_root else []
@@ -137,14 +137,14 @@ def plain(bench: Bench, what: str, *options: str, processes: int = 1) -> Result:
         process.stdin.flush()
     results = [json.loads(process.communicate()[0]) for process in started]
     return {
-        "seconds": max(one["seconds"] for one in results),
-        "cpu": sum(one["cpu"] for one in results),
-        "tokens": sum(one["tokens"] for one in results),
+        "seconds": max(result["seconds"] for result in results),
+        "cpu": sum(result["cpu"] for result in results),
+        "tokens": sum(result["tokens"] for result in results),
     }
 
 
 def median(results: list[Result]) -> Result:
-    return {key: statistics.median(one[key] for one in results) for key in results[0]}
+    return {key: statistics.median(result[key] for result in results) for key in results[0]}
 
 
 # ---- the parts of the table ----
@@ -158,25 +158,25 @@ def installed_engines() -> list[str]:
 def compare_speed(bench: Bench) -> dict[str, Result]:
     """Whole builds, plain loop and encoding alone, in turns"""
     engines = installed_engines()
-    found = defaultdict[str, list[Result]](list)
+    results = defaultdict[str, list[Result]](list)
     for _ in range(bench.repeats):
-        found["plain"].append(plain(bench, "plain"))
+        results["plain"].append(plain(bench, "plain"))
         for engine in engines:
-            found[f"encode {engine}"].append(plain(bench, "encode", "--encoder", engine))
-            found[f"build {engine}"].append(bench.build(bench.mixture, "--encoder", engine, "--workers", "1"))
+            results[f"encode {engine}"].append(plain(bench, "encode", "--encoder", engine))
+            results[f"build {engine}"].append(bench.build(bench.mixture, "--encoder", engine, "--workers", "1"))
             if engine != "tiktoken":
                 two = plain(bench, "encode", "--encoder", engine, processes=2)
-                found[f"encode {engine} 2"].append(two)
-                found[f"build {engine} 2"].append(
+                results[f"encode {engine} 2"].append(two)
+                results[f"build {engine} 2"].append(
                     bench.build(bench.mixture, "--encoder", engine, "--workers", "2", keep=engine)
                 )
-    medians = {name: median(results) for name, results in found.items()}
+    medians = {name: median(runs) for name, runs in results.items()}
     base = medians["plain"]
     bench.add("plain loop, Mtok/s", f"{base['tokens'] / base['cpu'] / 1e6:.2f}")
-    wanted = {"gigatoken": "at least 5x", "fastokens": "at least 2.5x", "tiktoken": ""}
+    targets = {"gigatoken": "at least 5x", "fastokens": "at least 2.5x", "tiktoken": ""}
     for engine in engines:
         alone, whole = medians[f"encode {engine}"], medians[f"build {engine}"]
-        bench.add(f"whole build over the plain loop, {engine}", f"{base['cpu'] / whole['cpu']:.2f}x", wanted[engine])
+        bench.add(f"whole build over the plain loop, {engine}", f"{base['cpu'] / whole['cpu']:.2f}x", targets[engine])
         bench.add(f"whole build over encoding alone, {engine}", f"{whole['cpu'] / alone['cpu']:.2f}x", "at most 1.3x")
         passes = ", ".join(f"{p} {whole[f'{p}_seconds']:.2f}" for p in ("render", "plan", "write"))
         outside = whole["seconds"] - whole["inside"]
@@ -222,18 +222,18 @@ def compare_warm(bench: Bench) -> None:
         "remix", re.sub(r"(spelling_bee.\nsize = )(\w+)", lambda m: f"{m[1]}{int(m[2]) // 2}", text)
     )
     added = bench.mixture_file("added", text + '\n[[train]]\ntask = "arithmetic"\nsize = 5000\n')
-    found = defaultdict[str, list[Result]](list)
+    results = defaultdict[str, list[Result]](list)
     for _ in range(bench.repeats):
         shutil.rmtree(bench.folder / "warm", ignore_errors=True)
-        found["cold"].append(bench.build(bench.mixture, cache="warm"))
-        found["the same again, other output"].append(bench.build(bench.mixture, cache="warm"))
-        found["re-mix"].append(bench.build(without, cache="warm"))
-        found["re-seed"].append(bench.build(seed, cache="warm"))
-        found["re-pack to 512"].append(bench.build(bench.mixture, "--max-seq-len", "512", cache="warm"))
-        found["one source of 5,000 added"].append(bench.build(added, cache="warm"))
-    cold = median(found.pop("cold"))
-    for name, results in found.items():
-        bench.add(f"warm over cold: {name}", f"{median(results)['seconds'] / cold['seconds']:.3f}x", "at most 0.1x")
+        results["cold"].append(bench.build(bench.mixture, cache="warm"))
+        results["the same again, other output"].append(bench.build(bench.mixture, cache="warm"))
+        results["re-mix"].append(bench.build(without, cache="warm"))
+        results["re-seed"].append(bench.build(seed, cache="warm"))
+        results["re-pack to 512"].append(bench.build(bench.mixture, "--max-seq-len", "512", cache="warm"))
+        results["one source of 5,000 added"].append(bench.build(added, cache="warm"))
+    cold = median(results.pop("cold"))
+    for name, runs in results.items():
+        bench.add(f"warm over cold: {name}", f"{median(runs)['seconds'] / cold['seconds']:.3f}x", "at most 0.1x")
 
 
 def measure_packing(bench: Bench, sizes: list[int]) -> None:

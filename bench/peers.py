@@ -144,7 +144,7 @@ def run_litdata(rows: Path, folder: Path) -> Result:
         start_method="fork",
     )
     seconds = time.perf_counter() - start
-    tokens = sum(len(render(one["messages"])[0]) for one in conversations)
+    tokens = sum(len(render(row["messages"])[0]) for row in conversations)
     return {"seconds": seconds, "tokens": tokens, "bytes": folder_bytes(folder / "lit"), "gives": "tokens"}
 
 
@@ -172,8 +172,8 @@ def run_mds(rows: Path, folder: Path) -> Result:
     conversations, render = rows_of(rows), PlainRenderer(load_tokenizer())
     tokens, start = 0, time.perf_counter()
     with MDSWriter(out=str(folder / "mds"), columns={"tokens": "ndarray:uint16", "mask": "ndarray:uint8"}) as writer:
-        for one in conversations:
-            ids, mask = render(one["messages"])
+        for row in conversations:
+            ids, mask = render(row["messages"])
             writer.write({"tokens": np.array(ids, dtype=np.uint16), "mask": np.array(mask, dtype=np.uint8)})
             tokens += len(ids)
     seconds = time.perf_counter() - start
@@ -277,7 +277,7 @@ def main() -> None:
         rows = bench.folder / "rows.jsonl"
         with open(rows, "w", encoding="utf-8") as file:
             for batch in batches_of(bench.mixture, data_root, IDENTITY):
-                file.writelines(json.dumps({"messages": one}) + "\n" for one in to_messages(batch))
+                file.writelines(json.dumps({"messages": messages}) + "\n" for messages in to_messages(batch))
         print(f"{platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}; one process each")
         print(f"{'':<26} {'Mtok/s':>7} {'fill':>8} {'B/token':>8}   {'gives':<28} versions")
         for number, name in enumerate(PEERS):

@@ -135,7 +135,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     if args.what == "plain":
         num_tokens = len(plain_loop(conversations, tokenizer)[0])
     else:
-        num_tokens = sum(len(encode(some)[0]) for some in texts)
+        num_tokens = sum(len(encode(batch)[0]) for batch in texts)
     return {"seconds": time.perf_counter() - start, "cpu": time.process_time() - cpu, "tokens": num_tokens}
 
 

@@ -75,21 +75,21 @@ class Output:
             shutil.rmtree(self.old, ignore_errors=True)
 
 
-def state(root: Path, fingerprint: str, wanted: dict[str, Any]) -> tuple[str, str]:
+def state(root: Path, fingerprint: str, description: dict[str, Any]) -> tuple[str, str]:
     """
     What stands at an output: ("absent" | "current" | "different" | "foreign" | "broken", what is the matter in words).
-    `wanted` describes the build that is to be there (Job.description).
+    `description` is of the build that is to be there (Job.description).
     """
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return "absent", ""
     try:
         manifest = read_manifest(root)
     except FileNotFoundError:
-        return "foreign", f"{root} is there and is no build of midprep"
+        return "foreign", f"{root} exists and is not a build of midprep"
     except ValueError as error:
         return "broken", str(error)
     if manifest.get("fingerprint") != fingerprint:
-        words = changes(manifest, wanted)
+        words = changes(manifest, description)
         said = "; ".join(words[:3]) + (f"; {len(words) - 3} more" if len(words) > 3 else "")
         return "different", f"{root} holds another build ({about(manifest)}; {said})"
     for name, entry in listed_files(manifest).items():

@@ -59,7 +59,7 @@ def expected_mask(tokens: Array, first: Array, special_tokens: dict[str, int]) -
 
 def may_skip(sources: list[dict[str, Any]]) -> Array:
     """(sources,) bool: of whose conversations a turn of the assistant's may be context, by the manifest's entries"""
-    return np.array([one.get("train_flags", False) or one.get("train_on", "all") != "all" for one in sources])
+    return np.array([source.get("train_flags", False) or source.get("train_on", "all") != "all" for source in sources])
 
 
 def broken_rules(
