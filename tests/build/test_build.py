@@ -322,7 +322,7 @@ def test_a_directory_that_is_no_build_is_never_replaced(tmp_path: Path, toy: Tok
     write_sources(tmp_path)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.txt").write_text("years of work")
-    with pytest.raises(ValueError, match="is no build of midprep: give another -o"):
+    with pytest.raises(ValueError, match="is not a build of midprep: give another -o"):
         build_mixture(tmp_path, MIXTURE, toy, overwrite=True)
     assert (tmp_path / "out" / "thesis.txt").read_text() == "years of work"
 
