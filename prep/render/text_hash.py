@@ -31,13 +31,13 @@ DASHES = "[\u2010-\u2015\u2212]"
 # blocks of the Indic scripts, Thai, Lao, Tibetan, Burmese, Khmer and related ones: their marks stay
 VOWEL_MARKS = "\u0900-\u109f\u1700-\u17ff\u1900-\u1aaf\u1b00-\u1c4f\ua800-\uaaff\uabc0-\uabff\U00011000-\U00011fff"
 NOT_NORMALIZED = (  # for RE2, one after the other
-    (rf"[^\pL\pN\pM{SIGNS}]", ""),
-    (rf"[^\pL\pN{SIGNS}{VOWEL_MARKS}]", ""),
+    (rf"[^\pL\pN\pM{SIGNS}\x00]", ""),
+    (rf"[^\pL\pN{SIGNS}{VOWEL_MARKS}\x00]", ""),
     (rf"(^|[^\p{{Nd}}{SIGNS}])[{SIGNS}]+", r"\1"),  # no digit before the signs
     (rf"[{SIGNS}]+([^\p{{Nd}}{SIGNS}]|$)", r"\1"),  # or none after them
 )
 SPACE = r"\pZ\t-\r\x1c-\x1f\x85"  # what str.split splits at
-NOT_WORDS = ((rf"[^\pL\pN\pM{SPACE}]", ""), (rf"[^\pL\pN{SPACE}{VOWEL_MARKS}]", ""))
+NOT_WORDS = ((rf"[^\pL\pN\pM{SPACE}\x00]", ""), (rf"[^\pL\pN{SPACE}{VOWEL_MARKS}\x00]", ""))
 NOT_PLAIN = rf"[\x80-\xff]|[0-9][^0-9A-Za-z]*[{ASCII_SIGNS}][^0-9A-Za-z]*[0-9]"  # for bytes
 
 LOWER = bytes.maketrans(bytes(range(ord("A"), ord("Z") + 1)), bytes(range(ord("a"), ord("z") + 1)))
@@ -105,15 +105,16 @@ def _keep_apart(texts: list[bytes]) -> list[bytes]:
 
 
 def _folded(texts: list[bytes], patterns: tuple[tuple[str, str], ...]) -> list[str]:
-    """n texts in NFKC and lower case, with what the patterns match replaced"""
+    """n texts without NUL in NFKC and lower case, with what the patterns match replaced; all texts as one, NUL between"""
     if not texts:  # to compile the patterns takes a few milliseconds
         return []
     # NFKC makes capitals (℃ is °C), and composes some accents with small letters only: lower case before it and after
-    left = text_array([text.decode("utf-8", "ignore") for text in texts])
+    left = text_array([b"\0".join(texts).decode("utf-8", "ignore")])
     left = pc.utf8_lower(pc.utf8_normalize(pc.utf8_lower(left), "NFKC"))
     for pattern, replacement in (("ß", "ss"), ("ς", "σ"), (DASHES, "-"), *patterns):
         left = pc.replace_substring_regex(left, pattern, replacement)
-    return list(left.to_pylist())
+    joined: str = left[0].as_py()
+    return joined.split("\0")
 
 
 def hash_texts(texts: list[bytes]) -> Array:
