@@ -102,10 +102,10 @@ def _resolve(entry: Entry, split: str, places: Places) -> Input:
     files = _find(entry, split, task, places)
     source, task, train_flags = _open(entry, task, files, places.cache_dir)
     _check_range(entry, source.num_rows)
-    content_key = f"{task.label} {task.version}"
-    if task.layout not in (None, Layout()):
-        content_key += f" {json.dumps(task.layout.describe(), sort_keys=True)}"
-    key = f"{content_key} {source.sha256}"
+    layout = ""
+    if task.layout and task.layout != Layout():
+        layout = f" {json.dumps(task.layout.describe(), sort_keys=True)}"
+    key = f"{task.label} {task.version}{layout} {source.sha256}"
     return Input(entry, source, files.subset, files.split, key, task, train_flags, _hub_of(entry, task) is not None)
 
 
