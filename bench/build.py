@@ -74,7 +74,7 @@ class Bench:
         command = [*BUILD, "--mixture", mixture, "-o", str(root), "--cache-dir", str(cache_dir), *self.data(), *options]
         result = run(command)
         record = json.loads((root / "build.json").read_text())
-        passes = {f"{name}_seconds": one["seconds"] for name, one in record["passes"].items()}
+        passes = {f"{name}_seconds": timing["seconds"] for name, timing in record["passes"].items()}
         return {**result, **passes, "tokens": record["passes"]["write"]["tokens"], "inside": record["seconds"]}
 
     def mixture_file(self, name: str, text: str) -> str:
@@ -270,13 +270,13 @@ def measure_disk(bench: Bench, root: Path) -> None:
 
 def scale(bench: Bench, sizes: tuple[int, int, int]) -> None:
     """Processor time and peak memory of many generated conversations"""
-    one = [bench.build(bench.generated(num), "--workers", "1") for num in sizes[:2]]
+    alone = [bench.build(bench.generated(num), "--workers", "1") for num in sizes[:2]]
     two = [bench.build(bench.generated(num), "--workers", "2") for num in sizes]
-    for num, alone in zip(sizes, one, strict=False):
-        bench.add(f"{num:,} generated conversations, µs of processor each", f"{alone['cpu'] / num * 1e6:.1f}")
-    few, many = (result["cpu"] / num for num, result in zip(sizes, one, strict=False))
+    for num, result in zip(sizes, alone, strict=False):
+        bench.add(f"{num:,} generated conversations, µs of processor each", f"{result['cpu'] / num * 1e6:.1f}")
+    few, many = (result["cpu"] / num for num, result in zip(sizes, alone, strict=False))
     bench.add("cost of a conversation, many over few", f"{many / few:.2f}x", "at most 1.1x")
-    speed = one[1]["seconds"] / two[1]["seconds"]
+    speed = alone[1]["seconds"] / two[1]["seconds"]
     bench.add(f"two workers over one, {sizes[1]:,} generated conversations", f"{speed:.2f}x", "at least 1.85x")
     for num, result in zip(sizes, two, strict=True):
         memory = f"{result['peak_mb']:.0f}; {result['own_mb']:.0f}"

@@ -188,8 +188,8 @@ def run_datatrove(rows: Path, folder: Path) -> Result:
     template = {"user": "<|user_start|>{}<|user_end|>", "assistant": "<|assistant_start|>{}<|assistant_end|>"}
 
     def documents() -> Iterator[Document]:
-        for number, one in enumerate(rows_of(rows)):
-            text = "".join(template[m["role"]].format(m["content"]) for m in one["messages"])
+        for number, row in enumerate(rows_of(rows)):
+            text = "".join(template[m["role"]].format(m["content"]) for m in row["messages"])
             yield Document(text="<|bos|>" + text, id=str(number))
 
     step = DocumentTokenizer(str(folder / "dt"), str(folder / "hf/tokenizer.json"), shuffle_documents=False)
