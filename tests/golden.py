@@ -33,6 +33,7 @@ BUILDS: dict[str, list[str]] = {
     "truncate": ["--mixture", "sample", "--max-seq-len", "96"],
     "split": ["--mixture", "sample", "--max-seq-len", "96", "--excess-length-strategy", "split"],
     "drop": ["--mixture", "sample", "--max-seq-len", "96", "--excess-length-strategy", "drop"],
+    "bfd": ["--mixture", "sample", "--max-seq-len", "96", "--packing", "bfd"],
     "wrapped": ["--mixture", "sample", "--max-seq-len", "96", "--packing", "wrapped"],
     "wrapped_cut": ["--mixture", "sample", "--max-seq-len", "200", "--packing", "wrapped", "--max-tokens", "150"],
     "own_data": ["--mixture", "own_data.toml", "--max-seq-len", "128", "--max-rejected", "0.5"],
@@ -107,8 +108,8 @@ def hash_blocks(folder: Path) -> str:
 
 
 def make_losses(folder: Path) -> dict[str, list[float]]:
-    """Losses of 20 steps of mid on the build `truncate`, and of sft from what they give"""
-    trainer = [sys.executable, str(ROOT / "train" / "mid.py"), "--shards", "truncate", "--out", "run", *TRAIN.split()]
+    """Losses of 20 steps of mid on the build `bfd`, and of sft from what they give"""
+    trainer = [sys.executable, str(ROOT / "train" / "mid.py"), "--shards", "bfd", "--out", "run", *TRAIN.split()]
     run([*trainer, "--mode", "mid"], folder)
     run([*trainer, "--mode", "sft", "--base", "run"], folder)
     stages = {"mid": "mid_checkpoints", "sft": "chatsft_checkpoints"}
@@ -150,7 +151,7 @@ def list_choices(folder: Path) -> dict[str, list[str]]:
     """Which of some words each option that takes words accepts"""
     build, row = ["build", "--mixture", "sample", "--dry-run", "--max-seq-len", "600"], ["try", "own/parts.jsonl"]
     words = {
-        "--packing": (build, "bfd wrapped best"), "--excess-length-strategy": (build, "truncate split drop raise cut"),
+        "--packing": (build, "ordered bfd wrapped best"), "--excess-length-strategy": (build, "truncate split drop raise cut"),
         "--encoder": (build, "auto tiktoken fastokens fast"), "--engine": (build, "local remote"),
         "--layout": (["try", "own/alpaca.jsonl"], "alpaca alpacas"), "--train-on": (row, "all last none first"),
         "--consecutive": (row, "reject merge join"), "--tools": (row, "parts text json"),
@@ -180,7 +181,7 @@ def list_keys(folder: Path) -> dict[str, Any]:
     commands = [
         "stats own_data --json", "stats sample --build --json", "stats truncate split --json", "verify sample --json",
         "show own_data --json", "show own_data --step 0 --world-size 1 --json", "show wrapped --conversation 3 --json",
-        "show sample --random 2 --origin --json", "plan truncate --json", "report truncate -o page.html --json --run run",
+        "show sample --random 2 --origin --json", "plan truncate --json", "report bfd -o page.html --json --run run",
         "overlap grams --json", "watch run --json", "tasks --json", "mixtures --json", "doctor --json",
         "tokenizer info --json", "try own/talks.jsonl --json",
     ]  # fmt: skip

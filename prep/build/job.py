@@ -28,7 +28,7 @@ from prep.encode.encode import choose_engine
 from prep.files import remove_abandoned
 from prep.mixture.mixture import Mixture
 from prep.mixture.resolve import Input, resolve
-from prep.plan import rows
+from prep.plan.rows import VERSIONS
 from prep.plan.split import SplitJob, plan_split
 from prep.plan.table import read_table
 from prep.render import render
@@ -120,7 +120,7 @@ def make_job(
         "max_tokens": options.token_limit,
         "tokenizer": tokenizer.sha256,
         "renderer_version": render.VERSION,
-        "planner_version": rows.VERSION,
+        "planner_version": VERSIONS[options.packing],
     }
     return Job(mixture, inputs, tokenizer, options, made_from, description, fingerprint(description))
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from prep.build.changes import changes
+from prep.build.changes import changes, fingerprint
 from prep.files import Lock, sync_folder
 from prep.shard import Manifest, listed_files, read_manifest
 from prep.signals import signals_later
@@ -55,6 +55,8 @@ class Output:
             advice = "give another -o DIR"
             if what != "foreign":
                 advice = f"replace it with --overwrite, or {advice}"
+            if what == "different" and packed_by_old_default(self.name, description):
+                advice += "; bfd was the default packing: --packing bfd keeps this build"
             raise ValueError(words if what == "broken" and words.endswith(".") else f"{words}: {advice}.")
         return what == "current"
 
@@ -97,6 +99,14 @@ def state(root: Path, fingerprint: str, description: dict[str, Any]) -> tuple[st
         if not path.is_file() or path.stat().st_size != entry["bytes"]:
             return "broken", f"{path} is missing or cut short"
     return "current", ""
+
+
+def packed_by_old_default(root: Path, description: dict[str, Any]) -> bool:
+    """Whether what stands at `root` differs from what is to be there in nothing but the packing, which was bfd by default"""
+    manifest = read_manifest(root)
+    packing = {key: manifest[key] for key in ("packing_strategy", "planner_version")}
+    kept: bool = fingerprint({**description, **packing}) == manifest["fingerprint"]
+    return kept and packing["packing_strategy"] == "bfd"
 
 
 def about(manifest: Manifest) -> str:

@@ -28,7 +28,7 @@ from prep.conversations import messages
 from prep.encode.encode import ENGINES, Encoder, choose_engine, why_not
 from prep.files import default_cache_dir
 from prep.mixture.mixture import parse_mixture
-from prep.plan.rows import PACKINGS
+from prep.plan.rows import VERSIONS
 from prep.render.block_cache import list_blocks
 from prep.render.render import render
 from prep.sources.hub import is_offline
@@ -97,7 +97,7 @@ def check_shards() -> str:
     data = {"train": [{"task": "arithmetic", "size": 300}, {"task": "spelling_bee", "size": 300}]}
     mixture = parse_mixture(data, "selftest", Path(), "selftest")
     with tempfile.TemporaryDirectory(prefix="midprep-") as folder:
-        for packing in PACKINGS:
+        for packing in VERSIONS:
             options = BuildOptions(max_seq_len=512, packing=packing, cache_dir=Path(folder) / "cache", quiet=True)
             root = Path(folder) / packing
             build(make_job(mixture, load_tokenizer(), options), root)

@@ -14,6 +14,7 @@ MAX_TOKENS = (
     "Truncate conversations to this length first; by default only with wrapped: 2048, or max-seq-len if that is more."
 )
 CACHE = "Cache of rendered blocks, by default $XDG_CACHE_HOME/midprep. It can be deleted at any time."
+PACKING = "ordered: whole conversations in the mixture's order; bfd: best fit, least padding; wrapped: one stream."
 ENGINE = "local, or ray: tasks on a Ray cluster that shares sources, cache and output as files."
 
 
@@ -21,7 +22,7 @@ def build(
     mixture: Annotated[str, Option(help="Name of a shipped mixture, or a TOML file.")] = "default",
     output: Annotated[Path | None, Option("-o", "--output", help="Directory; by default shards/NAME.")] = None,
     max_seq_len: Annotated[int, Option(help="Inputs per row; a row holds one token more.")] = 2048,
-    packing: Annotated[str, Option(help="bfd: whole conversations, best fit; wrapped: one stream.")] = "bfd",
+    packing: Annotated[str, Option(help=PACKING)] = "ordered",
     excess_length_strategy: Annotated[str, Option(help=EXCESS)] = "truncate",
     max_tokens: Annotated[int | None, Option(help=MAX_TOKENS)] = None,
     tokenizer: TokenizerName = None,

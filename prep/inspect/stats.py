@@ -15,6 +15,7 @@ import numpy as np
 from prep.arrays import Array
 from prep.inspect.terminal import make_console, make_table
 from prep.shard import COUNTS, Split, listed_files, open_shards
+from prep.shard.mixing import mixing
 from prep.shard.steps import REFERENCE_BATCH, default_rows_per_step
 from prep.text import bars, short, size, visible
 
@@ -61,6 +62,7 @@ def split_stats(split: Split) -> dict[str, Any]:
         "steps": {
             str(batch): num_steps(entry["rows"], batch, split.max_seq_len) for batch in (REFERENCE_BATCH, own_batch)
         },
+        "mixing": mixing_stats(split),
         "sources": [source_stats(source, entry, lengths) for source, lengths in sources],
         "histogram": histogram(split),
     }
@@ -76,6 +78,19 @@ def source_stats(source: dict[str, Any], whole: dict[str, Any], lengths: dict[st
         **{key: source[key] for key in ("share", "not_chosen", "overlap") if key in source},
         "shares": {key: round(source[key] / whole[key], 6) if whole[key] else 0.0 for key in COUNTS},
         "lengths": lengths,
+    }
+
+
+def mixing_stats(split: Split) -> dict[str, Any] | None:
+    """How well steps mix the sources (prep.shard.mixing); None where there is too little to tell"""
+    if (measured := mixing(split)) is None:
+        return None
+    return {
+        "figure": round(measured.figure, 4),
+        "rows_per_step": measured.rows_per_step,
+        "steps": measured.num_steps,
+        "deviation": [round(value, 6) for value in measured.deviation.tolist()],
+        "ideal": [round(value, 6) for value in measured.ideal.tolist()],
     }
 
 
@@ -188,6 +203,7 @@ def _split_lines(split: dict[str, Any]) -> list[str]:
         f"{size(split['bytes'])}, {split['bytes_per_token']:.3f} bytes per token; steps per epoch: {steps}",
         f"lengths {bars(totals / totals.max())} {lengths['shortest']:,} to {lengths['longest']:,} tokens "
         "(--lengths: by source)",
+        *mixing_lines(split),
         *uneven_lines(split),
         *share_lines(split),
         *overlap_lines(split),
@@ -219,6 +235,12 @@ def length_lines(split: dict[str, Any]) -> list[str]:
         heights = np.array(counts) / max(*counts, 1)
         lines.append(f"{name:<{width}}{bars(heights).rstrip()}")
     return lines
+
+
+def mixing_lines(split: dict[str, Any]) -> list[str]:
+    if not (mixed := split["mixing"]):
+        return []
+    return [f"mixing {mixed['figure']:.2f} over steps of {mixed['rows_per_step']:,} rows (1 is an ideal shuffle)"]
 
 
 def uneven_lines(split: dict[str, Any]) -> list[str]:

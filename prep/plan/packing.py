@@ -32,10 +32,14 @@ def pack(lengths: Array, capacity: int) -> tuple[Array, int]:
     >>> pack(np.array([5, 3, 4]), 8)
     (array([0, 0, 1]), 2)
     """
-    if len(lengths) and not (lengths.min() > 0 and lengths.max() <= capacity):
-        raise ValueError(f"lengths {lengths.min()} .. {lengths.max()} found, wanted 1 .. {capacity}.")
+    check_lengths(lengths, capacity)
     plain, completed = (best_fit_decreasing(lengths, capacity, complete) for complete in (False, True))
     return completed if completed[1] < plain[1] else plain
+
+
+def check_lengths(lengths: Array, capacity: int) -> None:
+    if len(lengths) and not (lengths.min() > 0 and lengths.max() <= capacity):
+        raise ValueError(f"lengths {lengths.min()} .. {lengths.max()} found, wanted 1 .. {capacity}.")
 
 
 def best_fit_decreasing_plainly(lengths: list[int], capacity: int) -> list[int]:

@@ -2,8 +2,9 @@
 Rows: conversations in the mixture's order, none longer than a row, laid out in rows and shards. Decided from lengths alone.
 
     lengths in mixture order   36 349 147 305 81 690 188 ...
-    shard 0, row 0             [690 349 305 147 81 36 .....]        bfd: sorted and packed, rows permuted
-    wrapped, T = 512           [36 349 127] [20 305 81 106] ...     one stream, a row every T tokens, one token shared
+    ordered, T = 512           [36 349 81 ..] [147 305 ..] ...      in order, the ends filled from a window ahead
+    bfd                        [690 349 305 147 81 36 .....]        a shard's sorted and packed, rows permuted
+    wrapped                    [36 349 127] [20 305 81 106] ...     one stream, a row every T tokens, one token shared
 
     max_seq_len 6              <|bos|> u u u a a a a u u            too long:
     truncate                   <|bos|> u u u a a                                as nanochat does
@@ -22,12 +23,12 @@ from itertools import pairwise
 import numpy as np
 
 from prep.arrays import Array, offsets
+from prep.plan.ordered import pack_in_order, reorder
 from prep.plan.packing import longest_first, pack
 from prep.render.block_cache import BlockFiles, read_block
 
-VERSION = 1  # bumped when the same lengths give other rows
-
-PACKINGS = ("bfd", "wrapped")
+# the packings, and of each a version: bumped when the same lengths give other rows
+VERSIONS = {"ordered": 2, "bfd": 1, "wrapped": 1}
 EXCESS = ("truncate", "split", "drop", "raise")
 LONGEST = 1 << 24  # tokens of a row: some rows are in memory at once
 NANOCHAT_MAX_TOKENS = 2048
@@ -42,15 +43,15 @@ class RowOptions:
     """What decides the bytes of a build beside its mixture and tokenizer. ValueError for what cannot be meant."""
 
     max_seq_len: int = 2048
-    packing: str = "bfd"
+    packing: str = "ordered"
     excess_length_strategy: str = "truncate"
     max_tokens: int | None = None  # of a conversation, before anything else; see `token_limit`
 
     def __post_init__(self) -> None:
         if not 2 <= self.max_seq_len <= LONGEST:
             raise ValueError(f"--max-seq-len {self.max_seq_len} found, wanted 2 to {LONGEST}.")
-        if self.packing not in PACKINGS:
-            raise ValueError(f"--packing {self.packing!r} found, wanted {' or '.join(PACKINGS)}.")
+        if self.packing not in VERSIONS:
+            raise ValueError(f"--packing {self.packing!r} found, wanted {', '.join(VERSIONS)}.")
         if self.excess_length_strategy not in EXCESS:
             raise ValueError(
                 f"--excess-length-strategy {self.excess_length_strategy!r} found, wanted {', '.join(EXCESS)}."
@@ -71,7 +72,7 @@ class RowOptions:
     def token_limit(self) -> int | None:
         """
         Where a conversation is truncated whatever the packing. nanochat's renderer truncates at 2,048 tokens, so `wrapped`,
-        which needs no limit of its own, does so too, unless rows are longer; `bfd` fits conversations to a row by the
+        which needs no limit of its own, does so too, unless rows are longer; the others fit conversations to a row by the
         excess-length strategy.
         """
         if self.max_tokens is not None or not self.wrapped:
@@ -97,7 +98,23 @@ def plan_rows(pieces: Array, options: RowOptions, seed: int) -> list[ShardPlan]:
     """Pieces (D,) PIECE in mixture order, none longer than a row takes -> the shards of a split"""
     if options.wrapped:
         return plan_wrapped(pieces, options.max_seq_len)
-    return plan_bfd(pieces, options.max_seq_len, seed)
+    if options.packing == "bfd":
+        return plan_bfd(pieces, options.max_seq_len, seed)
+    return plan_ordered(pieces, options.max_seq_len)
+
+
+def plan_ordered(pieces: Array, max_seq_len: int) -> list[ShardPlan]:
+    """Pieces in mixture order -> rows in that order, and shards of as many rows each. `pieces` are put in the rows' order."""
+    order, docs_per_row = pack_in_order(pieces["length"] + (pieces["start"] > 0), max_seq_len + 1)
+    reorder(pieces, order)
+    needs_bos = (pieces["start"] > 0).view(np.uint8)
+    shards = num_shards(int(pieces["length"].sum(dtype=np.int64)))
+    bounds = [len(docs_per_row) * i // shards for i in range(shards + 1)]
+    starts = offsets(docs_per_row)[bounds].tolist()
+    return [
+        ShardPlan(number, pieces[first:end], needs_bos[first:end], docs_per_row[a:b].astype(np.int64))
+        for number, ((a, b), (first, end)) in enumerate(zip(pairwise(bounds), pairwise(starts), strict=True))
+    ]
 
 
 def plan_bfd(pieces: Array, max_seq_len: int, seed: int) -> list[ShardPlan]:

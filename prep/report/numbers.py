@@ -12,7 +12,6 @@ Legend: D documents, K sources, S steps, N rows, P bins of position.
 
 import json
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,9 +22,9 @@ from prep.arrays import Array
 from prep.inspect.search import continues_previous_row
 from prep.inspect.stats import log_edges
 from prep.shard import Split
+from prep.shard.batches import document_chunks
 from prep.shard.steps import StepPlan
 
-CHUNK_DOCS = 1 << 20
 SAMPLE_TOKENS = 1 << 20
 NUM_SAMPLES = 3  # conversations shown of each source
 CANDIDATES = 20  # drawn of each source, so that 3 are found all but surely
@@ -38,22 +37,20 @@ class Scan:
     """What one pass over the documents gives."""
 
     step_tokens: Array  # (S, K)
-    square: Array  # (K,) sum of the squared lengths of each source's documents
     samples: list[list[int]]  # K lists of documents
 
 
 def scan_docs(split: Split, steps: StepPlan, seed: int = 0) -> Scan:
     """One pass over the documents of a split, in chunks; `steps` are those of one epoch."""
     K = len(split.entry["sources"])
-    step_tokens, square = np.zeros((steps.num_steps, K)), np.zeros(K)
+    step_tokens = np.zeros((steps.num_steps, K))
     step_of_row = np.full(split.num_rows, -1, dtype=np.int64)
     step_of_row[steps.row_ids] = np.arange(len(steps.row_ids)) // steps.rows_per_step
     rng = np.random.default_rng(seed)
     chance = np.array([CANDIDATES / max(source["conversations"], 1) for source in split.entry["sources"]])
     candidates: list[tuple[float, int, int]] = []  # random key, source, document
-    for first, docs, row in _chunks(split):
+    for first, docs, row in document_chunks(split):
         source, length = docs["source"].astype(np.int64), docs["length"].astype(np.int64)
-        square += np.bincount(source, weights=length.astype(float) ** 2, minlength=K)
         step = step_of_row[row]
         in_step = step >= 0
         flat = np.bincount((step * K + source)[in_step], weights=length[in_step], minlength=step_tokens.size)
@@ -63,51 +60,7 @@ def scan_docs(split: Split, steps: StepPlan, seed: int = 0) -> Scan:
         candidates += zip(key[drawn].tolist(), source[drawn].tolist(), (first + drawn).tolist(), strict=True)
     candidates.sort()
     samples = [[doc for _, source, doc in candidates if source == k][:NUM_SAMPLES] for k in range(K)]
-    return Scan(step_tokens, square, [sorted(docs) for docs in samples])
-
-
-def _chunks(split: Split) -> Iterator[tuple[int, Array, Array]]:
-    """(number of the first, documents (c,), row of each (c,)) a million at a time"""
-    first_docs, num_docs = split.rows["first_doc"].astype(np.int64), int(split.entry["docs"])
-    for first in range(0, num_docs, CHUNK_DOCS):
-        docs = np.asarray(split.docs[first : first + CHUNK_DOCS])
-        rows = np.searchsorted(first_docs, np.arange(first, first + len(docs)), side="right") - 1
-        yield first, docs, rows
-
-
-# ---- mixing ----
-
-
-@dataclass(frozen=True)
-class Mixing:
-    """How far the mix of a step is from the mix of all: half the sum of the differences of shares, averaged."""
-
-    actual: float
-    ideal: float  # of conversations shuffled one by one
-
-    @property
-    def ratio(self) -> float:
-        return self.actual / self.ideal if self.ideal else 1.0
-
-
-def mixing(step_tokens: Array, square: Array) -> Mixing | None:
-    """
-    step_tokens (S, K), square (K,) -> mixing against an ideal shuffle; None for fewer than 2 whole steps or 1 source.
-
-    A step that takes conversations one by one at random has of source k the share p_k, with the variance
-    sum(length^2 * ([source is k] - p_k)^2) / (S * B^2), B tokens per step; a normal variable is off by sqrt(2 / pi) of its
-    deviation on average.
-    """
-    whole = step_tokens[:-1] if len(step_tokens) > 2 else step_tokens  # the last one is seldom full
-    S, K = whole.shape
-    if S < 2 or K < 2 or not whole.sum():
-        return None
-    p = whole.sum(axis=0) / whole.sum()
-    actual = np.abs(whole / whole.sum(axis=1, keepdims=True) - p).sum(axis=1).mean() / 2
-    per_step = whole.sum() / S
-    num_steps = step_tokens.sum() / per_step  # the squares are of all documents
-    variance = ((1 - p) ** 2 * square + p**2 * (square.sum() - square)) / (num_steps * per_step**2) * (1 - 1 / S)
-    return Mixing(float(actual), float(np.sqrt(variance * 2 / np.pi).sum() / 2))
+    return Scan(step_tokens, [sorted(docs) for docs in samples])
 
 
 # ---- sampled rows ----

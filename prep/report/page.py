@@ -24,6 +24,7 @@ from prep.inspect.stats import histogram, is_uneven, split_stats
 from prep.report import charts, numbers, sections
 from prep.report.run_section import run_section
 from prep.shard import COUNTS, Shards, Split, open_shards
+from prep.shard.mixing import mixing
 from prep.shard.steps import plan_steps
 from prep.text import short, size, visible
 from prep.tokenizer.load import load_tokenizer
@@ -67,8 +68,8 @@ class Report:
         return parts
 
     def heat(self) -> sections.Heat | None:
-        mixing = numbers.mixing(self.scan.step_tokens, self.scan.square)
-        return None if mixing is None else sections.heat(self.scan.step_tokens, mixing)
+        measured = mixing(self.split)
+        return None if measured is None else sections.heat(self.scan.step_tokens, measured)
 
     def samples(self) -> list[tuple[int, dict[str, Any], list[list[sections.Piece]]]]:
         """(source, conversation, its turns), a few of each source"""

@@ -13,8 +13,9 @@ import numpy as np
 from prep.arrays import Array
 from prep.inspect.show import ShownConversation
 from prep.report.charts import Plot, Shape, Tick, colour, line, log_places, log_ticks, steps_area, strip
-from prep.report.numbers import MaskShare, Mixing
+from prep.report.numbers import MaskShare
 from prep.shard import Manifest
+from prep.shard.mixing import Mixing
 
 SHOWN_CHARACTERS = 2500  # of a sample conversation
 HEAT_COLUMNS = 160

@@ -10,6 +10,7 @@ Rows as the arrays that a model trains on, with numpy alone: what is filled, a t
 Legend: B rows of a batch, T positions, K positions with a target.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from prep.moved import moved
 from prep.shard import Split, open_shards
 from prep.shard.steps import FILLER, row_targets
 
+CHUNK_DOCS = 1 << 20
 IGNORE = -100  # the label that Hugging Face's and PyTorch's losses ignore
 
 
@@ -68,6 +70,15 @@ def read_documents(split: Split, row_ids: Array) -> tuple[Array, Array, Array]:
     sources[padding] = 0
     lengths[padding] = split.max_seq_len + 1 - np.add.reduceat(lengths, starts)
     return lengths, sources, numbers.astype(np.int32)
+
+
+def document_chunks(split: Split) -> Iterator[tuple[int, Array, Array]]:
+    """(number of the first, documents (c,) DOC, the row of each (c,)), a million at a time"""
+    first_docs = split.rows["first_doc"].astype(np.int64)
+    for first in range(0, int(split.entry["docs"]), CHUNK_DOCS):
+        docs = np.asarray(split.docs[first : first + CHUNK_DOCS])
+        rows = np.searchsorted(first_docs, np.arange(first, first + len(docs)), side="right") - 1
+        yield first, docs, rows
 
 
 def pack_targets(targets: Array, multiple: int) -> tuple[Array, Array]:

@@ -21,7 +21,7 @@ from prep.inspect.build_text import built_lines
 from prep.mixture.mixture import parse_mixture
 from prep.plan import rows as plan
 from prep.plan.order import mixture_order
-from prep.plan.rows import EXCESS, PACKINGS
+from prep.plan.rows import EXCESS, VERSIONS
 from prep.render.reference import render_conversation
 from prep.shard import Split, check_files, open_shards
 from prep.sources import source as sources
@@ -129,7 +129,7 @@ def test_wrapped_rows_are_the_mixtures_order_as_one_stream(tmp_path: Path, toy: 
     check_shards(root)
 
 
-@pytest.mark.parametrize("packing", PACKINGS)
+@pytest.mark.parametrize("packing", VERSIONS)
 @pytest.mark.parametrize("excess", EXCESS)
 def test_every_packing_and_excess_strategy_gives_a_sound_build(
     tmp_path: Path, toy: Tokenizer, small: None, packing: str, excess: str
@@ -152,7 +152,7 @@ def test_every_packing_and_excess_strategy_gives_a_sound_build(
             inside = source["conversations"] - source["extra_pieces"]
             assert source["rows"] == inside + sum(source["rejected"].values())
     first = manifest["splits"]["train"]["sources"][0]
-    assert (first["truncated"] > 0) == ((packing, excess) == ("bfd", "truncate"))
+    assert (first["truncated"] > 0) == (packing != "wrapped" and excess == "truncate")
     assert (first["extra_pieces"] > 0) == (excess == "split")
     assert ("too long" in first["rejected"]) == (excess == "drop")
     said = built_lines(root, manifest, built=True)[1]
@@ -316,6 +316,16 @@ def test_an_output_that_differs_is_replaced_only_when_asked(tmp_path: Path, toy:
     with pytest.raises(ValueError, match=r"train.docs.npy is missing or cut short.*--overwrite"):
         build_mixture(tmp_path, MIXTURE | {"seed": 1}, toy)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jsonl", "b.jsonl", "cache", "out"]
+
+
+def test_a_build_packed_by_the_old_default_says_which_option_keeps_it(tmp_path: Path, toy: Tokenizer) -> None:
+    write_sources(tmp_path)
+    build_mixture(tmp_path, MIXTURE, toy, packing="bfd")
+    with pytest.raises(ValueError, match=r"packing_strategy bfd -> ordered.*: --packing bfd keeps this build\.$"):
+        build_mixture(tmp_path, MIXTURE, toy)
+    assert not build_mixture(tmp_path, MIXTURE, toy, packing="bfd")[2]
+    with pytest.raises(ValueError, match=r"another -o DIR\.$"):  # that option alone would not keep it
+        build_mixture(tmp_path, MIXTURE | {"seed": 1}, toy)
 
 
 def test_a_directory_that_is_no_build_is_never_replaced(tmp_path: Path, toy: Tokenizer) -> None:

@@ -103,7 +103,9 @@ def test_errors_of_the_user_are_one_line_and_exit_code_1(tmp_path: Path, sample:
     env = {"XDG_CACHE_HOME": str(tmp_path / "c"), "NANOCHAT_BASE_DIR": str(tmp_path / "none")}
     assert "Did you mean 'sample'" in error_of(midprep("build", "--mixture", "sampel", **env))
     assert "--data-root nowhere not found" in error_of(midprep("build", "--data-root", "nowhere", cwd=tmp_path, **env))
-    assert "wanted bfd or wrapped" in error_of(midprep("build", "--mixture", "sample", "--packing", "best", **env))
+    assert "wanted ordered, bfd, wrapped" in error_of(
+        midprep("build", "--mixture", "sample", "--packing", "best", **env)
+    )
     assert "manifest.json not found" in error_of(midprep("stats", tmp_path))
     assert "did you mean nano32k" in error_of(midprep("build", "--mixture", "sample", "--tokenizer", "nano32", **env))
     changed = midprep("build", "--mixture", "sample", "-o", sample, "--max-seq-len", 512, **env)

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis.strategies import integers, lists
 
 from prep.plan import rows as plan
-from prep.plan.rows import PIECE, plan_bfd, plan_wrapped, split_pieces, split_points
+from prep.plan.ordered import pack_in_order_plainly
+from prep.plan.rows import PIECE, plan_bfd, plan_ordered, plan_wrapped, split_pieces, split_points
 
 
 def pieces_of(lengths: list[int]) -> np.ndarray:
@@ -45,6 +46,24 @@ def test_bfd_rows_hold_every_conversation_whole_and_once(lengths: list[int], see
     assert sorted(piece for row in rows for piece in row) == [(i, 0, n) for i, n in enumerate(lengths)]
     assert all(sum(n for _, _, n in row) <= 17 for row in rows)
     assert all([n for _, _, n in row] == sorted((n for _, _, n in row), reverse=True) for row in rows)
+
+
+@given(lengths=lists(integers(1, 16), min_size=1, max_size=60))
+def test_ordered_rows_are_those_of_the_rule(lengths: list[int]) -> None:
+    rows = rows_of(plan_ordered(pieces_of(lengths), 16))
+    assert rows == [[(i, 0, lengths[i]) for i in row] for row in pack_in_order_plainly(lengths, 17)]
+
+
+def test_ordered_rows_are_shared_out_to_shards_and_pieces_get_their_bos(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "SHARD_TOKENS", 40)
+    pieces = pieces_of([7, 9, 16, 3, 8, 12, 5, 10, 6])  # 76 tokens: two shards
+    pieces["start"][2] = 1  # a piece that goes on: with a bos of its own it has 17 tokens, a whole row
+    first, second = plan_ordered(pieces, 16)
+    assert rows_of([first]) == [[(0, 0, 7), (1, 0, 9)], [(2, 1, 16)]]
+    assert rows_of([second])[0] == [(3, 0, 3), (4, 0, 8), (8, 0, 6)]
+    assert first.needs_bos.tolist() == [0, 0, 1]
+    assert len(second.docs_per_row) == 3
+    assert np.shares_memory(first.pieces, pieces)
 
 
 def test_shards_take_consecutive_conversations_of_the_mixture(monkeypatch: pytest.MonkeyPatch) -> None:
