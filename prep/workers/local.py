@@ -121,12 +121,13 @@ def _starting_workers() -> Iterator[None]:
 
 
 def _start(contexts: SimpleQueue[Any]) -> None:
-    """First in a worker: keep the context, and end when the parent ends, or says so."""
+    """First in a worker: end when the parent ends, or says so, and keep the context."""
     global _context
-    _context = contexts.get()
-    warm_up_process()
+    # before the wait for the context: of a parent that has died it never comes, for workers hold both ends of that pipe
     if (parent := multiprocessing.parent_process()) is not None:
         threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+    _context = contexts.get()
+    warm_up_process()
     signal.signal(signal.SIGTERM, _end)
 
 

@@ -6,6 +6,7 @@ import resource
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -158,6 +159,33 @@ def test_workers_end_with_a_parent_that_was_killed(folder: Path, tmp_path: Path)
     process.communicate()
     wait_for_end(workers)
     check(folder, tmp_path)
+
+
+WITHOUT_CONTEXT = """
+import os, signal
+from prep.workers import local
+local._send = lambda *arguments: None  # as of a parent that was killed before it could
+with local._processes({}, 2) as pool:
+    pool.submit(len, "")
+    pool.submit(len, "")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_workers_that_wait_for_their_context_end_with_a_parent_that_was_killed() -> None:
+    """A worker, or the tracker of multiprocessing, that lives on holds stdout, for which `run` waits"""
+    subprocess.run([sys.executable, "-c", WITHOUT_CONTEXT], stdout=subprocess.PIPE, timeout=30)
+
+
+@pytest.mark.slow
+def test_no_process_outlives_a_parent_that_is_killed_while_workers_start(folder: Path, tmp_path: Path) -> None:
+    for seed in range(50):
+        process = start(folder, tmp_path / str(seed))
+        while not children_of(process.pid) and process.poll() is None:
+            time.sleep(0.01)
+        time.sleep(random.Random(seed).uniform(0, 0.8))
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate(timeout=5)  # until nobody holds its stdout and stderr any more
 
 
 @pytest.mark.parametrize("file_bytes", [300, 200_000])
