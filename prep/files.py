@@ -4,6 +4,8 @@ Files that are whole or not there, the cache's directory, and directories that o
     <cache>/runs/3f/3f9c...e1.run           rendered blocks (prep.render.block_cache)
     <cache>/plain/<sha256>-<sha256>.jsonl   what compressed files hold (prep.sources.jsonl)
     <cache>/hub/...                         which commit a name on the Hub was (prep.sources.hub)
+    <cache>/shared/...                      by which tasks on other machines know the cache (prep.workers.ray)
+    <cache>/scratch/...                     whole builds that are compared and thrown away (prep.check.verify)
     model_000050.pt     written as .model_000050.pt.tmp, synced, renamed: a reader sees the whole file or none
     .lock               held while a process writes the directory; the kernel drops it with the process
 
@@ -19,6 +21,8 @@ import os
 import platform
 import secrets
 import shutil
+import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -68,9 +72,32 @@ def _locked_file(folder: Path, name: str) -> tuple[IO[bytes], Path]:
         file.close()
 
 
+def nameless_file() -> IO[bytes]:
+    """A file that is gone when it is closed, or its process killed"""
+    if sys.platform == "linux":
+        return os.fdopen(os.memfd_create("midprep"), "w+b")
+    return tempfile.TemporaryFile()
+
+
+@contextmanager
+def scratch_folder(cache_dir: Path) -> Iterator[Path]:
+    """A directory in the cache while the block runs; `remove_abandoned` removes that of a process that was killed."""
+    remove_abandoned(cache_dir)
+    folder = cache_dir / "scratch" / f"{platform.node()}-{secrets.token_hex(8)}"
+    with Lock(folder.with_suffix(".lock"), "another process uses it", "give another --cache-dir"):
+        folder.mkdir()
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
 def remove_abandoned(cache_dir: Path) -> None:
     """Remove temporary files that processes of this machine left when they were killed; those being written are locked."""
-    for folder in ("runs/*", "plain", "hub"):
+    for path in cache_dir.glob(f"scratch/{glob.escape(platform.node())}-*.lock"):
+        with suppress(OSError, ValueError), Lock(path, "", ""):
+            shutil.rmtree(path.with_suffix(""), ignore_errors=True)
+    for folder in ("runs/*", "plain", "hub", "shared"):
         for path in cache_dir.glob(f"{folder}/*.{glob.escape(platform.node())}-*.tmp"):
             with suppress(OSError), open(path, "r+b") as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -185,8 +185,7 @@ def render_all(job: Job, timer: BuildTimer, say: Say) -> None:
         for _, blocks in run(render_item, context, items, options, kind):
             for block in blocks:
                 timing.add(block.conversations, block.tokens, block.state, block.num_bytes)
-    if timing.states["rendered"]:
-        remove_abandoned(options.cache_dir)
+    remove_abandoned(options.cache_dir)
     if num_damaged := timing.states["damaged"]:
         say(f"{num_damaged} cached blocks in {options.cache_dir} were damaged and were rendered again.")
 

@@ -12,7 +12,6 @@ import os
 import random
 import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,7 +25,7 @@ from prep.build.record import package_version
 from prep.check.verify import problems
 from prep.conversations import messages
 from prep.encode.encode import ENGINES, Encoder, choose_engine, why_not
-from prep.files import default_cache_dir
+from prep.files import default_cache_dir, scratch_folder
 from prep.mixture.mixture import parse_mixture
 from prep.plan.rows import VERSIONS
 from prep.render.block_cache import list_blocks
@@ -96,10 +95,10 @@ def check_renderer() -> str:
 def check_shards() -> str:
     data = {"train": [{"task": "arithmetic", "size": 300}, {"task": "spelling_bee", "size": 300}]}
     mixture = parse_mixture(data, "selftest", Path(), "selftest")
-    with tempfile.TemporaryDirectory(prefix="midprep-") as folder:
+    with scratch_folder(default_cache_dir()) as folder:
         for packing in VERSIONS:
-            options = BuildOptions(max_seq_len=512, packing=packing, cache_dir=Path(folder) / "cache", quiet=True)
-            root = Path(folder) / packing
+            options = BuildOptions(max_seq_len=512, packing=packing, cache_dir=folder / "cache", quiet=True)
+            root = folder / packing
             build(make_job(mixture, load_tokenizer(), options), root)
             for problem in problems(root):
                 return problem

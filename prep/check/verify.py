@@ -11,7 +11,6 @@ Is a build what it says it is? Checked on the files as they lie there, with noth
 
 import filecmp
 import json
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -26,6 +25,7 @@ from prep.build.job import build, make_job
 from prep.build.options import BuildOptions
 from prep.build.record import BuildInputs
 from prep.check.mask_rules import broken_rules, may_skip
+from prep.files import default_cache_dir, scratch_folder
 from prep.shard import COUNTS, Manifest, Split, check_files, listed_files, manifest_text, open_shards, read_manifest
 from prep.tokenizer.load import load_tokenizer
 
@@ -227,17 +227,17 @@ def check_source(
 
 
 def rebuild(root: Path, inputs: BuildInputs, workers: int, say: Callable[[str], None]) -> Iterator[str]:
-    """Build again from the sources, in a temporary place and with an empty cache, and compare every byte."""
+    """Build again from the sources, in a scratch folder and with an empty cache, and compare every byte."""
     manifest = read_manifest(root)
     wrapped = manifest["packing_strategy"] == "wrapped"
-    with tempfile.TemporaryDirectory(prefix="midprep-") as folder:
+    with scratch_folder(default_cache_dir()) as folder:
         options = BuildOptions(
             max_seq_len=manifest["max_seq_len"],
             packing=manifest["packing_strategy"],
             # an older build may have one that has no effect: that is told as a difference
             excess_length_strategy="truncate" if wrapped else manifest["excess_length_strategy"],
             max_tokens=manifest["max_tokens"],
-            cache_dir=Path(folder) / "cache",
+            cache_dir=folder / "cache",
             workers=workers,
             max_rejected=1.0,
         )
@@ -247,8 +247,8 @@ def rebuild(root: Path, inputs: BuildInputs, workers: int, say: Callable[[str], 
         if job.fingerprint != manifest["fingerprint"]:
             yield from changes(manifest, job.description)
             return
-        build(job, Path(folder) / "build", say)
-        yield from differences(root, Path(folder) / "build")
+        build(job, folder / "build", say)
+        yield from differences(root, folder / "build")
 
 
 def differences(root: Path, other: Path) -> Iterator[str]:

@@ -16,7 +16,6 @@ import hashlib
 import json
 import re
 import reprlib
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -29,6 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prep import shard
+from prep.files import nameless_file
 
 if TYPE_CHECKING:
     import tiktoken
@@ -126,14 +126,12 @@ class Tokenizer:
 
     @contextmanager
     def as_file(self) -> Iterator[Path]:
-        """A temporary .tiktoken file of its ranks, for libraries that read one"""
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "tokenizer.tiktoken"
-            try:
-                path.write_bytes(self.file)
-            except OSError as error:  # of a full disk, which does not name the file
-                raise OSError(error.errno, error.strerror, str(path)) from None
-            yield path
+        """A .tiktoken file of its ranks, for libraries that read one; it has no name, so nobody needs to remove it"""
+        with nameless_file() as file:
+            file.write(self.file)
+            file.flush()
+            file.seek(0)
+            yield Path(f"/dev/fd/{file.fileno()}")
 
     def write(self, root: Path) -> dict[str, dict[str, Any]]:
         """Write the three files that every build has into `root`; returns {file: {"bytes", "sha256"}}."""

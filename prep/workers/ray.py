@@ -18,10 +18,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import Any
 
 from prep import __version__
+from prep.files import new_file
 from prep.signals import signals_later
 from prep.workers.engine import Context, Job, Result
 
@@ -150,8 +150,7 @@ def _finished(ray: Any, running: list[Any]) -> list[tuple[Any, Any]]:
 @contextmanager
 def _shared(cache_dir: Path) -> Iterator[str]:
     """A file in the cache that holds this version while the block runs: by it a task checks that it shares both"""
-    cache_dir.mkdir(parents=True, exist_ok=True)
-    with NamedTemporaryFile(prefix="shared-", suffix=".tmp", dir=cache_dir.absolute()) as file:
+    with new_file(cache_dir.absolute() / "shared", "version") as (file, _):
         file.write(__version__.encode())
         file.flush()
         os.fsync(file.fileno())

@@ -4,6 +4,7 @@ import json
 import random
 import re
 import shutil
+import tempfile
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -385,3 +386,19 @@ def test_a_rebuild_has_the_same_bytes_or_says_what_changed(tmp_path: Path) -> No
     found = proof()
     assert len(found) == 1
     assert found[0].startswith("train chat sha256 ")
+
+
+def test_neither_a_build_nor_its_proof_has_files_outside_its_own_directories(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: object, **options: object) -> None:
+        raise AssertionError("a temporary file with a name, which a kill would leave")
+
+    for name in ("mkdtemp", "mkstemp", "NamedTemporaryFile"):
+        monkeypatch.setattr(tempfile, name, refuse)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache home"))
+    write_lines(tmp_path / "a.jsonl", some_chats(30))
+    root, _, _ = build_mixture(tmp_path, tomllib.loads(TOML), toy_tokenizer(), max_seq_len=256)
+    assert list(rebuild(root, find_inputs(root, None, None, None), 1, lambda line: None)) == []
+    assert not list(tmp_path.rglob("scratch/*"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jsonl", "cache", "cache home", "out"]

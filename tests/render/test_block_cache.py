@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from prep.files import new_file, remove_abandoned
+from prep.files import new_file, remove_abandoned, scratch_folder
 from prep.render.block_cache import HEADER_BYTES, read_block, write_block
 from prep.render.render import Rendered
 
@@ -64,6 +64,19 @@ def test_what_a_killed_writer_left_goes_and_what_is_being_written_stays(tmp_path
         keep(folder / "x.run")
     assert (folder / "x.run").read_bytes() == b"whole"
     assert list(folder.glob("x.run.*")) == []
+
+
+def test_a_scratch_folder_goes_with_its_block_and_that_of_a_killed_process_with_the_next(tmp_path: Path) -> None:
+    left = tmp_path / "scratch" / f"{platform.node()}-0"
+    left.mkdir(parents=True)
+    (left / "tokens.npy").touch()
+    left.with_suffix(".lock").touch()
+    with scratch_folder(tmp_path) as folder:
+        assert not left.exists()
+        (folder / "tokens.npy").touch()
+        remove_abandoned(tmp_path)
+        assert (folder / "tokens.npy").exists()
+    assert list((tmp_path / "scratch").iterdir()) == []
 
 
 def test_a_file_that_is_taken_for_abandoned_before_it_is_locked_is_made_again(
