@@ -44,7 +44,6 @@ def new_file(folder: Path, name: str) -> Iterator[tuple[IO[bytes], Callable[[Pat
     """
     temporary: Path | None = None
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         file, temporary = _locked_file(folder, name)
         with file:
 
@@ -64,7 +63,11 @@ def _locked_file(folder: Path, name: str) -> tuple[IO[bytes], Path]:
     """An empty file of this process, and its path; a second one where the first was removed before it was locked"""
     while True:
         path = folder / f"{name}.{platform.node()}-{secrets.token_hex(8)}.tmp"
-        file = open(path, "wb")  # noqa: SIM115 (the caller closes it)
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            file = open(path, "wb")  # noqa: SIM115 (the caller closes it)
+        except FileNotFoundError:  # the folder was deleted meanwhile
+            continue
         with suppress(OSError):  # a file system without locks
             fcntl.flock(file, fcntl.LOCK_EX)
         if path.exists():

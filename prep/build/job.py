@@ -41,6 +41,7 @@ from prep.workers import run
 Say = Callable[[str], None]
 
 MANY_FILES = 1 << 16
+CACHE_ATTEMPTS = 20  # of the passes, for a cache that somebody else deletes
 SMALL_BUILD = 16_384  # rows; a worker takes half a second to start, in which one process has rendered them
 
 
@@ -157,10 +158,13 @@ def allow_many_files() -> None:
 
 
 def run_passes(job: Job, staging: Path, timer: BuildTimer, say: Say) -> dict[str, BuiltSplit]:
-    """The three passes. A cache can be deleted at any time: what it lost since it was rendered is rendered again."""
-    while True:
-        render_all(job, timer, say)
+    """
+    The three passes. A cache can be deleted at any time: what it lost since it was rendered is rendered again. ValueError where
+    that happens all the time.
+    """
+    for _ in range(CACHE_ATTEMPTS):
         try:
+            render_all(job, timer, say)
             splits = {name: build_split(job, name, staging, timer) for name in job.inputs}
             if "val" in splits:
                 with timer.measure("overlap"):
@@ -170,6 +174,10 @@ def run_passes(job: Job, staging: Path, timer: BuildTimer, say: Say) -> dict[str
             if not str(error.filename).startswith(str(job.options.cache_dir)):
                 raise
             say(f"{error.filename} went from the cache while the build ran: rendering what is missing again.")
+    raise ValueError(
+        f"{job.options.cache_dir} lost files {CACHE_ATTEMPTS} times while the build ran: let nothing delete them, or give "
+        "another --cache-dir."
+    )
 
 
 def render_all(job: Job, timer: BuildTimer, say: Say) -> None:

@@ -11,9 +11,10 @@ cache, which can be deleted, one chunk in memory at a time.
 import hashlib
 import mmap
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import IO, Self
 
 import pyarrow as pa
 
@@ -23,7 +24,18 @@ from prep.sources import tables
 from prep.sources.tables import readable
 
 CHUNK_BYTES = 1 << 20
+CACHE_ATTEMPTS = 10  # to find or make a file that somebody else may be deleting
 COMPRESSED = ("gzip", "zstd")
+
+
+@dataclass(frozen=True)
+class Compressed:
+    """A compressed file of lines, and the cache that has its contents"""
+
+    path: Path
+    sha256: str
+    kind: str
+    cache_dir: Path
 
 
 @dataclass(frozen=True)
@@ -35,19 +47,20 @@ class JsonLines:
     block_rows: int
     offsets: tuple[int, ...]
     columns: tuple[str, ...] = ()  # lines have none
+    made_from: Compressed | None = None  # of a file in the cache
 
     @classmethod
-    def open(cls, path: Path, block_rows: int) -> Self:
+    def open(cls, path: Path, block_rows: int, made_from: Compressed | None = None) -> Self:
         offsets = []
         num_rows = place = 0
-        with open(path, "rb") as file:
+        with open_lines(path, made_from) as file:
             for line in file:
                 if not line.isspace():
                     if num_rows % block_rows == 0:
                         offsets.append(place)
                     num_rows += 1
                 place += len(line)
-        return cls(path, num_rows, block_rows, tuple(offsets))
+        return cls(path, num_rows, block_rows, tuple(offsets), made_from=made_from)
 
     @property
     def starts(self) -> tuple[int, ...]:
@@ -56,12 +69,10 @@ class JsonLines:
 
     def read(self, start: int, stop: int) -> Iterator[pa.Table]:
         """Rows start .. stop - 1 as tables of a column `line`, of bounded size; a block begins at `start`"""
-        if not self.path.is_file():  # also in the cache, which can be deleted at any time
-            raise ValueError(f"{self.path} was removed while it was read: build again.")
         left = stop - start
         lines: list[bytes] = []
         num_bytes = 0
-        with open(self.path, "rb") as file:
+        with open_lines(self.path, self.made_from) as file:
             file.seek(self.offsets[start // self.block_rows])
             for line in file:
                 if line.isspace():
@@ -80,26 +91,41 @@ class JsonLines:
         """Whether a word stands anywhere in the file as a string of JSON"""
         if not self.num_rows:
             return False
-        with open(self.path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        with (
+            open_lines(self.path, self.made_from) as file,
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
+        ):
             return data.find(f'"{word}"'.encode()) >= 0
 
 
-def decompressed(path: Path, sha256: str, kind: str, cache_dir: Path) -> Path:
+def open_lines(path: Path, made_from: Compressed | None) -> IO[bytes]:
+    """A file of lines, opened; one in the cache, which can be deleted at any time, is made again. ValueError if it is gone"""
+    for _ in range(CACHE_ATTEMPTS if made_from else 1):
+        with suppress(FileNotFoundError):
+            return open(path, "rb")
+        with suppress(FileNotFoundError):
+            if made_from and decompressed(made_from) != path:
+                break
+    raise ValueError(f"{made_from.path if made_from else path} was removed while it was read: build again.")
+
+
+def decompressed(file: Compressed) -> Path:
     """
     The file's contents as a file in the cache: <sha256 of the compressed>-<sha256 of the contents>, checked when it is
     there and made again when it is damaged. ValueError where the file cannot be decompressed.
     """
-    folder = cache_dir / "plain"
-    for cached in folder.glob(f"{sha256}-*.jsonl"):
-        if sha256_of(cached) == cached.stem.partition("-")[2]:
-            return cached
+    folder = file.cache_dir / "plain"
+    for cached in folder.glob(f"{file.sha256}-*.jsonl"):
+        with suppress(FileNotFoundError):
+            if sha256_of(cached) == cached.stem.partition("-")[2]:
+                return cached
         cached.unlink(missing_ok=True)
     digest = hashlib.sha256()
-    with new_file(folder, sha256) as (file, keep):
-        for chunk in chunks(path, kind):
+    with new_file(folder, file.sha256) as (plain, keep):
+        for chunk in chunks(file.path, file.kind):
             digest.update(chunk)
-            file.write(chunk)
-        target = folder / f"{sha256}-{digest.hexdigest()}.jsonl"
+            plain.write(chunk)
+        target = folder / f"{file.sha256}-{digest.hexdigest()}.jsonl"
         keep(target)
     return target
 

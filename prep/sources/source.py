@@ -21,7 +21,7 @@ from prep.arrays import Array
 from prep.files import default_cache_dir, sha256_of
 from prep.sources.arrow import ArrowFile
 from prep.sources.detect import COLUMNAR, kind_of
-from prep.sources.jsonl import COMPRESSED, JsonLines, decompressed
+from prep.sources.jsonl import COMPRESSED, Compressed, JsonLines, decompressed
 from prep.sources.parquet import ParquetFile
 
 BLOCK_ROWS = 8192  # rows rendered and cached together; Parquet's row groups round it up
@@ -40,7 +40,7 @@ class Source:
     units: tuple[tuple[int, ...], ...]  # row numbers at which the blocks of each unit begin and end
     sha256: str  # of the files' contents
     revision: str | None = None  # commit of the Hub
-    stamps: tuple[Stamp, ...] = ()  # of the files, from before they were hashed
+    stamps: tuple[Stamp | None, ...] = ()  # of the files, from before they were hashed; none of one in the cache
 
     @property
     def bounds(self) -> list[int]:
@@ -66,7 +66,8 @@ class Source:
     def check_unchanged(self, start: int, stop: int) -> None:
         """ValueError if a file of rows start .. stop - 1 is not what was hashed: what was read of it must not be used"""
         for number, _, _ in self.parts(start, stop):
-            _check_stamp(self.readers[number].path, self.stamps[number])
+            if stamp := self.stamps[number]:
+                _check_stamp(self.readers[number].path, stamp)
 
     def mentions(self, name: str) -> bool:
         """Whether messages in a file may have a field of this name"""
@@ -120,7 +121,7 @@ def open_files(
         units=tuple(units),
         sha256=hashlib.sha256("\n".join(digests).encode()).hexdigest(),
         revision=revision,
-        stamps=tuple(stamps.get(reader.path) or _stamp(reader.path) for reader in readers),
+        stamps=tuple(stamps.get(reader.path) for reader in readers),
     )
 
 
@@ -128,7 +129,10 @@ def _open(path: Path, sha256: str, cache_dir: Path) -> Reader:
     kind = kind_of(path)
     if kind in COLUMNAR:
         return COLUMNAR[kind](path)
-    return JsonLines.open(decompressed(path, sha256, kind, cache_dir) if kind in COMPRESSED else path, BLOCK_ROWS)
+    if kind not in COMPRESSED:
+        return JsonLines.open(path, BLOCK_ROWS)
+    compressed = Compressed(path, sha256, kind, cache_dir)
+    return JsonLines.open(decompressed(compressed), BLOCK_ROWS, compressed)
 
 
 def _select(reader: Reader, columns: list[str]) -> Reader:

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from prep.shard import open_shards
 from prep.sources import detect as formats
 from prep.sources import source as sources
 from prep.sources import tables
+from prep.sources.source import open_files, read_rows
 from tests.conftest import SHARED, build_mixture, needs_shared, toy_tokenizer, write_lines
 from tests.conversations.test_layouts import messages
 from tests.sources.test_sources import hub, midprep  # noqa: F401
@@ -80,6 +82,20 @@ def test_compressed_lines_are_decompressed_once_and_a_damaged_copy_again(tmp_pat
         run.unlink()
     assert content(build_mixture(tmp_path, mixture, TOY, "three", max_seq_len=64)[0]) == expected
     assert plain.read_bytes() == before[0]
+
+
+def test_a_copy_in_the_cache_that_is_gone_is_made_again_and_another_content_is_refused(tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl.gz", ROWS)
+    cache = tmp_path / "cache"
+    source = open_files([tmp_path / "a.jsonl.gz"], [], cache_dir=cache)
+    (wanted,) = [table.to_pylist() for table in read_rows(source, 0, 50)]
+    shutil.rmtree(cache)
+    assert [table.to_pylist() for table in read_rows(source, 0, 50)] == [wanted]
+    source.check_unchanged(0, 50)
+    write(tmp_path / "a.jsonl.gz", ROWS[1:])
+    shutil.rmtree(cache)
+    with pytest.raises(ValueError, match=r"a\.jsonl\.gz was removed while it was read: build again"):
+        list(read_rows(source, 0, 50))
 
 
 def test_other_ways_of_reading_render_again_and_the_same_way_does_not(tmp_path: Path) -> None:

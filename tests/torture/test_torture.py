@@ -1,5 +1,6 @@
 """Builds that are killed, stopped, starved of disk or robbed of their cache: the next one has the right bytes."""
 
+import gzip
 import os
 import random
 import resource
@@ -7,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -232,6 +234,33 @@ def test_a_cache_that_vanishes_in_mid_build_is_made_again(
     assert len(said) == 2
     assert all("went from the cache" in line for line in said)
     check(folder, tmp_path)
+
+
+def test_a_cache_that_is_deleted_again_and_again_costs_time_and_not_the_build(folder: Path, tmp_path: Path) -> None:
+    """Ten times, at any moment, the copies of compressed files included"""
+    chats = (folder / "a.jsonl").read_bytes()
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(chats))
+    (tmp_path / "m.toml").write_text(TOML.replace("a.jsonl", "a.jsonl.gz"))
+    options = BuildOptions(max_seq_len=512, cache_dir=tmp_path / "cache", quiet=True)
+    ended = threading.Event()
+
+    def delete() -> None:
+        for _ in range(10):
+            shutil.rmtree(tmp_path / "cache", ignore_errors=True)
+            ended.wait(0.1)
+
+    deleter = threading.Thread(target=delete)
+    deleter.start()
+    try:
+        job = make_job(load_mixture(str(tmp_path / "m.toml")), load_tokenizer(folder / "toy"), options)
+        build(job, tmp_path / "out")
+    finally:
+        ended.set()
+        deleter.join()
+    wanted, found = tree(folder / "wanted"), tree(tmp_path / "out")
+    assert {name: data for name, data in found.items() if name.endswith(".npy")} == {
+        name: data for name, data in wanted.items() if name.endswith(".npy")
+    }
 
 
 def build_elsewhere(folder: Path, place: Path, **env: str) -> dict[str, bytes]:
