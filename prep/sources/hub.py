@@ -15,20 +15,23 @@ import hashlib
 import json
 import logging
 import os
+import re
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
-from prep.files import default_cache_dir, new_file
+from prep.files import default_cache_dir, new_file, sha256_of
 from prep.text import one_line
 
 TIMEOUT = 10.0  # seconds for an answer
 WAITS = (1.0, 2.0, 4.0)  # seconds between tries, unless the Hub asks for more
 LONGEST = 20.0  # seconds after which no further try is begun
 
+Answer = TypeVar("Answer")
 Files = tuple[list[Path], str]  # of a split, and the commit that they are of
 
 
@@ -64,32 +67,73 @@ def hub_files(repo: str, subset: str, split: str, revision: str | None, cache_di
         raise FileNotFoundError(
             f"{request} is not in the cache, and HF_HUB_OFFLINE is set: build once without it, or give --data-root DIR."
         )
+    _check_no_such_folder(request)
     with _quiet():
-        commit = _commit(request, noted)
-        files = _download(request, commit)
+        commit = _ask(request, noted, lambda: _commit(request))
+        files, splits = _ask(request, noted, lambda: _download(request, commit))
+        if not files:
+            raise FileNotFoundError(f"{request} has no such split, it has: {', '.join(splits)}.")
+        if (files, commit) != noted and (damaged := [path for path in files if not is_whole(path)]):
+            for path in damaged:
+                _remove(path)
+            _ask(request, noted, lambda: _download(request, commit))
+            _check_whole(request, damaged)
     for name in {revision, commit}:
         _write_note(notes, HubSplit(repo, subset, split, name), files, commit)
     return files, commit
 
 
-def _commit(request: HubSplit, noted: Files | None) -> str:
-    """The commit of a revision today"""
-    from huggingface_hub import HfApi
-
+def _ask(request: HubSplit, noted: Files | None, question: Callable[[], Answer]) -> Answer:
+    """What the Hub answers; asked again where it does not for a reason that may pass"""
     begin = time.monotonic()
     for tries, wait in enumerate((*WAITS, None), 1):
         try:
-            return str(HfApi().dataset_info(request.repo, revision=request.revision, timeout=TIMEOUT).sha)
-        except Exception as error:  # its client lets through whatever its HTTP library raises
+            return question()
+        except Exception as error:  # its client and `datasets` let through whatever their HTTP library raises
             _check_local(request, error)
-            response = getattr(error, "response", None)
-            status = getattr(response, "status_code", None)
-            temporary = status == 429 or ((status or 500) >= 500 and not isinstance(error, ValueError))
-            if wait is None or not temporary or time.monotonic() - begin > LONGEST:
-                raise _explained(request, noted, error, status, tries) from None
+            response = _response(error)
+            if wait is None or not _may_pass(error) or time.monotonic() - begin > LONGEST:
+                raise _explained(request, noted, error, tries) from None
             retry_after = str(getattr(response, "headers", {}).get("Retry-After", ""))
             time.sleep(min(max(wait, float(retry_after) if retry_after.isdigit() else 0.0), LONGEST))
     raise AssertionError("the last try returns or raises")
+
+
+def _commit(request: HubSplit) -> str:
+    """The commit of a revision today"""
+    from huggingface_hub import HfApi
+
+    return str(HfApi().dataset_info(request.repo, revision=request.revision, timeout=TIMEOUT).sha)
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and those that it came from"""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _response(error: Exception) -> Any:
+    """The answer of the Hub that an error came from, None if there was none"""
+    return next(
+        filter(lambda answer: answer is not None, (getattr(each, "response", None) for each in _chain(error))), None
+    )
+
+
+def _status(error: Exception) -> int | None:
+    return getattr(_response(error), "status_code", None)
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether the same question may be answered later: too many requests, a failing server, no connection or a broken one"""
+    if status := _status(error):
+        return status == 429 or status >= 500
+    return any(
+        isinstance(each, ConnectionError | TimeoutError)
+        or type(each).__module__.partition(".")[0] in ("httpx", "httpcore", "requests", "urllib3")
+        or "Consistency check failed" in str(each)  # of huggingface_hub: a file that ended early
+        for each in _chain(error)
+    )
 
 
 def _check_local(request: HubSplit, error: Exception) -> None:
@@ -100,12 +144,14 @@ def _check_local(request: HubSplit, error: Exception) -> None:
         ) from None
 
 
-def _explained(
-    request: HubSplit, noted: Files | None, error: Exception, status: int | None, tries: int
-) -> OSError | ValueError:
+def _explained(request: HubSplit, noted: Files | None, error: Exception, tries: int) -> OSError | ValueError:
     """An error of the Hub with what to do about it"""
-    if isinstance(error, ValueError) and status is None:
-        return ValueError(f"{request} is not a valid name: {one_line(error)} Give OWNER/NAME.")
+    status = _status(error)
+    if any(isinstance(each, json.JSONDecodeError) for each in _chain(error)):
+        return ConnectionError(
+            f"{request} cannot be read: what answers is no Hub, it gives no JSON. Check HF_ENDPOINT and the network (a login "
+            "page or a proxy answers so), or give --data-root DIR with a local copy."
+        )
     if status in (401, 403):
         return ConnectionError(
             f"{request} refuses ({status}): it may be private or gated, or the name is wrong. Set HF_TOKEN to a token that may "
@@ -115,7 +161,14 @@ def _explained(
         is_revision = type(error).__name__ == "RevisionNotFoundError"
         reason = f"it has no revision {request.revision!r}" if is_revision else "no such data set"
         return FileNotFoundError(f"{request} not found: {reason}. Check the name, or give --data-root DIR.")
-    reasons = {None: f"no answer ({one_line(error).rstrip('.')})", 429: "too many requests (429)"}
+    if not _may_pass(error):
+        if type(error).__name__ == "HFValidationError":
+            return ValueError(f"{request} is not a valid name: {one_line(error)} Give OWNER/NAME.")
+        return ValueError(
+            f"{request} cannot be read: {_reason(error)}. Check the names, the network (HF_ENDPOINT, HF_TOKEN) and HF_HOME, "
+            "or give --data-root DIR with a local copy."
+        )
+    reasons = {None: f"no answer ({_reason(error)})", 429: "too many requests (429)"}
     advice = "try later, check the network (HF_ENDPOINT, HF_TOKEN), or give --data-root DIR with a local copy."
     if noted:
         commit = noted[1]
@@ -127,31 +180,61 @@ def _explained(
     return ConnectionError(f"{request} cannot be reached, {reason}, in {tries} tries: {advice}")
 
 
-def _download(request: HubSplit, commit: str) -> list[Path]:
+def _reason(error: Exception) -> str:
+    """What an error says, without the page of the web that a library adds"""
+    return one_line(error).partition(" For more information check")[0].rstrip(".")
+
+
+def _check_no_such_folder(request: HubSplit) -> None:
+    if Path(request.repo).is_dir():
+        raise ValueError(
+            f"{request} cannot be read from here: `datasets` would take the directory {Path(request.repo).absolute()} for it. "
+            "Build from another directory, or, if it is a copy of the Hub's, give --data-root ."
+        )
+
+
+def _download(request: HubSplit, commit: str) -> tuple[list[Path], list[str]]:
+    """The files of a split, in the Hub's cache, [] if there is no such split; and the splits that there are"""
     import datasets  # 0.7 s to import
 
-    repo = Path(request.repo)
-    if repo.is_dir():
-        raise ValueError(
-            f"{request} cannot be read from here: `datasets` would take the directory {repo.absolute()} for it. Build "
-            "from another directory, or, if it is a copy of the Hub's, give --data-root ."
-        )
     datasets.disable_progress_bars()
-    try:
-        subset = None if request.subset == "default" else request.subset
-        builder = datasets.load_dataset_builder(request.repo, name=subset, revision=commit)
-        splits = builder.config.data_files or {}
-        urls = list(splits.get(request.split, ()))
-        paths = datasets.DownloadManager(dataset_name=request.repo).download(urls)
-    except Exception as error:  # `datasets` lets through whatever its HTTP library raises
-        _check_local(request, error)
-        raise ValueError(
-            f"{request} cannot be read: {one_line(error)} Check the names, the network (HF_ENDPOINT, HF_TOKEN) and HF_HOME, "
-            "or give --data-root DIR with a local copy."
-        ) from None
-    if not urls:
-        raise FileNotFoundError(f"{request} has no such split, it has: {', '.join(map(str, splits))}.")
-    return [Path(path) for path in paths]
+    subset = None if request.subset == "default" else request.subset
+    builder = datasets.load_dataset_builder(request.repo, name=subset, revision=commit)
+    splits = builder.config.data_files or {}
+    urls = list(splits.get(request.split, ()))
+    paths = datasets.DownloadManager(dataset_name=request.repo).download(urls)
+    return [Path(path) for path in paths], [str(name) for name in splits]
+
+
+def _check_whole(request: HubSplit, files: list[Path]) -> None:
+    """ValueError where a file that was fetched again is damaged again"""
+    for path in files:
+        if not is_whole(path):
+            _remove(path)
+            raise ValueError(
+                f"{request}: {path.name} was downloaded twice and is not what the Hub says it is, its hash differs: check the "
+                "network (a proxy), or give --data-root DIR with a local copy."
+            )
+
+
+def _remove(path: Path) -> None:
+    """Remove a file from the Hub's cache: its contents, and the link to them"""
+    path.resolve().unlink(missing_ok=True)
+    path.unlink(missing_ok=True)
+
+
+def is_whole(path: Path) -> bool:
+    """
+    Whether a file of the Hub's cache is what the Hub says it is: its contents there have the Hub's hash for a name, sha256
+    or, of small files, git's (mirrors give sha1). True where the name is no hash.
+    """
+    name = path.resolve().name
+    if re.fullmatch("[0-9a-f]{64}", name):
+        return sha256_of(path) == name
+    if re.fullmatch("[0-9a-f]{40}", name):
+        data = path.read_bytes()
+        return name in (hashlib.sha1(start + data).hexdigest() for start in (b"blob %d\0" % len(data), b""))
+    return True
 
 
 # ---- what was used last, for builds that must not ask the Hub ----

@@ -2,7 +2,7 @@
 A Hub of one small data set on loopback, that fails on demand.
 
     with FaultHub() as hub:
-        hub.fault = "cut"       refuse 401 429 500 hang cut, or "" for none; `hub.times` limits how often
+        hub.fault = "cut"       refuse 401 429 500 hang cut flip html, or "" for none; `hub.times` limits how often
         subprocess.run(..., env=hub.environment(home))
 
 It answers what `datasets` asks of a data set: what a revision holds, and the files. The commit is a hash of the contents.
@@ -116,10 +116,12 @@ class _Handler(BaseHTTPRequestHandler):
         fault = self.hub.fails_now(path)
         if fault == "hang":
             time.sleep(60)
+        if fault == "html":
+            return self.reply(200, b"<html>Please log in</html>", {"Content-Type": "text/html"})
         if fault in STATUS:
             return self.reply(STATUS[fault], {"error": "as asked"}, {"Retry-After": "1"} if fault == "429" else {})
         if path.startswith(f"/datasets/{REPO}/resolve/"):
-            return self.send_file(path.split("/", 5)[5], cut=fault == "cut")
+            return self.send_file(path.split("/", 5)[5], fault)
         if path.startswith(f"/api/datasets/{REPO}"):
             return self.answer(path.removeprefix(f"/api/datasets/{REPO}").strip("/"), parse_qs(url.query), posted)
         return self.missing("RepoNotFound")
@@ -157,7 +159,7 @@ class _Handler(BaseHTTPRequestHandler):
         kind = "file" if name in self.hub.files else "directory"
         return {"type": kind, "path": name, "oid": oid, "size": len(self.hub.files.get(name, b""))}
 
-    def send_file(self, place: str, cut: bool) -> None:
+    def send_file(self, place: str, fault: str) -> None:
         revision, _, name = place.partition("/")
         data = self.hub.files.get(name)
         if data is None or revision not in ("main", self.hub.commit):
@@ -167,7 +169,9 @@ class _Handler(BaseHTTPRequestHandler):
             "X-Repo-Commit": self.hub.commit,
             "Accept-Ranges": "none",
         }
-        return self.reply(200, data, head, cut)
+        if fault == "flip":
+            data = data[:-100] + bytes([data[-100] ^ 1]) + data[-99:]
+        return self.reply(200, data, head, cut=fault == "cut")
 
     def missing(self, code: str) -> None:
         self.reply(404, {"error": code}, {"X-Error-Code": code, "X-Error-Message": code})
