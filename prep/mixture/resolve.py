@@ -17,7 +17,7 @@ from prep.conversations.layouts import Layout, columns_of
 from prep.conversations.messages import FLAGS
 from prep.conversations.recognise import FIRST_ROWS, recognise
 from prep.files import nanochat_home
-from prep.mixture.checks import SAMPLING_KEYS
+from prep.mixture.checks import SAMPLING_KEYS, check_value
 from prep.mixture.mixture import Entry, Mixture
 from prep.sources.detect import find_files, first_rows
 from prep.sources.hub import hub_files
@@ -25,6 +25,10 @@ from prep.sources.source import Source, generated, open_files
 from prep.tasks import TASKS
 from prep.tasks.custom import find
 from prep.tasks.task import BuiltinTask, Task
+
+DATA = Path(__file__).parents[1] / "data"
+SHIPPED = "midprep:"  # before the name of a file that ships
+SHIPPED_FILES = (f"{SHIPPED}identity.jsonl",)
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,7 @@ class Input:
             **({"hub": entry.hub} if entry.hub else {}),
             "subset": self.subset,
             "split": self.split,
-            "path": Path(entry.path).name if entry.path else None,
+            "path": Path(entry.path.removeprefix(SHIPPED)).name if entry.path else None,
             "start": entry.start,
             "stop": entry.stop,
             "size": self.source.num_rows if self.task.generates else None,
@@ -199,7 +203,10 @@ def local_files(root: Path, repo: str, subset: str, split: str) -> list[Path]:
 
 
 def _find_path(label: str, path: str, folder: Path) -> list[Path]:
-    """The files of a path in a mixture: from the mixture's directory, else from the current one"""
+    """The files of a path in a mixture: one that ships, or from the mixture's directory, else from the current one"""
+    if path.startswith(SHIPPED):
+        check_value("path", path, SHIPPED_FILES, f"{label}: ")
+        return [DATA / path.removeprefix(SHIPPED)]
     for candidate in (folder / Path(path).expanduser(), Path(path).expanduser()):
         if paths := find_files(candidate):
             return paths
