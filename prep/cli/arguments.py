@@ -51,9 +51,14 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def given(context: typer.Context, name: str) -> bool:
+    """Whether an option was typed"""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
 def refuse(context: typer.Context, names: str, condition: str) -> None:
     """ValueError if one of these options was given, which has no effect under a condition, as "without --origin" """
     for option in context.command.params:
-        source = context.get_parameter_source(option.name or "")
-        if option.name in names.split() and source is not None and source.name == "COMMANDLINE":
+        if option.name in names.split() and given(context, option.name or ""):
             raise ValueError(f"{option.opts[0]} has no effect {condition}: change that, or leave it out.")

@@ -15,6 +15,8 @@ from prep.cli.arguments import print_any_character, print_json, refuse, say
 from prep.signals import Interrupted
 
 AGAINST = "Also compare with a file of chats, or a task (its test split); may be repeated."
+TRIED = "JSON lines (also .gz, .zst), parquet, Arrow, a directory or a pattern; none for a task that makes its rows."
+TRIED_TASK = "Your own task instead of chat, as my_task.py:row; or one that makes its rows, as arithmetic."
 LAYOUT = "messages, tools, sharegpt, alpaca or completion; recognised by default."
 COLUMNS = "theirs=ours: a field of the data, and what it holds; may be repeated."
 
@@ -132,7 +134,7 @@ def watch(
 
 def try_rows(
     context: typer.Context,
-    path: Annotated[Path, Argument(help="JSON lines (also .gz, .zst), parquet, Arrow, a directory or a pattern.")],
+    path: Annotated[Path | None, Argument(help=TRIED)] = None,
     rows: Annotated[int, Option("--rows", "-n", min=1, help="Number of rows.")] = 5,
     layout: Annotated[str | None, Option(help=LAYOUT)] = None,
     columns: Annotated[list[str] | None, Option(help=COLUMNS)] = None,
@@ -140,15 +142,15 @@ def try_rows(
     train_on: Annotated[str, Option(help="Which turns of the assistant train: all, last or none.")] = "all",
     consecutive: Annotated[str, Option(help="Consecutive messages of one role: reject or merge.")] = "reject",
     tools: Annotated[str, Option(help="What tool calls become: parts or text.")] = "parts",
-    task: Annotated[str | None, Option(help="Your own task instead of chat, as my_task.py:row.")] = None,
+    task: Annotated[str | None, Option(help=TRIED_TASK)] = None,
     tokenizer: arg.TokenizerName = None,
     pattern: arg.Pattern = None,
     plain: arg.Plain = False,
     as_json: arg.Json = False,
 ) -> None:
-    """Show the first rows of a file as they would be rendered. The options are those of a mixture's entry."""
+    """Show the first rows of a file, or of a task, as rendered. The options are those of a mixture's entry."""
     from prep.conversations.layouts import Layout
-    from prep.inspect.preview import preview, render_rows
+    from prep.inspect.preview import made_rows, preview, render_rows
     from prep.inspect.terminal import Printer
     from prep.mixture.checks import READING, check_names, check_value
     from prep.tokenizer.load import load_tokenizer
@@ -163,7 +165,12 @@ def try_rows(
     options = Layout(
         "messages", tuple(sorted(column_names.items())), tuple(sorted(role_names.items())), train_on, consecutive, tools
     )
-    previewed = preview(path, rows, options, layout, task)
+    if path is not None:
+        previewed = preview(path, rows, options, layout, task)
+    elif task is not None:
+        previewed = made_rows(rows, task)
+    else:
+        raise ValueError("no PATH given: give a file to read, or with --task a task that makes its rows.")
     examples = render_rows(previewed, load_tokenizer(tokenizer, pattern))
     if as_json:
         print_json({**previewed.describe(), "rows": list(examples)})

@@ -14,7 +14,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from prep import __version__
-from prep.cli import build, check, inspect, show, tokenizer
+from prep.cli import build, check, inspect, mixtures, show, tokenizer
 from prep.signals import INTERRUPTED, STOPS, Interrupted, leave_at_once
 
 # of the click that typer brings along
@@ -61,9 +61,10 @@ for command in (
         inspect.overlap,
         inspect.watch,
     ),
-    *(inspect.try_rows, check.tasks, check.mixtures, check.doctor, check.selftest),
+    *(inspect.try_rows, check.tasks, check.doctor, check.selftest),
 ):
     app.command("try" if command is inspect.try_rows else command.__name__)(command)
+app.add_typer(mixtures.app, name="mixtures")
 app.add_typer(tokenizer.app, name="tokenizer")
 
 

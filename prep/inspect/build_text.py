@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from prep.build.record import read_record
 from prep.inspect.stats import overlap_lines, share_lines
 from prep.inspect.terminal import make_console, make_table
-from prep.shard import Manifest
+from prep.shard import COUNTS, Manifest
 from prep.text import short, size
 
 if TYPE_CHECKING:
@@ -48,23 +48,70 @@ def built_lines(root: Path, manifest: Manifest, built: bool) -> list[str]:
     return lines
 
 
-def dry_run_lines(job: "Job", root: Path) -> list[str]:
-    """What a build would do: sources, where they come from, how much of them is cached"""
+def built_facts(root: Path, manifest: Manifest, built: bool) -> dict[str, Any]:
+    """The same as plain values: what `midprep build --json` prints"""
+    keys = ("rows", *COUNTS, "padding_tokens", "packing_efficiency")
+    of_source = ("name", "task", "repeat", "rows", *COUNTS, "truncated", "extra_pieces", "rejected")
+    return {
+        "root": str(root),
+        "built": built,
+        "mixture": manifest["mixture"]["name"],
+        "fingerprint": manifest["fingerprint"],
+        "max_seq_len": manifest["max_seq_len"],
+        "splits": {
+            name: {
+                **{key: split[key] for key in keys},
+                "sources": [{key: source[key] for key in of_source} for source in split["sources"]],
+            }
+            for name, split in manifest["splits"].items()
+        },
+    }
+
+
+STATES = {"absent": "would be built", "current": "is up to date"}
+
+
+def dry_run_facts(job: "Job", root: Path) -> dict[str, Any]:
+    """What a build would do: sources, where they come from, how much of them is cached. So does `--dry-run --json` say it."""
     from prep.build.output import state
 
     kind, words = state(root, job.fingerprint, job.description)
-    lines = [words or f"{root}: {'is up to date' if kind == 'current' else 'would be built'}"]
+    sources = []
     for split, inputs in job.inputs.items():
         for entry_input in inputs:
             source, paths = entry_input.source, job.block_files(entry_input).paths
-            cached = sum(path.is_file() for path in paths)
-            origin = os.path.normpath(source.files[0]) if source.files else "generated"
-            origin += f" and {len(source.files) - 1} more" if len(source.files) > 1 else ""
-            origin += f" @ {source.revision[:12]}" if source.revision else ""
-            lines.append(
-                f"  {split:<6} {entry_input.entry.label:<16} {source.num_rows:>9,} examples  "
-                f"{cached} of {len(paths)} blocks cached  {origin}"
+            sources.append(
+                {
+                    "split": split,
+                    "name": entry_input.entry.label,
+                    "examples": source.num_rows,
+                    "blocks": len(paths),
+                    "blocks_cached": sum(path.is_file() for path in paths),
+                    "files": [os.path.normpath(file) for file in source.files],
+                    "revision": source.revision,
+                }
             )
+    return {
+        "root": str(root),
+        "state": kind,  # absent, current, different, foreign or broken
+        "about": words or STATES[kind],
+        "fingerprint": job.fingerprint,
+        "sources": sources,
+    }
+
+
+def dry_run_lines(facts: dict[str, Any]) -> list[str]:
+    """In words"""
+    lines = [f"{facts['root']}: {facts['about']}" if facts["state"] in STATES else facts["about"]]
+    for source in facts["sources"]:
+        files, revision = source["files"], source["revision"]
+        origin = files[0] if files else "generated"
+        origin += f" and {len(files) - 1} more" if len(files) > 1 else ""
+        origin += f" @ {revision[:12]}" if revision else ""
+        lines.append(
+            f"  {source['split']:<6} {source['name']:<16} {source['examples']:>9,} examples  "
+            f"{source['blocks_cached']} of {source['blocks']} blocks cached  {origin}"
+        )
     return lines
 
 

@@ -59,7 +59,9 @@ def check_extends(data: dict[str, Any], entry_keys: dict[str, type], context: st
     if not all(isinstance(name, str) for name in drop):
         raise ValueError(f'{context}: drop = {drop!r} found, wanted names of entries, as ["identity", "val.mmlu"].')
     if "drop" in data and "extends" not in data:
-        raise ValueError(f"{context}: drop found without extends, of whose entries it is: take the entries out instead.")
+        raise ValueError(
+            f"{context}: drop found without extends, of whose entries it is: take the entries out instead."
+        )
     if "extends" in data:
         for split in ("train", "val"):
             for number, entry in enumerate(data.get(split, []), start=1):

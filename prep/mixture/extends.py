@@ -36,9 +36,14 @@ def merge(own: dict[str, Any], inherited: dict[str, Any], context: str) -> dict[
                     f'replace that one with drop = ["{split}.{entry["name"]}"].'
                 )
     merged = {split: [*entries, *own.get(split, [])] for split, entries in kept.items()}
-    given = {key: own[key] for key in ("name", "seed") if key in own}
+    given: dict[str, Any] = {key: own[key] for key in ("name", "seed") if key in own}
     mix = inherited.get("mix", {}) | own.get("mix", {})
-    return {"seed": inherited["seed"], **given, "mix": mix, **{split: merged[split] for split in merged if merged[split]}}
+    return {
+        "seed": inherited["seed"],
+        **given,
+        "mix": mix,
+        **{split: merged[split] for split in merged if merged[split]},
+    }
 
 
 def without(tables: Tables, drops: list[Any], prefix: str) -> Tables:

@@ -110,7 +110,7 @@ def _resolve(entry: Entry, split: str, places: Places) -> Input:
     if task.layout and task.layout != Layout():
         layout = f" {json.dumps(task.layout.describe(), sort_keys=True)}"
     key = f"{task.label} {task.version}{layout} {source.sha256}"
-    return Input(entry, source, files.subset, files.split, key, task, train_flags, _hub_of(entry, task) is not None)
+    return Input(entry, source, files.subset, files.split, key, task, train_flags, hub_of(entry, task) is not None)
 
 
 def _generated(entry: Entry, split: str, task: Task) -> Input:
@@ -133,8 +133,8 @@ def _check_range(entry: Entry, num_rows: int) -> None:
 
 
 def _find(entry: Entry, split: str, task: Task, places: Places) -> SourceFiles:
-    if repo := _hub_of(entry, task):
-        return find_hub(repo, _hub_names(entry, split, task), entry, places)
+    if repo := hub_of(entry, task):
+        return find_hub(repo, hub_names(entry, split, task), entry, places)
     if task.label == "identity" and places.identity:
         return SourceFiles([places.identity])
     if entry.path:
@@ -144,12 +144,12 @@ def _find(entry: Entry, split: str, task: Task, places: Places) -> SourceFiles:
     raise ValueError(f'{entry.label}: task {entry.task!r} reads rows: give a path, as path = "mine.jsonl", or a hub.')
 
 
-def _hub_of(entry: Entry, task: Task) -> str | None:
+def hub_of(entry: Entry, task: Task | None) -> str | None:
     """OWNER/NAME of the data set that an entry reads, if it is on the Hub"""
     return task.hub if isinstance(task, BuiltinTask) and task.hub else entry.hub
 
 
-def _hub_names(entry: Entry, split: str, task: Task) -> list[tuple[str, str]]:
+def hub_names(entry: Entry, split: str, task: Task | None) -> list[tuple[str, str]]:
     """(subset, split) of the rows on the Hub, and other names that a local copy may have for them"""
     defaults = task.defaults if isinstance(task, BuiltinTask) else {}
     subset, source_split = defaults.get(split, ("default", usual_split(split)))

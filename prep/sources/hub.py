@@ -54,6 +54,11 @@ def is_offline() -> bool:
     return os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "on", "yes", "true")
 
 
+def in_cache(repo: str, subset: str, split: str, revision: str | None, cache_dir: Path) -> bool:
+    """Whether files of a split were fetched before and are still there"""
+    return _read_note(cache_dir / "hub", HubSplit(repo, subset, split, revision)) is not None
+
+
 def hub_files(repo: str, subset: str, split: str, revision: str | None, cache_dir: Path | None = None) -> Files:
     """
     Files of a split on the Hub, downloaded or from its cache, and the commit that they are of. FileNotFoundError where

@@ -28,7 +28,9 @@ def write(folder: Path, name: str, text: str) -> Path:
 
 def test_entries_come_behind_those_of_the_mixture_that_it_extends() -> None:
     default = load_mixture("default")
-    mixture = parse({"extends": "default", "train": [{"task": "arithmetic", "size": 9}, {"task": "gsm8k", "repeat": 2}]})
+    mixture = parse(
+        {"extends": "default", "train": [{"task": "arithmetic", "size": 9}, {"task": "gsm8k", "repeat": 2}]}
+    )
     assert mixture.splits["train"][:6] == default.splits["train"]
     assert labels(mixture)["train"][6:] == ["arithmetic", "gsm8k-2"]
     assert mixture.splits["val"] == default.splits["val"]
@@ -73,7 +75,9 @@ def test_files_of_an_inherited_entry_are_found_from_its_own_directory(tmp_path: 
     write_lines(tmp_path / "base" / "a.jsonl", [chat("Hi", "a")])
     write_lines(tmp_path / "base" / "more" / "b.jsonl", [chat("Hi", "b")])
     (tmp_path / "base" / "t.py").write_text("def t(row):\n    return row\n")
-    entries = '{task = "chat", path = "a.jsonl"}, {task = "chat", path = "more/*.jsonl"}, {task = "t.py:t", path = "a.jsonl"}'
+    entries = (
+        '{task = "chat", path = "a.jsonl"}, {task = "chat", path = "more/*.jsonl"}, {task = "t.py:t", path = "a.jsonl"}'
+    )
     write(tmp_path / "base", "base", f"train = [{entries}]\n")
     middle = write(tmp_path / "middle", "middle", 'extends = "../base/base.toml"\ndrop = ["chat-2"]\n')
     for given, names in (("base/base.toml", ["a.jsonl", "b.jsonl", "a.jsonl"]), (str(middle), ["a.jsonl", "a.jsonl"])):
