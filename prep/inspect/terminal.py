@@ -41,13 +41,23 @@ def make_console(width: int) -> "Console":
     return console
 
 
-def make_table(*columns: str, left: int = 1) -> "Table":
-    """A table whose first `left` columns are words, the others numbers"""
+def make_table(*columns: str, left: int = 1, name_width: int | None = None) -> "Table":
+    """
+    A table whose first `left` columns are words, the others numbers. What is longer than `name_width` in the first one goes on
+    in the next line.
+    """
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for number, column in enumerate(columns):
-        table.add_column(column, justify="left" if number < left else "right", no_wrap=True)
+        folds = name_width is not None and number == 0
+        table.add_column(
+            column,
+            justify="left" if number < left else "right",
+            no_wrap=not folds,
+            overflow="fold" if folds else "ellipsis",
+            max_width=name_width if folds else None,
+        )
     return table
 
 

@@ -69,7 +69,7 @@ def check_extends(data: dict[str, Any], entry_keys: dict[str, type], context: st
 
 
 def check_mixture(data: dict[str, Any], entry_keys: dict[str, type], context: str) -> None:
-    """All tables of a mixture, which extends nothing now; name, seed and mix are there. `entry_keys` are those of an entry, with their types."""
+    """All tables of a mixture that extends nothing (more); name, seed and mix are there. `entry_keys`: with their types."""
     name, seed, mix = data["name"], data["seed"], data["mix"]
     if not name or "/" in name or name.startswith("."):
         raise ValueError(

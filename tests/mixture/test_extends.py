@@ -146,5 +146,5 @@ def test_the_identity_conversations_that_ship_have_a_name(tmp_path: Path) -> Non
             assert entry.source.num_rows > 100
             assert entry.describe()["path"] == "identity.jsonl"
         else:
-            with pytest.raises(ValueError, match="Did you mean 'midprep:identity.jsonl'"):
+            with pytest.raises(ValueError, match=r"Did you mean 'midprep:identity\.jsonl'"):
                 resolve(mixture, None, None)
