@@ -1,8 +1,8 @@
 """
 What `midprep build` says: before it (--dry-run), at its end, and where its time went (`midprep stats DIR --build`).
 
-    pass     seconds  share  conversations        /s   tokens         /s     bytes       /s
-    render      0.55  87.4%          5,522     9,986  487,688    881,896   1.5 MiB  2.7 MiB
+    pass     seconds  share  conversations        /s   tokens         /s     bytes
+    render      0.55  87.4%          5,522     9,986  487,688    881,896   1.5 MiB
     other       0.04   6.8%                                                             sources opened, ...
 
 The manifest holds no time: a build that was copied without its build.json has none to show.
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prep.build.record import read_record
-from prep.inspect.stats import overlap_lines, share_lines
+from prep.inspect.stats import TABLE_WIDTH, overlap_lines, print_lines, share_lines
 from prep.inspect.terminal import make_console, make_table
 from prep.shard import COUNTS, Manifest
 from prep.text import short, size
@@ -130,25 +130,24 @@ def read_timings(root: Path) -> dict[str, Any]:
 
 def print_timings(record: dict[str, Any]) -> None:
     """The passes as a table, and what they ran on, on stdout"""
-    console = make_console(100)
-    table = make_table("pass", "seconds", "share", "conversations", "/s", "tokens", "/s", "bytes", "/s")
+    console = make_console(TABLE_WIDTH)
+    table = make_table("pass", "seconds", "share", "conversations", "/s", "tokens", "/s", "bytes")
     total = max(record["seconds"], 1e-9)
     in_passes = sum(timing["seconds"] for timing in record["passes"].values())
     for name, timing in {**record["passes"], "other": {"seconds": max(0.0, total - in_passes)}}.items():
         table.add_row(name, f"{timing['seconds']:,.2f}", f"{timing['seconds'] / total:.1%}", *_rates(timing))
     table.add_row("all", f"{total:,.2f}", "100.0%", "", "", "", "", size(record.get("bytes", 0)))
     console.print(table)
-    for line in _machine_lines(record):
-        console.print(line)
+    print_lines(console, ["", *_machine_lines(record)])
 
 
 def _rates(timing: dict[str, Any]) -> list[str]:
-    """Counts of a pass, each with its rate per second"""
+    """Counts of a pass, conversations and tokens with their rate per second"""
     cells = []
-    for key, in_words in (("conversations", short), ("tokens", short), ("bytes", size)):
+    for key in ("conversations", "tokens"):
         count, seconds = timing.get(key, 0), timing["seconds"]
-        cells += [in_words(count), in_words(round(count / seconds)) if seconds >= CLEAR else ""] if count else ["", ""]
-    return cells
+        cells += [short(count), short(round(count / seconds)) if seconds >= CLEAR else ""] if count else ["", ""]
+    return [*cells, size(timing["bytes"]) if timing.get("bytes") else ""]
 
 
 def _machine_lines(record: dict[str, Any]) -> list[str]:
