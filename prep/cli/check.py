@@ -24,6 +24,8 @@ def verify(
 ) -> None:
     """Check a build: checksums, counts, the rules of the mask. --rebuild proves its bytes."""
     from prep.check import verify as verifying
+    from prep.shard import read_manifest
+    from prep.shard.chat_format import format_notice
 
     if not rebuild:
         refuse(context, "mixture data_root identity workers", "without --rebuild")
@@ -35,9 +37,12 @@ def verify(
         num = cores() if workers is None else workers
         problems = list(verifying.rebuild(root, inputs, num, say))
     if as_json:
-        print_json({"root": str(root), "problems": problems})
+        notice = None if problems else format_notice(read_manifest(root))
+        print_json({"root": str(root), "problems": problems, "notice": notice})
     elif not problems:
         print(f"{root} is sound" + (", and a rebuild has the same bytes." if rebuild else "."))
+        if notice := format_notice(read_manifest(root)):
+            print(f"But: {notice}")
     for line in () if as_json else problems[:20]:
         say(f"midprep: {line}")
     if problems:

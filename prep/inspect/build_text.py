@@ -16,6 +16,7 @@ from prep.build.record import read_record
 from prep.inspect.stats import TABLE_WIDTH, overlap_lines, print_lines, share_lines
 from prep.inspect.terminal import make_console, make_table
 from prep.shard import COUNTS, Manifest
+from prep.shard.chat_format import format_notice
 from prep.text import short, size
 
 if TYPE_CHECKING:
@@ -45,7 +46,8 @@ def built_lines(root: Path, manifest: Manifest, built: bool) -> list[str]:
         if not split["trainable_tokens"]:
             lines.append(f"  {name} has no loss tokens: SFT needs longer rows, or other data.")
         lines += [f"    {line}" for line in (*share_lines(split), *overlap_lines(split))]
-    return lines
+    notice = format_notice(manifest)
+    return [*lines, *([f"  {notice}"] if notice else [])]
 
 
 def built_facts(root: Path, manifest: Manifest, built: bool) -> dict[str, Any]:
@@ -58,6 +60,7 @@ def built_facts(root: Path, manifest: Manifest, built: bool) -> dict[str, Any]:
         "mixture": manifest["mixture"]["name"],
         "fingerprint": manifest["fingerprint"],
         "max_seq_len": manifest["max_seq_len"],
+        "notice": format_notice(manifest),
         "splits": {
             name: {
                 **{key: split[key] for key in keys},

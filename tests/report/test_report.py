@@ -289,12 +289,9 @@ CLIPPED = """() => [...document.querySelectorAll("body *")].filter(element => {
 }).map(element => element.outerHTML.slice(0, 200))"""
 
 
-def test_on_a_phone_nothing_is_clipped_or_scrolls_by_itself(root: Path, tmp_path: Path, chromium: Any) -> None:
-    (tmp_path / "page.html").write_text(
-        make_page(open_report(root, "train"), None), encoding="utf-8", errors="backslashreplace"
-    )
+def test_on_a_phone_nothing_is_clipped_or_scrolls_by_itself(page: Path, chromium: Any) -> None:
     view = chromium.new_page(viewport={"width": 360, "height": 800})
-    view.goto((tmp_path / "page.html").as_uri())
+    view.goto(page.as_uri())
     view.evaluate("document.querySelectorAll('details').forEach(details => details.open = true)")
     assert view.evaluate(CLIPPED) == []
     unnamed = "[...document.querySelectorAll('td')].filter(cell => !cell.dataset.label).map(cell => cell.outerHTML)"
