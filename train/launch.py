@@ -209,7 +209,7 @@ FACTS: dict[str, Callable[[Facts], str]] = {
     "under half the mean": lambda m: steps_under_half(m["steps_with_few_targets"]),
     "without a target": lambda m: f"{m['untrained_share']:.2%} of tokens",
     "padding": lambda m: f"{m['padding_share']:.2%} of tokens",
-    "fill the last step": lambda m: f"{m['filler_rows']:,} empty rows",
+    "filler rows": lambda m: f"{m['filler_rows']:,} rows",
     "warm-down": lambda m: f"from step {m['warmdown_start']:,}",
     "evaluations": lambda m: f"{m['evaluations']:,} times",
     "checkpoints": lambda m: f"{m['checkpoints']:,} times, {size(m['checkpoint_bytes'])}",

@@ -73,8 +73,8 @@ def build(
     warm_up_process()
     loaded = load_mixture(mixture)
     talks = not quiet and not as_json
-    if data_root is None and talks:
-        say_downloads(loaded.without(without or ()), options.cache_dir, not given(context, "mixture"))
+    if talks and data_root is None and not given(context, "mixture"):
+        say_downloads(loaded.without(without or ()), options.cache_dir)
     if tokenizer is None and talks and (notice := notice_of_nanochat()):
         say(notice)
     job = building.make_job(
@@ -98,16 +98,12 @@ def build(
         text.print_timings(text.read_timings(root))
 
 
-def say_downloads(mixture: "Mixture", cache_dir: Path, by_default: bool) -> None:
-    """What the build is about to fetch, and, for one who named no mixture, how to start small"""
+def say_downloads(mixture: "Mixture", cache_dir: Path) -> None:
+    """To one who named no mixture: what the build is about to fetch, and how to start small"""
     from prep.mixture.downloads import download_lines, find_downloads
 
-    downloads = find_downloads(mixture, cache_dir)
-    if not downloads:
-        return
-    what = "no --mixture given: default" if by_default else mixture.name
-    say(f"{what} fetches from the Hugging Face Hub what is not in its cache yet, once:")
-    for line in download_lines(downloads):
-        say(line)
-    if by_default:
+    if downloads := find_downloads(mixture, cache_dir):
+        say("no --mixture given: default fetches from the Hugging Face Hub what is not in its cache yet, once:")
+        for line in download_lines(downloads):
+            say(line)
         say("To start small, without a download: midprep build --mixture sample. With a local copy: --data-root DIR.")

@@ -99,11 +99,8 @@ def test_a_build_without_a_mixture_says_what_it_fetches_and_how_to_start_small(m
     assert said.startswith("no --mixture given: default fetches from the Hugging Face Hub")
     assert "HuggingFaceTB/smol-smoltalk  484,570 rows, about 970 MB" in said
     assert "midprep build --mixture sample" in said
-    named = midprep("build", "--mixture", "default", "--without", "smoltalk").stderr
-    assert named.startswith("mid fetches")
-    assert "smol-smoltalk" not in named
-    assert "start small" not in named
-    for silent in (["--data-root", "."], ["--mixture", "sample"], ["--quiet"], ["--json"]):
+    assert "smol-smoltalk" not in midprep("build", "--without", "smoltalk").stderr
+    for silent in (["--data-root", "."], ["--mixture", "default"], ["--quiet"], ["--json"]):
         assert midprep("build", *silent).stderr == "", silent
 
 

@@ -1,4 +1,4 @@
-"""Every command and snippet of docs/ and examples/ runs, in the order of its page, as a reader of a fresh clone would type it."""
+"""Every command and snippet of docs/ and examples/ runs, in the order of its page, as typed into a fresh clone."""
 
 import os
 import re

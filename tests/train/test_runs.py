@@ -532,7 +532,7 @@ def test_a_dry_run_shows_no_filler_rows(build: Path, capsys: pytest.CaptureFixtu
     run_here("--shards", build, *TINY, "--num-epochs", 0.1, "--dry-run")
     said = capsys.readouterr().out
     assert re.search(r"^steps +1 steps$", said, re.MULTILINE)
-    assert re.search(r"^filler rows +3$", said, re.MULTILINE)
+    assert re.search(r"^filler rows +3 rows$", said, re.MULTILINE)
     assert "row 4," in said
     assert "row -1" not in said
 
