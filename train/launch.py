@@ -5,7 +5,7 @@ The launch table: all that can be known of a run before a GPU is booked.
                      mid          sft
     steps             95 steps     95 steps
     per step, mean    261,019 targets ...
-    ranks  rows of a micro-batch  micro-batches per step  memory per rank  hours      and the torchrun line of each
+    ranks  per micro-batch  micro-batches  memory per rank  hours      and the torchrun line of each
 
 Steps, rows, targets, learning rates and sizes are the trainer's own arithmetic (prep.shard.steps, train.schedule,
 train.sizes). Memory is an estimate: what eager bfloat16 training keeps, measured once with hooks; torch.compile needs less.
@@ -243,8 +243,7 @@ def plan_lines(plan: Facts) -> Iterator[str]:
         yield "no row has a target in sft: mid only"
     yield ""
     hours = "".join(f"{f'{mode} takes':>12}" for mode in modes) if plan["tokens_per_second"] else ""
-    yield f"{'':>9} {'micro-batch':>12} {'micro-batches':>14} {'memory':>16}{hours}"
-    yield f"{'ranks':>9} {'of a rank':>12} {'per step':>14} {'per rank':>16}"
+    yield f"{'ranks':>9} {'per micro-batch':>16} {'micro-batches':>14} {'memory per rank':>16}{hours}"
     for entry in plan["launches"]:
         ranks = f"{entry['world_size']:,} rank{'s' * (entry['world_size'] > 1)}"
         if "error" in entry:
@@ -253,7 +252,7 @@ def plan_lines(plan: Facts) -> Iterator[str]:
         hours = "".join(f"{duration(value):>12}" for value in (entry["hours"] or {}).values())
         rows = f"{entry['device_batch_size']:,} row{'s' * (entry['device_batch_size'] > 1)}"
         memory = f"~{size(entry['memory_bytes'])}"
-        yield f"{ranks:>9} {rows:>12} {entry['accumulation']:>14,} {memory:>16}{hours}"
+        yield f"{ranks:>9} {rows:>16} {entry['accumulation']:>5,} per step {memory:>16}{hours}"
     yield "memory: an estimate for bfloat16 without torch.compile, which needs less"
     if plan["tokens_per_second"]:
         yield f"hours: at {plan['tokens_per_second']:,.0f} tokens per second of one rank, if ranks scale linearly"
