@@ -171,11 +171,9 @@ def print_stats(stats: dict[str, Any], by_length: bool = False) -> None:
 
     console = make_console(TABLE_WIDTH)
     console.print(Text(visible(stats["name"]), "bold"))
-    settings = (
-        f"{stats['packing_strategy']}, max_seq_len {stats['max_seq_len']:,}, {stats['excess_length_strategy']}, "
-        f"tokenizer {stats['tokenizer']} ({stats['vocab_size']:,} ids), {size(stats['bytes'])} on disk"
-    )
-    print_lines(console, [settings, ""])
+    packing = f"{stats['packing_strategy']}, max_seq_len {stats['max_seq_len']:,}, {stats['excess_length_strategy']}"
+    tokenizer = f"tokenizer {stats['tokenizer']} ({stats['vocab_size']:,} ids)"
+    print_lines(console, [f"{packing}; {size(stats['bytes'])} on disk", tokenizer, ""])
     for name, split in stats["splits"].items():
         console.print(_counts_table(name, split))
         console.print()
