@@ -220,7 +220,7 @@ FACTS: dict[str, Callable[[Facts], str]] = {
 def steps_under_half(few: Facts) -> str:
     """Steps with less than half of the mean of targets: how many, and the first of them"""
     steps = ", ".join(map(str, few["first"])) + (", ..." if few["number"] > len(few["first"]) else "")
-    return f"{few['number']:,} steps" + (f" ({steps})" if few["number"] else "")
+    return f"{few['number']:,} steps" + (f" (step {steps})" if few["number"] else "")
 
 
 def plan_lines(plan: Facts) -> Iterator[str]:
