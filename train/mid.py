@@ -20,6 +20,7 @@ import torch
 
 from prep.arrays import Array
 from prep.files import Lock
+from prep.screen import guarded_streams
 from prep.shard.steps import micro_batches
 from train.checkpoint import remove_run, save_checkpoint, steps_in
 from train.config import parse_args
@@ -102,6 +103,7 @@ def save(run: Run, step: int, metrics: Metrics, ranks: Ranks) -> None:
     ranks.barrier()
 
 
+@guarded_streams()
 def main(argv: Sequence[str] | None = None) -> None:
     config = parse_args(argv)
     with start_ranks(config.device) as ranks:

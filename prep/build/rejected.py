@@ -7,7 +7,6 @@ in = out + rejected, always. The content of the first examples of a source is wr
 without looking for them.
 """
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from prep.conversations.conversation import REASONS
 from prep.conversations.layouts import show_row
 from prep.mixture.resolve import Input
 from prep.plan.table import RejectedExamples, Table
+from prep.screen import as_json
 from prep.shard import write_bytes
 from prep.sources.source import rows_at
 from prep.text import SHOWN_CHARACTERS
@@ -54,7 +54,7 @@ def _lines(split: str, rejected: RejectedExamples) -> Iterator[str]:
         line = {"split": split, "source": rejected.source.entry.label, "row": row, "reason": REASONS[code]}
         if i < len(shown):
             line["content"] = shown[i]
-        yield json.dumps(line, ensure_ascii=False) + "\n"
+        yield as_json(line) + "\n"
 
 
 def contents(source: Input, rows: Array) -> list[str]:

@@ -11,7 +11,7 @@ import typer
 from typer import Argument, Option
 
 from prep.cli import arguments as arg
-from prep.cli.arguments import print_any_character, print_json, refuse, say
+from prep.cli.arguments import print_json, refuse, say
 from prep.signals import Interrupted
 
 AGAINST = "Also compare with a file of chats, or a task (its test split); may be repeated."
@@ -105,7 +105,6 @@ def overlap(
     """Find what training asks of val, or of a benchmark. Copies and shared 13-grams, whatever case and punctuation."""
     from prep.inspect.overlap import find_overlap, overlap_lines
 
-    print_any_character()
     overlaps = find_overlap(root, against or [], data_root, threshold)
     print_json(overlaps) if as_json else print("\n".join(overlap_lines(overlaps)))
 
@@ -125,7 +124,6 @@ def watch(
     if not (once or as_json) and sys.stdout.isatty():
         watching.live(tail, every)
         return
-    print_any_character()
     with suppress(Interrupted):
         for records in [tail.read()] if once or as_json else watching.follow(tail, every):
             summary = watching.summary(tail.path, records)

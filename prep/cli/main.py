@@ -15,6 +15,7 @@ import typer
 
 from prep import __version__
 from prep.cli import build, check, inspect, mixtures, show, tokenizer
+from prep.screen import guarded_streams
 from prep.signals import INTERRUPTED, STOPS, Interrupted, leave_at_once
 
 # of the click that typer brings along
@@ -95,7 +96,8 @@ def main() -> None:
     """Entry point of the `midprep` command."""
     _stopped.clear()
     try:
-        _run()
+        with guarded_streams():
+            _run()
     except BaseException as error:
         if not _is_interrupted(error):
             raise
