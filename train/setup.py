@@ -24,15 +24,14 @@ from train.checkpoint import (
     BASES,
     STAGES,
     Checkpoint,
-    Meta,
     find_checkpoint,
     find_run,
     load_model,
     load_optimizers,
-    read_meta,
 )
 from train.config import RUN_CONFIG, Config
 from train.distributed import Ranks
+from train.meta import Meta, read_meta
 from train.model import GPT
 from train.optimizer import build_optimizers
 from train.sizes import DEPTHS, config_of_depth
@@ -65,7 +64,11 @@ class Run:
             "device_batch_size": self.device_batch,
             "max_seq_len": self.split.max_seq_len,
             "total_batch_size": self.plan.rows_per_step * self.split.max_seq_len,
-            "midprep": {"identity": self.run_config, "tokenizer_sha256": self.split.manifest["tokenizer"]["sha256"]},
+            "midprep": {
+                "identity": self.run_config,
+                "tokenizer_sha256": self.split.manifest["tokenizer"]["sha256"],
+                "dtype": str(self.model.transformer.wte.weight.dtype).removeprefix("torch."),
+            },
         }
 
 
