@@ -125,7 +125,7 @@ def describe_mode(split: Split, plan: StepPlan, model: ModelConfig, config: Conf
         "evaluations": 1 + math.ceil(num_steps / config.eval_every) if config.eval_every else 0,
         "checkpoints": checkpoints,
         "checkpoint_bytes": checkpoints * model.weights().checkpoint_bytes(itemsize),
-        "flops": float(model.flops_per_token() * tokens),
+        "flops": float(model.flops_per_token(split.max_seq_len) * tokens),
     }  # fmt: skip
 
 

@@ -90,7 +90,8 @@ def peak_tokens_per_second(run: Run, ranks: Ranks) -> float:
     """What all devices could do at full speed; 0 if their speed is not known"""
     if ranks.device.type != "cuda":
         return 0.0
-    return peak_flops(torch.cuda.get_device_name()) * ranks.world_size / run.model.config.flops_per_token()
+    flops_per_token = run.model.config.flops_per_token(run.split.max_seq_len)
+    return peak_flops(torch.cuda.get_device_name()) * ranks.world_size / flops_per_token
 
 
 def save(run: Run, step: int, metrics: Metrics, ranks: Ranks) -> None:
