@@ -143,7 +143,7 @@ def load_model(root: str | Path, step: int | None = None, device: str | torch.de
     expected = model.state_dict()
     for name in (*state, *expected):
         check_shape(name, state, tuple(expected[name].shape) if name in expected else None, config, path)
-    for name in expected:  # one at a time: the file is mapped, so memory holds one copy of the model
+    for name in expected:  # one at a time, so memory holds one copy of the model, and one weight of the file
         state[name] = fresh(state[name], torch.float32, device)
     model.load_state_dict(state, assign=True)
     return model, meta
@@ -192,7 +192,7 @@ def load_optimizers(root: Path, step: int, optimizers: tuple[Optimizer, ...]) ->
             num_saved = len(state) if isinstance(state, dict) else 0
             raise ValueError(f"{path}: {kind} has state for {num_saved} weights, the model has {len(params)}")
         moments = {  # torch numbers weights in the order of the groups
-            number: fresh_moments(state[number], param, MOMENTS[kind], f"{number} of {kind}", path)
+            number: fresh_moments(state.pop(number), param, MOMENTS[kind], f"{number} of {kind}", path)
             for number, param in enumerate(params)
         }
         optimizer.load_state_dict(optimizer.state_dict() | {"state": moments})

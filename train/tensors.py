@@ -41,7 +41,8 @@ def check_records(path: Path, noted_sha256: str | None) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-            damaged = archive.testzip()
+            is_compressed = any(record.compress_type != zipfile.ZIP_STORED for record in archive.infolist())
+            damaged = None if is_compressed else archive.testzip()
     except FileNotFoundError:
         raise FileNotFoundError(f"{path} not found: {ADVICE.partition('. ')[2]}") from None
     except Exception as error:  # zipfile has eight kinds of errors for a damaged archive
@@ -49,8 +50,8 @@ def check_records(path: Path, noted_sha256: str | None) -> None:
         raise not_plain(path, f"{reason}; truncated, damaged, or not of torch.save") from None
     if damaged:
         raise ValueError(f"{path} is damaged: {named_record(path, damaged)} has another CRC-32: {ADVICE}")
-    if len(set(names)) < len(names):
-        raise not_plain(path, "a record occurs twice")
+    if is_compressed or len(set(names)) < len(names):
+        raise not_plain(path, "a record is compressed" if is_compressed else "a record occurs twice")
     if noted_sha256 is not None and records_sha256(path) != noted_sha256:
         raise ValueError(f"{path} is not the file that its meta was written for: {ADVICE}")
 
@@ -76,12 +77,12 @@ def tensors_in(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
 
 
 def read_tensors(path: Path, noted_sha256: str | None) -> Any:
-    """The content of a checked file, its tensors mapped and not yet read"""
+    """The content of a checked file: a copy of a tensor, after which it is dropped, needs memory for one tensor more"""
     check_records(path, noted_sha256)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickles it does not know, which are errors here
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError) as error:
         named = re.search(r"GLOBAL (\S+)|Unsupported \w+ (\S+)", str(error))
         reason = f"holds {named[1] or named[2]}" if named else re.split(r"[.:]\s|\n", str(error))[0] or "truncated"

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -9,13 +11,15 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import FIXTURES, TINY, losses, run_here
+from conftest import FIXTURES, TINY, environment, losses, run_here
 from test_checkpoint import changed, contents, trained, write
 from test_model import GENERATIONS, random_model
 from torch import Tensor
 
 from train.checkpoint import load_model, load_optimizers, save_checkpoint
+from train.model import GPT
 from train.optimizer import build_optimizers
+from train.sizes import config_of_depth
 
 ErrorOf = Callable[..., str]
 
@@ -125,6 +129,10 @@ def test_files_that_are_cut_emptied_or_swapped_for_others_are_refused(tmp_path: 
     with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate name"):
         archive.writestr(archive.namelist()[-1], b"again")
     with pytest.raises(ValueError, match="a record occurs twice"):
+        load_model(tmp_path / "d4")
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:  # 50 MB of zeros in 50 kB
+        archive.writestr("archive/data/0", bytes(50_000_000))
+    with pytest.raises(ValueError, match="a record is compressed"):
         load_model(tmp_path / "d4")
 
 
@@ -263,6 +271,21 @@ def test_every_weight_is_a_float32_tensor_of_its_own(tmp_path: Path, name: str, 
     assert all(value.nbytes == value.untyped_storage().nbytes() for value in weights.values())
     if device == "cpu":
         assert all(torch.equal(value, state[key].float()) for key, value in weights.items())
+
+
+@pytest.mark.slow
+def test_loading_needs_memory_for_one_copy_of_the_model(tmp_path: Path) -> None:
+    model = GPT(config_of_depth(8, 512, 32768))
+    root = write(tmp_path / "d8", dict(model.state_dict()), model.config.to_meta())
+    script = (
+        "import resource, sys; from train.checkpoint import load_model\n"
+        "def peak(): return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "before = peak(); load_model(sys.argv[1]); print(peak() - before)"
+    )
+    command = [sys.executable, "-c", script, str(root)]
+    out = subprocess.run(command, env=environment(), capture_output=True, text=True, check=True).stdout
+    weights = [weight.nbytes for weight in model.parameters()]
+    assert int(out) < sum(weights) + 1.5 * max(weights)
 
 
 def test_tied_weights_train_as_their_copies_do(build: Path, tmp_path: Path) -> None:
