@@ -41,18 +41,23 @@ def find_start(config: Config, out: Path, default_depth: int, say: Say) -> Start
     if config.base is None:
         depth = config.depth or default_depth
         return Start(folder / f"d{depth}", depth)
-    if config.resume == "auto" and not any(checkpoints_of(config.base, BASES[config.mode])):
-        return find_start_without_base(config, folder, say)
-    base = find_checkpoint(config.base, config.base_step, BASES[config.mode])
+    try:
+        base = find_checkpoint(config.base, config.base_step, BASES[config.mode])
+    except FileNotFoundError as error:
+        if config.resume == "never" or any(checkpoints_of(config.base, BASES[config.mode])):
+            raise
+        return find_start_without_base(config, folder, error, say)
     depth = depth_of(*base)
     if config.depth not in (None, depth):
         raise ValueError(f"--depth {config.depth}, but --base {base[0]} has {depth} layers: leave --depth out")
     root = folder / f"d{depth}"
-    if config.resume == "auto":
-        base = noted_checkpoint(config, base, noted_base(root))
-    if base[0].resolve() == root.resolve():
+    noted = noted_base(root) if config.resume == "auto" else None
+    base = noted_checkpoint(config, base, noted)
+    if base[0].resolve() != root.resolve():
+        return Start(root, depth, base, name_of(*base))
+    if noted is None or config.base_step is not None or Path(config.base).resolve() == root.resolve():
         raise ValueError(f"--base {base[0]} is where this run would write its own checkpoints: give another --out")
-    return Start(root, depth, base, name_of(*base))
+    return without_base(config, Start(root, depth, None, noted), say)  # of what --base names, only the run is left
 
 
 def noted_checkpoint(config: Config, base: Checkpoint, noted: str | None) -> Checkpoint:
@@ -65,8 +70,8 @@ def noted_checkpoint(config: Config, base: Checkpoint, noted: str | None) -> Che
     return next(there, base)
 
 
-def find_start_without_base(config: Config, folder: Path, say: Say) -> Start:
-    """The one run in `folder` that notes a base"""
+def find_start_without_base(config: Config, folder: Path, error: FileNotFoundError, say: Say) -> Start:
+    """The one run in `folder` that notes a base. `error`, which says that --base was not found, where there is none."""
     starts = []
     for root in sorted(folder.glob("d*")):
         noted = noted_base(root)
@@ -74,17 +79,15 @@ def find_start_without_base(config: Config, folder: Path, say: Say) -> Start:
             start = Start(root, depth_of(root, steps_in(root)[-1]), None, noted)
             starts += [start] if config.depth in (None, start.depth) else []
     if len(starts) == 1:
-        say(
-            f"--base {config.base} was not found: going on with {starts[0].root}, which began from {starts[0].base_name}"
-        )
-        return starts[0]
-    try:
-        find_checkpoint(config.base or "", config.base_step, BASES[config.mode])
-    except FileNotFoundError as error:
-        names = ", ".join(start.root.name for start in starts)
-        several = f"; {folder} has several runs with a base ({names}): give --depth to continue one" if starts else ""
-        raise FileNotFoundError(f"{error}{several}") from None
-    raise ValueError(f"--base {config.base} appeared while the run was set up: start it again")
+        return without_base(config, starts[0], say)
+    names = ", ".join(start.root.name for start in starts)
+    several = f"; {folder} has several runs with a base ({names}): give --depth to continue one" if starts else ""
+    raise FileNotFoundError(f"{error}{several}") from None
+
+
+def without_base(config: Config, start: Start, say: Say) -> Start:
+    say(f"--base {config.base} was not found: going on with {start.root}, which began from {start.base_name}")
+    return start
 
 
 def noted_base(root: Path) -> str | None:

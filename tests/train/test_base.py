@@ -206,6 +206,25 @@ def test_a_run_goes_on_where_a_nearer_stage_got_a_checkpoint(started: Any) -> No
     assert run_losses(flags) == whole
 
 
+def test_a_run_goes_on_where_of_a_home_only_the_run_itself_is_left(
+    build: Path, tmp_path: Path, error_of: ErrorOf, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_here("--shards", build, "--out", tmp_path, *TINY, "--num-iterations", 2)
+    (tmp_path / "mid_checkpoints").rename(tmp_path / "base_checkpoints")
+    flags = ["--shards", build, *TINY, "--save-every", 2, "--out", tmp_path]
+    run_here(*flags, "--base", tmp_path)
+    whole = losses(tmp_path)
+    root = tmp_path / "mid_checkpoints" / "d1"
+    for path in root.glob("*_000006*"):
+        path.unlink()
+    shutil.rmtree(tmp_path / "base_checkpoints")
+    assert "is where this run would write its own checkpoints" in error_of(*flags, "--base", root)
+    capsys.readouterr()
+    run_here(*flags, "--base", tmp_path)
+    assert f"--base {tmp_path} was not found: going on with {root}, which began from step 2," in capsys.readouterr().out
+    assert losses(tmp_path) == whole
+
+
 def test_a_base_that_is_there_without_the_noted_checkpoint_is_refused(started: Any, error_of: ErrorOf) -> None:
     flags, base, _ = started
     path = base / "mid_checkpoints" / "d1" / "meta_000002.json"
