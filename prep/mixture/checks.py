@@ -37,6 +37,7 @@ SAMPLING_KEYS = ("proportion", "choose", "max_repeats", *FILTERS)
 COMMON_KEYS = {"name", "start", "stop", "repeat", *SAMPLING_KEYS}  # that every task takes
 PLACE_KEYS = {"path", "hub", "subset", "split", "revision"}
 CHAT_KEYS = PLACE_KEYS | {"layout", "columns", "roles", "train_on", "consecutive", "tools"}
+MOST_ROWS = 1 << 32  # a mixture's order has 4 bytes for each
 CUSTOM_KEYS = PLACE_KEYS | {"size", "seed"}
 MOST_REPEATS = (1 << 16) - 1
 READING = {"layout": REQUIRED, "train_on": TRAIN_ON, "consecutive": CONSECUTIVE, "tools": TOOLS}  # words of each key
@@ -111,8 +112,8 @@ def check_entry(data: Any, keys: dict[str, type], context: str) -> None:
     start, stop, size, split = (data.get(key) for key in ("start", "stop", "size", "split"))
     if (start or 0) < 0 or (stop is not None and stop <= (start or 0)):
         raise ValueError(f"{context}: start = {start or 0} and stop = {stop} select nothing: wanted 0 <= start < stop.")
-    if size is not None and size < 1:
-        raise ValueError(f"{context}: size = {size} found, wanted 1 or more.")
+    if size is not None and not 1 <= size <= MOST_ROWS:
+        raise ValueError(f"{context}: size = {size} found, wanted 1 to {MOST_ROWS:,}.")
     if split not in (None, "train", "test") and task and task.generates:
         raise ValueError(f"{context}: split = {split!r} found, wanted train or test.")
 

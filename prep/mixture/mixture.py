@@ -146,6 +146,8 @@ def _load(name: str, folder: Path, extended_by: tuple[Path, ...]) -> Mixture:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not valid TOML: {error}.") from None
+    except RecursionError:
+        raise ValueError(f"{path} cannot be read: its tables and lists are nested too deeply.") from None
     return parse_mixture(data, str(path), path.parent, path.stem, chain)
 
 

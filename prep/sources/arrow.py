@@ -91,7 +91,7 @@ def _table_rows(rows: pa.RecordBatch) -> int:
 @contextmanager
 def _open(path: Path, skip: int = 0) -> Iterator[tuple[pa.Schema, Iterator[Any]]]:
     """The schema, and the record batches from the one numbered `skip` on"""
-    with readable(path, "Arrow"), pa.memory_map(str(path)) as file:
+    with readable(path, "Arrow"), pa.memory_map(os.fsencode(path)) as file:
         if _has_index(path):
             reader = pa.ipc.open_file(file)
             yield reader.schema, (reader.get_batch(i) for i in range(skip, reader.num_record_batches))

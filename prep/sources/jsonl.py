@@ -10,6 +10,7 @@ cache, which can be deleted, one chunk in memory at a time.
 
 import hashlib
 import mmap
+import os
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -133,6 +134,9 @@ def decompressed(file: Compressed) -> Path:
 def chunks(path: Path, kind: str) -> Iterator[bytes]:
     """What a file of lines holds, decompressed, a chunk at a time"""
     compression = kind if kind in COMPRESSED else None
-    with readable(path, compression or "text"), pa.input_stream(str(path), compression=compression) as stream:
+    with (
+        readable(path, compression or "text"),
+        pa.input_stream(pa.OSFile(os.fsencode(path)), compression=compression) as stream,
+    ):
         while chunk := stream.read(CHUNK_BYTES):
             yield chunk

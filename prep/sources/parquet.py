@@ -2,6 +2,7 @@
 Parquet files: mapped; blocks begin where row groups do, and inside of row groups that are large.
 """
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
@@ -66,7 +67,7 @@ class ParquetFile:
 
 def _open(path: Path) -> pq.ParquetFile:
     with readable(path, "Parquet"):
-        return pq.ParquetFile(path, memory_map=True)
+        return pq.ParquetFile(pa.memory_map(os.fsencode(path)))
 
 
 def _fit(batches: list[pa.RecordBatch]) -> bool:

@@ -102,3 +102,15 @@ def test_a_mixture_that_is_not_there_names_those_that_are(tmp_path: Path) -> Non
     broken.write_text("name = ")
     with pytest.raises(ValueError, match="not valid TOML"):
         load_mixture(str(broken))
+
+
+def test_a_mixture_that_is_nested_too_deeply_is_one_line_that_names_it(tmp_path: Path) -> None:
+    (tmp_path / "deep.toml").write_text("x = " + "[" * 50_000 + "]" * 50_000)
+    with pytest.raises(ValueError, match=r"deep\.toml cannot be read: its tables and lists are nested too deeply"):
+        load_mixture(str(tmp_path / "deep.toml"))
+
+
+@pytest.mark.parametrize("task", ["arithmetic", "simple_spelling", "spelling_bee", "mine.py:rows"])
+def test_more_rows_than_can_be_shuffled_are_refused_before_any_is_made(task: str) -> None:
+    with pytest.raises(ValueError, match=r"size = 100000000000000 found, wanted 1 to 4,294,967,296"):
+        parse_mixture({"train": [{"task": task, "size": 10**14}]}, "m.toml", Path(), "m")

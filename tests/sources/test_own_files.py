@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -259,3 +260,12 @@ def test_a_damaged_arrow_file_is_one_line_and_no_crash(tmp_path: Path, compressi
             errors.append(str(error))
     assert len(errors) > 20
     assert all(str(path) in error and "\n" not in error for error in errors)
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "jsonl.gz", "parquet", "arrow"])
+def test_a_file_whose_name_is_not_unicode_is_read(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "talks").mkdir()
+    write(tmp_path / f"a.{kind}", ROWS)
+    os.replace(tmp_path / f"a.{kind}", os.fsencode(tmp_path / "talks") + b"/a\xff." + kind.encode())
+    _, manifest, _ = build_mixture(tmp_path, {"train": [{"task": "chat", "path": "talks"}]}, TOY, max_seq_len=64)
+    assert manifest["splits"]["train"]["conversations"] == 50
