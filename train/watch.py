@@ -68,7 +68,7 @@ class Tail:
     def _add(self, line: bytes) -> None:
         try:
             record = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             return  # truncated by a kill
         if not isinstance(record, dict) or "step" not in record:
             return

@@ -162,7 +162,7 @@ def read_record(root: Path) -> dict[str, Any] | None:
         record["seconds"] = float(record["seconds"])
         sound = all(isinstance(record[name], kind) for name, kind in KINDS.items())
         sound = sound and all(isinstance(timing["seconds"], int | float) for timing in record["passes"].values())
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         sound = False
     if not sound:
         raise ValueError(f"{path} is not as midprep writes it: remove it, or build {root} again with --overwrite.")

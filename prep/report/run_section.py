@@ -52,8 +52,12 @@ def run_section(shards: Shards, run: Path) -> RunSection:
 def check_same_build(folder: Path, shards: Shards) -> None:
     """ValueError if the checkpoints beside the metrics are of a run on another build"""
     for meta in sorted(folder.glob("meta_*.json"))[-1:]:
-        about = json.loads(meta.read_text(encoding="utf-8"))
-        trained_on = about.get("midprep", {}).get("identity", {}).get("shards", "")
+        try:
+            trained_on = (
+                json.loads(meta.read_text(encoding="utf-8")).get("midprep", {}).get("identity", {}).get("shards")
+            )
+        except (ValueError, AttributeError, RecursionError):
+            raise ValueError(f"{meta} is not a meta as the trainer writes it: give the directory of a run.") from None
         fingerprint = shards.manifest["fingerprint"]
         if trained_on and trained_on != fingerprint:
             raise ValueError(

@@ -117,7 +117,7 @@ def read_manifest(root: str | Path) -> Manifest:
         raise FileNotFoundError(f"{path} not found: is {root} a finished build? `midprep build` makes one.")
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not readable JSON ({error}): build {root} again with --overwrite.") from None
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise ValueError(f"{path} is not a midprep manifest (no format {FORMAT!r}): give the directory of a build.")

@@ -269,7 +269,7 @@ def _read_note(notes: Path, request: HubSplit) -> Files | None:
     try:
         note = json.loads(_note_path(notes, request).read_text(encoding="utf-8"))
         files, commit = [Path(name) for name in note["files"]], str(note["commit"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return (files, commit) if all(path.is_file() for path in files) else None
 

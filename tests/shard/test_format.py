@@ -81,6 +81,7 @@ def test_what_is_no_build_says_what_it_is(tmp_path: Path, build: Path) -> None:
         open_shards(tmp_path)
     for text, words in (
         ("{", "no valid|not readable JSON"),
+        ("[" * 50_000, r"manifest\.json is not readable JSON"),
         ("[]", "not a midprep manifest"),
         ('{"format": "x"}', "not a midprep"),
     ):
