@@ -4,7 +4,7 @@ Files that are whole or not there, the cache's directory, and directories that o
     <cache>/runs/3f/3f9c...e1.run           rendered blocks (prep.render.block_cache)
     <cache>/plain/<sha256>-<sha256>.jsonl   what compressed files hold (prep.sources.jsonl)
     <cache>/hub/...                         which commit a name on the Hub was (prep.sources.hub)
-    <cache>/shared/...                      by which tasks on other machines know the cache (prep.workers.ray)
+    <cache>/shared.*.tmp                    by which tasks on other machines know the cache (prep.workers.ray)
     <cache>/scratch/...                     whole builds that are compared and thrown away (prep.check.verify)
     model_000050.pt     written as .model_000050.pt.tmp, synced, renamed: a reader sees the whole file or none
     .lock               held while a process writes the directory; the kernel drops it with the process
@@ -100,8 +100,8 @@ def remove_abandoned(cache_dir: Path) -> None:
     for path in cache_dir.glob(f"scratch/{glob.escape(platform.node())}-*.lock"):
         with suppress(OSError, ValueError), Lock(path, "", ""):
             shutil.rmtree(path.with_suffix(""), ignore_errors=True)
-    for folder in ("runs/*", "plain", "hub", "shared"):
-        for path in cache_dir.glob(f"{folder}/*.{glob.escape(platform.node())}-*.tmp"):
+    for folder in ("", "runs/*/", "plain/", "hub/"):
+        for path in cache_dir.glob(f"{folder}*.{glob.escape(platform.node())}-*.tmp"):
             with suppress(OSError), open(path, "r+b") as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 path.unlink()

@@ -150,7 +150,7 @@ def _finished(ray: Any, running: list[Any]) -> list[tuple[Any, Any]]:
 @contextmanager
 def _shared(cache_dir: Path) -> Iterator[str]:
     """A file in the cache that holds this version while the block runs: by it a task checks that it shares both"""
-    with new_file(cache_dir.absolute() / "shared", "version") as (file, _):
+    with new_file(cache_dir.absolute(), "shared") as (file, _):
         file.write(__version__.encode())
         file.flush()
         os.fsync(file.fileno())
