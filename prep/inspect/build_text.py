@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prep.build.record import read_record
-from prep.inspect.stats import overlap_lines, share_lines
+from prep.inspect.stats import note_lines, overlap_lines, share_lines
 from prep.inspect.terminal import make_console, make_table
 from prep.shard import Manifest
 from prep.text import short, size
@@ -44,7 +44,8 @@ def built_lines(root: Path, manifest: Manifest, built: bool) -> list[str]:
         )
         if not split["trainable_tokens"]:
             lines.append(f"  {name} has no loss tokens: SFT needs longer rows, or other data.")
-        lines += [f"    {line}" for line in (*share_lines(split), *overlap_lines(split))]
+        noted = {"sources": [{**source, "rejected_by_reason": source["rejected"]} for source in sources]}
+        lines += [f"    {line}" for line in (*share_lines(split), *overlap_lines(split), *note_lines(noted))]
     return lines
 
 

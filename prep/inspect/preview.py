@@ -18,11 +18,13 @@ import pyarrow as pa
 
 from prep.arrays import offsets
 from prep.conversations.conversation import REASONS
-from prep.conversations.layouts import MESSAGE_FIELDS, Layout, columns_of, rows_of, show_row
+from prep.conversations.layouts import UNUSED, Layout, refusal
 from prep.conversations.recognise import FIRST_ROWS, recognise
+from prep.conversations.rows import rows_of, show_row
 from prep.encode.encode import Encoder
 from prep.inspect.show import segments
 from prep.render.render import render
+from prep.render.why import why, with_culprit
 from prep.sources.detect import find_files, first_rows, kind_of
 from prep.tasks import TASKS
 from prep.tasks.custom import find, is_custom
@@ -31,7 +33,7 @@ from prep.text import SHOWN_CHARACTERS
 from prep.tokenizer.tokenizer import Tokenizer
 
 LINES = {"lines": "JSON lines", "gzip": "JSON lines, gzip", "zstd": "JSON lines, zstd"}
-DEFAULTS = {"train_on": "all", "consecutive": "reject", "tools": "parts"}
+DEFAULTS = {"train_on": "all", "consecutive": "reject", "tools": "parts", "reasoning": None}
 
 
 @dataclass(frozen=True)
@@ -78,16 +80,17 @@ def preview(path: Path, num_rows: int, options: Layout, layout: str | None, task
     kind, shown = kind_of(files[0]), rows.slice(0, num_rows)
     if task_name is not None:
         return Preview(files, kind, _custom_task(task_name, path), [], [], shown)
-    recognised, objects = recognise(rows, first, options, layout), rows_of(rows)
-    names = _fields(objects)
-    used = columns_of(recognised, names)
-    messages = [
-        value for row in objects for value in ([row.get(name) for name in used] if isinstance(row, dict) else [row])
-    ]
-    in_messages = _fields(message for value in messages if isinstance(value, list) for message in value)
-    unused = [name for name in names if name not in used]
-    unused += [f"{name} of messages" for name in in_messages if recognised.canonical_name(name) not in MESSAGE_FIELDS]
-    return Preview(files, kind, TASKS["chat"].with_layout(recognised), used, unused, shown)
+    recognised = recognise(rows, first, options, layout)
+    task = TASKS["chat"].with_layout(recognised)
+    rows = rows.drop_columns([name for name in rows.column_names if recognised.renames.get(name) == UNUSED])
+    notes = task.conversations(rows).notes
+    if notes.refused:
+        raise ValueError(f"{first}: {refusal(notes.refused, recognised)}")
+    fields = _fields(rows_of(rows))
+    decided = {name for name, _ in recognised.where}
+    read = [recognised.source_name(name) for name in recognised.table.fields]
+    used = [name for name in (*read, *sorted(decided - {*read})) if name in fields]
+    return Preview(files, kind, task, used, sorted(notes.left_aside), shown)
 
 
 def _custom_task(name: str, path: Path) -> Task:
@@ -107,14 +110,13 @@ def _fields(objects: Iterable[Any]) -> list[str]:
 def render_rows(previewed: Preview, tokenizer: Tokenizer) -> Iterator[dict[str, Any]]:
     """{"row", "length", "trainable", "trained_share", "segments"} or {"row", "rejected", "content"} for each row"""
     rows = previewed.rows
-    if previewed.kind not in LINES and previewed.used:
-        rows = rows.select(previewed.used)
     rendered = render(previewed.task.conversations(rows), Encoder(tokenizer, "tiktoken"), tokenizer)
     bounds = offsets(rendered.lengths).tolist()
     for row, (length, trainable) in enumerate(zip(rendered.lengths.tolist(), rendered.trainable.tolist(), strict=True)):
         if rendered.reasons[row]:
-            content = show_row(previewed.rows.slice(row, 1), SHOWN_CHARACTERS)
-            yield {"row": row, "rejected": REASONS[rendered.reasons[row]], "content": content}
+            code = int(rendered.reasons[row])
+            said = with_culprit(REASONS[code], why(previewed.task, rows.slice(row, 1), code))
+            yield {"row": row, "rejected": said, "content": show_row(rows.slice(row, 1), SHOWN_CHARACTERS)}
             continue
         place = slice(bounds[row], bounds[row + 1])
         yield {

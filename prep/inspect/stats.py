@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from prep.arrays import Array
+from prep.conversations.conversation import WANTED
 from prep.inspect.terminal import make_console, make_table
 from prep.shard import COUNTS, Split, listed_files, open_shards
 from prep.shard.mixing import mixing
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 MEASURES = {"conversations": "conversations", "total_tokens": "tokens", "trainable_tokens": "loss tokens"}
+NOTES = ("culprits", "left_aside", "empty_answers")  # of a source, where there are any
 UNEVEN = 3.0
 TABLE_WIDTH = 126  # less would truncate numbers; a narrower terminal wraps lines
 
@@ -75,7 +77,7 @@ def source_stats(source: dict[str, Any], whole: dict[str, Any], lengths: dict[st
         **{key: source[key] for key in keys},
         "rejected": sum(source["rejected"].values()),
         "rejected_by_reason": source["rejected"],
-        **{key: source[key] for key in ("share", "not_chosen", "overlap") if key in source},
+        **{key: source[key] for key in ("share", "not_chosen", "overlap", *NOTES) if key in source},
         "shares": {key: round(source[key] / whole[key], 6) if whole[key] else 0.0 for key in COUNTS},
         "lengths": lengths,
     }
@@ -210,10 +212,28 @@ def _split_lines(split: dict[str, Any]) -> list[str]:
     ]
     if split["rows_without_trainable"]:
         lines.append(f"{split['rows_without_trainable']:,} rows have no loss tokens: SFT skips them")
+    return [*lines, *note_lines(split)]
+
+
+def note_lines(split: dict[str, Any]) -> list[str]:
+    """What each source rejected and why, what it left aside, how many answers are empty"""
+    lines = []
     for source in split["sources"]:
-        if source["rejected"]:
-            reasons = ", ".join(f"{number:,} {reason}" for reason, number in source["rejected_by_reason"].items())
-            lines.append(f"{visible(source['name'])}: rejected {reasons} (rejected.jsonl)")
+        name, culprits = visible(source["name"]), source.get("culprits", {})
+        by_reason = source["rejected_by_reason"].items()
+        wanted = [f"{number:,} {reason}" for reason, number in by_reason if reason in WANTED]
+        reasons = [
+            f"{number:,} {reason}" + (f" ({visible(culprits[reason])})" if reason in culprits else "")
+            for reason, number in by_reason
+            if reason not in WANTED
+        ]
+        lines += [f"{name}: {', '.join(wanted)}"] if wanted else []
+        lines += [f"{name}: rejected {', '.join(reasons)}; rejected.jsonl has them"] if reasons else []
+        if aside := source.get("left_aside"):
+            fields = ", ".join(f"{visible(field)} ({number:,} rows)" for field, number in aside.items())
+            lines.append(f"{name}: leaves aside {fields}")
+        if empty := source.get("empty_answers"):
+            lines.append(f"{name}: {empty:,} empty answers, which train the assistant's end alone")
     return lines
 
 

@@ -20,8 +20,7 @@ from collections.abc import Iterable
 from fractions import Fraction
 from typing import Any
 
-from prep.conversations.layouts import MESSAGE_FIELDS, OPTIONAL, REQUIRED, UNUSED
-from prep.conversations.tool_calls import TOOLS
+from prep.conversations.layouts import LAYOUTS, MAPPED_ROLES, OLD_NAMES, PAIR_FIELDS, TURN_FIELDS, UNUSED
 from prep.conversations.turns import CONSECUTIVE, TRAIN_ON
 from prep.tasks import TASKS
 from prep.tasks.custom import is_custom
@@ -36,10 +35,16 @@ FILTERS = ("min_tokens", "max_tokens", "min_trained_tokens", "max_trained_tokens
 SAMPLING_KEYS = ("proportion", "choose", "max_repeats", *FILTERS)
 COMMON_KEYS = {"name", "start", "stop", "repeat", *SAMPLING_KEYS}  # that every task takes
 PLACE_KEYS = {"path", "hub", "subset", "split", "revision"}
-CHAT_KEYS = PLACE_KEYS | {"layout", "columns", "roles", "train_on", "consecutive", "tools"}
+CHAT_KEYS = PLACE_KEYS | {"layout", "columns", "roles", "train_on", "consecutive", "tools", "reasoning", "where"}
 CUSTOM_KEYS = PLACE_KEYS | {"size", "seed"}
 MOST_REPEATS = (1 << 16) - 1
-READING = {"layout": REQUIRED, "train_on": TRAIN_ON, "consecutive": CONSECUTIVE, "tools": TOOLS}  # words of each key
+READING = {  # words of each key
+    "layout": (*LAYOUTS, *OLD_NAMES),
+    "train_on": TRAIN_ON,
+    "consecutive": CONSECUTIVE,
+    "tools": ("parts", "text"),
+    "reasoning": ("think", "drop"),
+}
 TYPE_NAMES = {
     int: "a whole number",
     float: "a whole number or a fraction",
@@ -88,7 +93,8 @@ def check_entry(data: Any, keys: dict[str, type], context: str) -> None:
         check_place(data, context)
         for key, known in READING.items():
             check_value(key, data.get(key), known, f"{context}: ")
-        check_names(data.get("columns"), data.get("roles"), f"{context}: ", data.get("layout"))
+        check_names(data.get("columns"), data.get("roles"), f"{context}: ")
+        check_where(data.get("where"), f"{context}: ")
     check_sampling(data, context)
     start, stop, size, split = (data.get(key) for key in ("start", "stop", "size", "split"))
     if (start or 0) < 0 or (stop is not None and stop <= (start or 0)):
@@ -149,22 +155,29 @@ def check_place(data: dict[str, Any], context: str) -> None:
         raise ValueError(f'{context}: hub = {hub!r} found, wanted "owner/name".')
 
 
-def check_names(
-    columns: dict[str, str] | None, roles: dict[str, str] | None, prefix: str, layout: str | None = None
-) -> None:
+def check_names(columns: dict[str, str] | None, roles: dict[str, str] | None, prefix: str) -> None:
     """Fields and roles of the data are renamed to fields and roles that midprep has"""
-    fields = {name for names in (*REQUIRED.values(), *OPTIONAL.values()) for name in names}
-    fields |= {*MESSAGE_FIELDS, UNUSED}
-    known_roles = {"system", "user", "assistant"} | ({"tool"} if layout in (None, "tools") else set())
-    for key, renames, known in (("columns", columns, fields), ("roles", roles, known_roles)):
+    fields = {name for table in LAYOUTS.values() for name in table.fields} | {*TURN_FIELDS, *PAIR_FIELDS, UNUSED}
+    for key, renames, known in (("columns", columns, fields), ("roles", roles, {*MAPPED_ROLES})):
         for source_name, name in (renames or {}).items():
             if not isinstance(name, str) or name not in known:
                 raise ValueError(
                     f"{prefix}{key} makes {source_name!r} {name!r}, wanted one of {', '.join(sorted(known))}."
                     f"{nearest(str(name), known)}"
                 )
-    if len(set((columns or {}).values())) < len(columns or {}):
+    names = [name for name in (columns or {}).values() if name != UNUSED]
+    if len(set(names)) < len(names):
         raise ValueError(f"{prefix}columns gives two fields the same name, wanted different names.")
+
+
+def check_where(where: dict[str, Any] | None, prefix: str) -> None:
+    """A filter names the values that a field may have"""
+    for name, value in (where or {}).items():
+        values = value if isinstance(value, list) else [value]
+        if not values or not all(isinstance(each, bool | int | float | str) for each in values):
+            raise ValueError(
+                f"{prefix}where has {name} = {value!r}, wanted a value or a list of values, as {{ {name} = true }}."
+            )
 
 
 def exact(number: float) -> Fraction:

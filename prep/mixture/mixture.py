@@ -42,6 +42,8 @@ class Entry:
     train_on: str = "all"  # or last, or none
     consecutive: str = "reject"  # or merge: neighbouring messages of one role
     tools: str = "parts"  # or text: what tool calls become
+    reasoning: str | None = None  # think or drop: what the assistant thinks before it answers
+    where: dict[str, Any] | None = None  # field of the data -> the value, or list of values, of rows that are kept
     start: int = 0  # first row of the (permuted) source
     stop: int | None = None  # one past the last
     size: int | None = None  # number of conversations of a generated task

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prep.conversations.layouts import Layout, columns_of
-from prep.conversations.messages import FLAGS
+from prep.conversations.layouts import FLAGS, UNUSED, Layout
 from prep.conversations.recognise import FIRST_ROWS, recognise
 from prep.files import nanochat_home
 from prep.mixture.checks import SAMPLING_KEYS
@@ -238,7 +237,16 @@ def _open(entry: Entry, task: Task, files: SourceFiles, cache_dir: Path | None) 
         train_on=entry.train_on,
         consecutive=entry.consecutive,
         tools=entry.tools,
+        reasoning=entry.reasoning,
+        where=tuple(sorted((name, as_values(value)) for name, value in (entry.where or {}).items())),
     )
     layout = recognise(rows, entry.hub or first, given, entry.layout)
-    source = open_files(files.paths, columns_of(layout, rows.column_names), files.revision, cache_dir)
-    return source, task.with_layout(layout), any(source.mentions(name) for name in layout.flags)
+    source = open_files(files.paths, [], files.revision, cache_dir)
+    source = source.without({name for name, canonical in layout.columns if canonical == UNUSED})
+    context = ("role", "from") if layout.table.says else ()  # a prompt of messages is context
+    return source, task.with_layout(layout), any(source.mentions(name) for name in (*layout.flags, *context))
+
+
+def as_values(value: Any) -> tuple[Any, ...]:
+    """What `where` says of a field: one value, or several"""
+    return tuple(value) if isinstance(value, list) else (value,)

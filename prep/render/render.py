@@ -12,7 +12,10 @@ a time, is prep.render.reference; tests hold this code against it.
 Legend: C conversations, M messages, P parts, N tokens.
 """
 
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -37,6 +40,8 @@ class Rendered:
     trainable: Array  # (C,) uint32: tokens with mask 1
     user_hashes: Array  # (C,) uint64: hash of what the user says, see prep.render.text_hash
     reasons: Array  # (C,) uint8: place in REASONS
+    # of all C: left_aside {field: rows that have it and were not read}, empty_answers: turns that say nothing
+    notes: dict[str, Any] = field(default_factory=dict)
 
 
 def render(batch: Conversations, encode: Encoder, tokenizer: Tokenizer, generated: bool = False) -> Rendered:
@@ -54,7 +59,31 @@ def render(batch: Conversations, encode: Encoder, tokenizer: Tokenizer, generate
         return render(rest, encode, tokenizer, generated)
     hashes = np.zeros(len(batch), dtype=np.uint64) if generated else hash_user_texts(batch)
     text = to_tokens(ids, tokenizer.vocab_size)
-    return assemble(batch, text, lengths, tokenizer.special_tokens, hashes)
+    rendered = assemble(batch, text, lengths, tokenizer.special_tokens, hashes)
+    return replace(rendered, notes=_notes(batch, lengths))
+
+
+def _notes(batch: Conversations, lengths: Array) -> dict[str, Any]:
+    """What is said of a batch; nothing where there is nothing to say"""
+    tokens = offsets(lengths)[batch.parts]  # (M + 1,) before each message
+    empty = int(((np.diff(tokens) == 0) & (batch.roles == ASSISTANT)).sum())
+    left_aside = dict(batch.notes.left_aside)
+    return {**({"left_aside": left_aside} if left_aside else {}), **({"empty_answers": empty} if empty else {})}
+
+
+def add_notes(notes: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """
+    Notes of several batches as those of one.
+
+    >>> add_notes([{"left_aside": {"id": 3}}, {}, {"left_aside": {"id": 4, "tag": 1}, "empty_answers": 2}])
+    {'left_aside': {'id': 7, 'tag': 1}, 'empty_answers': 2}
+    """
+    left_aside, empty = Counter[str](), 0
+    for note in notes:
+        left_aside.update(note.get("left_aside", {}))
+        empty += note.get("empty_answers", 0)
+    ordered = dict(sorted(left_aside.items()))
+    return {**({"left_aside": ordered} if ordered else {}), **({"empty_answers": empty} if empty else {})}
 
 
 def assemble(batch: Conversations, text: Array, lengths: Array, special: dict[str, int], hashes: Array) -> Rendered:

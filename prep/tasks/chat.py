@@ -4,7 +4,7 @@ Your own conversations (chat), and those that teach the model who it is (identit
 
 import pyarrow as pa
 
-from prep.conversations import layouts, turns
+from prep.conversations import read
 from prep.conversations.conversation import Conversations
 from prep.conversations.layouts import Layout
 from prep.tasks.task import BuiltinTask
@@ -31,10 +31,7 @@ IDENTITY_EXAMPLE = [
 
 def conversations(rows: pa.Table, layout: Layout = Layout()) -> Conversations:
     """C rows, columns or lines of JSON in a column `line`, -> C conversations"""
-    batch = layouts.conversations(rows, layout)
-    if layout.consecutive == "merge":
-        batch = turns.merge(batch)
-    return turns.train_on(batch, layout.train_on)
+    return read.conversations(rows, layout)
 
 
 CHAT = BuiltinTask(
