@@ -53,36 +53,42 @@ from prep.conversations.values import Part, call_list, read_calls, trains, valid
 Turn = tuple[int, bool, list[Part]]  # role, trains, parts
 MOST_NAMES = 100  # of fields that are left aside: an object of a million keys is no row
 NO_NAME = "(other fields)"
-PLAIN = {"role", "content"}
 KNOWN = frozenset(TURN_FIELDS)
 
 
 def of_objects(objects: list[Any], layout: Layout = Layout()) -> Conversations:
     """C parsed values -> C conversations. A value that is a `str` here is a reason: the row could not be parsed."""
     reader = RowReader(layout)
-    turns: list[Turn] = []
+    texts: list[str] = []
+    kinds, roles = bytearray(), bytearray()
+    num_parts: list[int] = []
+    trained: list[bool] = []
     num_turns = np.zeros(len(objects), dtype=np.int64)
     reasons = np.zeros(len(objects), dtype=np.uint8)
     tools: list[str | None] = []
     for i, value in enumerate(objects):
         try:
-            row_turns = reader.read(value)
+            turns = reader.read(value)
         except ValueError as error:
             reasons[i] = REASON[error.args[0]]
-        else:
-            num_turns[i] = len(row_turns)
-            turns += row_turns
+            turns = []
+        num_turns[i] = len(turns)
+        for role, trains, parts in turns:
+            roles.append(role)
+            trained.append(trains)
+            num_parts.append(len(parts))
+            for kind, text in parts:
+                kinds.append(kind)
+                texts.append(text)
         tools.append(reader.tools)
-    parts = [part for turn in turns for part in turn[2]]
-    trained = np.array([turn[1] for turn in turns], dtype=bool)
     return Conversations(
-        texts=text_array([text for _, text in parts]),
-        kinds=np.array([kind for kind, _ in parts], dtype=np.uint8),
-        parts=offsets(np.array([len(turn[2]) for turn in turns], dtype=np.int64)),
-        roles=np.array([turn[0] for turn in turns], dtype=np.uint8),
+        texts=text_array(texts),
+        kinds=np.frombuffer(kinds, dtype=np.uint8),
+        parts=offsets(np.array(num_parts, dtype=np.int64)),
+        roles=np.frombuffer(roles, dtype=np.uint8),
         messages=offsets(num_turns),
         reasons=reasons,
-        trained=None if trained.all() else trained,
+        trained=None if all(trained) else np.array(trained, dtype=bool),
         tools=_tools(tools),
         choices=layout.choices,
         notes=Notes(dict(reader.aside), tuple(reader.refused)),
@@ -103,6 +109,7 @@ class RowReader:
     def __init__(self, layout: Layout) -> None:
         self.layout, self.table = layout, layout.table
         self.known = set(self.table.fields)
+        self.codes = {name: ROLES.index(role) for name, role in layout.role_map.items() if role in ROLES}
         self.decided = {name for name, _ in layout.where}
         self.aside: Counter[str] = Counter()  # field -> rows
         self.refused: dict[str, None] = {}  # in the order of their first row
@@ -230,16 +237,12 @@ class RowReader:
         if self.layout.name == "strings" and all(isinstance(text, str) for text in listed):
             return [((USER, ASSISTANT)[i % 2], True, [(TEXT, valid(text))]) for i, text in enumerate(listed)]
         turns: list[Turn] = []
+        plain = {} if self.layout.columns else self.codes
         for message in listed:
-            if (
-                type(message) is dict
-                and message.keys() == PLAIN
-                and type(message["content"]) is str
-                and not self.layout.columns
-            ):
-                role = self.layout.role_of(message["role"])
-                if role in ROLES:
-                    turns.append((ROLES.index(role), True, [(TEXT, valid(message["content"]))]))
+            if plain and type(message) is dict and len(message) == 2 and type(text := message.get("content")) is str:
+                role = plain.get(name) if type(name := message.get("role")) is str else None
+                if role is not None:
+                    turns.append((role, True, [(TEXT, valid(text))]))
                     continue
             if not isinstance(message, dict):
                 raise ValueError("not an object", f"a message is {message!r:.60}")

@@ -77,6 +77,8 @@ def _of_columns(rows: pa.Table, layout: Layout) -> Conversations | None:
         if table.shape[1] == "parts" or not messages.is_plain(columns[table.turns], layout):
             return None
         batch = messages.of_arrow(columns[table.turns], layout)
+        if (batch.roles == messages.UNKNOWN).any():  # one of them may be a call
+            return None
     elif table.says and all(_is_text(columns[name].type) for name in (*table.asks, table.says) if name in columns):
         batch = _of_texts(columns, layout)
     else:

@@ -60,6 +60,8 @@ def trains(message: dict[str, Any]) -> bool:
 
 def valid(text: str) -> str:
     """The text, unless UTF-8 cannot hold it: JSON may spell lone surrogates"""
+    if text.isascii():
+        return text
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -238,17 +238,24 @@ def expression(name: str, arguments: Any) -> str:
         raise ValueError(
             "call is not Python", f'{name!r:.60} is no name in Python: tools = "text" writes calls as JSON'
         )
-    if not isinstance(arguments, dict):
-        text = f"{name}({_literal(arguments)})"
-    elif all(map(_is_name, arguments)):
-        text = f"{name}({', '.join(f'{key}={_literal(value)}' for key, value in arguments.items())})"
-    else:
-        text = f"{name}(**{_literal(arguments)})"
-    if sum(map(text.count, "([{")) > DEEP and not _parses(text):
+    try:
+        text = _call(name, arguments)
+        parses = sum(map(text.count, "([{")) <= DEEP or _parses(text)
+    except RecursionError:
+        parses = False
+    if not parses:
         raise ValueError(
             "call is not Python", 'its arguments are nested too deeply: tools = "text" writes calls as JSON'
         )
     return text
+
+
+def _call(name: str, arguments: Any) -> str:
+    if not isinstance(arguments, dict):
+        return f"{name}({_literal(arguments)})"
+    if all(map(_is_name, arguments)):
+        return f"{name}({', '.join(f'{key}={_literal(value)}' for key, value in arguments.items())})"
+    return f"{name}(**{_literal(arguments)})"
 
 
 def _is_name(name: str) -> bool:
