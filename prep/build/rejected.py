@@ -20,10 +20,10 @@ from prep.conversations.conversation import REASON, REASONS, WANTED
 from prep.conversations.rows import show_row
 from prep.mixture.resolve import Input
 from prep.plan.table import RejectedExamples, Table
-from prep.render.why import EXPLAINED, why, with_culprit
+from prep.render.why import EXPLAINED, why
 from prep.shard import write_bytes
 from prep.sources.source import rows_at
-from prep.text import SHOWN_CHARACTERS
+from prep.text import SHOWN_CHARACTERS, with_culprit
 
 SHOWN_ROWS = 100  # of a source whose content is written out
 

@@ -73,9 +73,9 @@ def of_objects(objects: list[Any], layout: Layout = Layout()) -> Conversations:
             reasons[i] = REASON[error.args[0]]
             turns = []
         num_turns[i] = len(turns)
-        for role, trains, parts in turns:
+        for role, flag, parts in turns:
             roles.append(role)
-            trained.append(trains)
+            trained.append(flag)
             num_parts.append(len(parts))
             for kind, text in parts:
                 kinds.append(kind)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prep.build.record import read_record
-from prep.inspect.stats import note_lines, overlap_lines, share_lines
+from prep.inspect.stats import note_lines, num_rejected, overlap_lines, share_lines
 from prep.inspect.terminal import make_console, make_table
 from prep.shard import Manifest
 from prep.text import short, size
@@ -32,7 +32,7 @@ def built_lines(root: Path, manifest: Manifest, built: bool) -> list[str]:
     for name, split in manifest["splits"].items():
         sources = split["sources"]
         counts = {
-            "rejected": sum(sum(source["rejected"].values()) for source in sources),
+            "rejected": sum(map(num_rejected, sources)),
             "truncated": sum(source["truncated"] for source in sources),
             "further pieces of long ones": sum(source["extra_pieces"] for source in sources),
         }

@@ -24,12 +24,12 @@ from prep.conversations.rows import rows_of, show_row
 from prep.encode.encode import Encoder
 from prep.inspect.show import segments
 from prep.render.render import render
-from prep.render.why import why, with_culprit
+from prep.render.why import why
 from prep.sources.detect import find_files, first_rows, kind_of
 from prep.tasks import TASKS
 from prep.tasks.custom import find, is_custom
 from prep.tasks.task import Task
-from prep.text import SHOWN_CHARACTERS
+from prep.text import SHOWN_CHARACTERS, with_culprit
 from prep.tokenizer.tokenizer import Tokenizer
 
 LINES = {"lines": "JSON lines", "gzip": "JSON lines, gzip", "zstd": "JSON lines, zstd"}

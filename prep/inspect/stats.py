@@ -75,7 +75,7 @@ def source_stats(source: dict[str, Any], whole: dict[str, Any], lengths: dict[st
     keys = ("name", "task", "repeat", "rows", *COUNTS, "truncated", "extra_pieces", "untrained")
     return {
         **{key: source[key] for key in keys},
-        "rejected": sum(source["rejected"].values()),
+        "rejected": num_rejected(source),
         "rejected_by_reason": source["rejected"],
         **{key: source[key] for key in ("share", "not_chosen", "overlap", *NOTES) if key in source},
         "shares": {key: round(source[key] / whole[key], 6) if whole[key] else 0.0 for key in COUNTS},
@@ -94,6 +94,11 @@ def mixing_stats(split: Split) -> dict[str, Any] | None:
         "deviation": [round(value, 6) for value in measured.deviation.tolist()],
         "ideal": [round(value, 6) for value in measured.ideal.tolist()],
     }
+
+
+def num_rejected(source: dict[str, Any]) -> int:
+    """Rows of a source in which something is wrong; those that `where` left out are not among them"""
+    return sum(number for reason, number in source["rejected"].items() if reason not in WANTED)
 
 
 def num_steps(rows: int, total_batch_size: int, max_seq_len: int) -> int | None:
@@ -180,7 +185,7 @@ def print_stats(stats: dict[str, Any], by_length: bool = False) -> None:
                 f"{source['truncated'] + source['extra_pieces']:,}",
                 f"{source['rejected']:,}",
             )
-        table.add_row(Text("all", "bold"), *_with_shares(split, dict.fromkeys(COUNTS, 1.0)))
+        table.add_row(Text("all", "bold"), *_with_shares(split, {key: float(split[key] > 0) for key in COUNTS}))
         console.print(table)
         lengths = [*length_lines(split), ""] if by_length else []
         print_lines(console, [*_split_lines(split), "", *lengths])

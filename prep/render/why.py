@@ -33,11 +33,3 @@ def why(task: Task, row: pa.Table, code: int) -> str:
     if task.layout and (culprit := read.explain(row, task.layout)):
         return culprit
     return nanochat.explain(task.conversations(row))
-
-
-def with_culprit(reason: str, culprit: str) -> str:
-    """
-    >>> with_culprit("unknown role", "'Bot'"), with_culprit("missing field", "no 'role'"), with_culprit("duplicate", "")
-    ("unknown role 'Bot'", "missing field: no 'role'", 'duplicate')
-    """
-    return f"{reason}{'' if culprit[:1] in ('', chr(39)) else ':'} {culprit}".rstrip()
