@@ -16,7 +16,7 @@ from prep.cli.arguments import print_any_character, print_json, refuse, say
 from prep.signals import Interrupted
 
 AGAINST = "Also compare with a file of chats, or a task (its test split); may be repeated."
-LAYOUT = "messages, tools, sharegpt, alpaca or completion; recognised by default."
+LAYOUT = "messages, sharegpt, gemini, pairs, strings, alpaca, completion or query; recognised by default."
 COLUMNS = "theirs=ours: a field of the data, and what it holds; may be repeated."
 
 

@@ -11,12 +11,12 @@ A row that is no conversation gets a reason of REASONS. The ValueError inside ha
 prep.conversations.read.explain asks for: columns have no place for it.
 """
 
-import json
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from prep.arrays import offsets
 from prep.columns import text_array
@@ -48,7 +48,7 @@ from prep.conversations.layouts import (
     toml_table,
 )
 from prep.conversations.recognise import layout_of
-from prep.conversations.values import Part, call_list, read_calls, trains, valid
+from prep.conversations.values import Part, call_list, read_calls, to_json, trains, valid
 
 Turn = tuple[int, bool, list[Part]]  # role, trains, parts
 MOST_NAMES = 100  # of fields that are left aside: an object of a million keys is no row
@@ -95,12 +95,11 @@ def of_objects(objects: list[Any], layout: Layout = Layout()) -> Conversations:
     )
 
 
-def _tools(tools: list[str | None]) -> Any:
-    import pyarrow as pa
-
+def _tools(tools: list[str | None]) -> pa.LargeStringArray | None:
+    """(C,) JSON of the tools of each row; None where no row has any"""
     if all(each is None for each in tools):
         return None
-    return pa.chunked_array([[each] for each in tools], pa.large_string()).combine_chunks()
+    return pa.chunked_array([tools], pa.large_string()).combine_chunks()
 
 
 class RowReader:
@@ -168,7 +167,8 @@ class RowReader:
     def _unread(self, name: str, value: Any, of: str = "") -> None:
         """A field that is not read is left aside, or the entry has to decide"""
         if name in ASIDE:
-            self.tools = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            text = value if isinstance(value, str) else to_json(value)
+            self.tools = text.encode("utf-8", "replace").decode()
         stops = name in DECIDE and name not in PREFERENCES and value not in ("", [], {})
         if name in VERDICTS:
             stops = value in (True, False)
@@ -189,7 +189,8 @@ class RowReader:
                 "another layout",
                 f'{other}, not {self.layout.name}: give such rows an entry of their own, with layout = "{other}"',
             )
-        return "missing field", f"no {' and no '.join(map(repr, missing))}, only {', '.join(map(repr, row))}"
+        has = ", ".join(map(repr, row)) or "nothing"
+        return "missing field", f"no {' and no '.join(map(repr, missing))}, it has {has}"
 
     # ---- what a row says ----
 

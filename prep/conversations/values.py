@@ -41,7 +41,7 @@ def _call(call: Any) -> list[Part]:
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
         raise ValueError("tool calls", f"{call!r:.60} has no name of a function")
     arguments = function.get("arguments")
-    text = json.dumps({} if arguments is None else arguments, ensure_ascii=False)
+    text = to_json({} if arguments is None else arguments)
     parts = [(CALL_NAME, valid(function["name"])), (CALL_ARGUMENTS, valid(text))]
     return parts if call.get("id") is None else [(CALL_ID, valid(str(call["id"]))), *parts]
 
@@ -58,12 +58,22 @@ def trains(message: dict[str, Any]) -> bool:
     return bool(next(iter(flags.values()), True))
 
 
-def valid(text: str) -> str:
-    """The text, unless UTF-8 cannot hold it: JSON may spell lone surrogates"""
-    if text.isascii():
-        return text
+def to_json(value: Any) -> str:
+    """A value as JSON, keys in its order; escapes only where UTF-8 cannot hold it: JSON may spell lone surrogates"""
+    text = json.dumps(value, ensure_ascii=False)
+    return text if text.isascii() or _is_utf8(text) else json.dumps(value)
+
+
+def _is_utf8(text: str) -> bool:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise ValueError("not valid Unicode") from None
-    return text
+        return False
+    return True
+
+
+def valid(text: str) -> str:
+    """The text, unless UTF-8 cannot hold it: JSON may spell lone surrogates"""
+    if text.isascii() or _is_utf8(text):
+        return text
+    raise ValueError("not valid Unicode")

@@ -38,6 +38,7 @@ from prep.conversations.conversation import (
     USER,
     Conversations,
 )
+from prep.conversations.values import to_json
 
 INTERPRETERS = ("python", "code_interpreter", "ipython")
 DEEP = 40  # brackets from which on a call is parsed to see whether Python takes it
@@ -147,7 +148,7 @@ def _add(turn: list[Part], open_calls: dict[bytes, int], parts: list[Part]) -> b
     turn += others
     for number, (call_id, name, arguments) in enumerate(calls):
         open_calls[call_id or b"call %d %d" % (len(turn), number)] = len(turn)
-        turn.append((PYTHON, expression(name, arguments).encode("utf-8", "backslashreplace")))
+        turn.append((PYTHON, _encoded(expression(name, arguments))))
     return bool(calls)
 
 
@@ -210,7 +211,7 @@ def _as_text(turns: list[Turn]) -> list[Turn]:
             calls, others = _split(parts)
             lines = [text for kind, text in others if kind == TEXT and text]
             for _, name, arguments in calls:
-                lines.append(json.dumps({"name": name, "arguments": arguments}, ensure_ascii=False).encode())
+                lines.append(to_json({"name": name, "arguments": arguments}).encode())
             out.append((role, trains, [(TEXT, b"\n".join(lines))] if calls else others))
         after_tool = role == TOOL
     return out
@@ -256,6 +257,14 @@ def _call(name: str, arguments: Any) -> str:
     if all(map(_is_name, arguments)):
         return f"{name}({', '.join(f'{key}={_literal(value)}' for key, value in arguments.items())})"
     return f"{name}(**{_literal(arguments)})"
+
+
+def _encoded(code: str) -> bytes:
+    """Code as UTF-8; lone surrogates in strings of arguments are escapes by now"""
+    try:
+        return code.encode()
+    except UnicodeEncodeError:
+        raise ValueError("not valid Unicode", "the code of a call") from None
 
 
 def _is_name(name: str) -> bool:

@@ -90,7 +90,7 @@ def _merge_systems(batch: Conversations, good: Array, system: Array, conversatio
     )
 
 
-def explain(batch: Conversations) -> str:
+def explain(batch: Conversations, reason: str) -> str:
     """Why a batch of one conversation is not as nanochat's format has them; "" where its reason says it all"""
     if has_calls(batch):
         try:
@@ -98,6 +98,8 @@ def explain(batch: Conversations) -> str:
         except ValueError as error:
             return str(error.args[1])
         batch = write_calls(batch)
+    if reason != "roles out of turn":
+        return ""
     roles = [ROLES[role] for role in batch.roles.tolist()]
     if any(a == b for a, b in pairwise(roles)) and batch.choices.consecutive == "reject":
         shown = f"{', '.join(roles[:6])}{', ...' if len(roles) > 6 else ''}"

@@ -32,4 +32,4 @@ def why(task: Task, row: pa.Table, code: int) -> str:
         return ""
     if task.layout and (culprit := read.explain(row, task.layout)):
         return culprit
-    return nanochat.explain(task.conversations(row))
+    return nanochat.explain(task.conversations(row), REASONS[code])

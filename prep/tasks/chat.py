@@ -40,7 +40,7 @@ CHAT = BuiltinTask(
     "Contents are strings or, for the assistant, lists of parts: SFT trains on text and Python calls, not on what Python "
     "answered.",
     CHAT_EXAMPLE,
-    version=1,
+    version=2,
     read=conversations,
 )
 IDENTITY = BuiltinTask(
@@ -48,7 +48,7 @@ IDENTITY = BuiltinTask(
     "Identity: who the model is. JSON lines, an array of messages per line, user and assistant in turn. Usually few and "
     "repeated; what the model says of itself comes from here and from nowhere else.",
     IDENTITY_EXAMPLE,
-    version=1,
+    version=2,
     read=conversations,
     file="identity_conversations.jsonl",
     columns=("messages",),
