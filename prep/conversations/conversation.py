@@ -18,6 +18,7 @@ What a row says stands here as it says it, in its own order: roles do not altern
     a call            parts CALL_ID, CALL_NAME, CALL_ARGUMENTS of the assistant's message, after its text. Arguments are JSON
                       as text, keys as they came: '{"a": 2}', or '"..."' where the row has a string
     REASONING         before the text of its message
+    role document     plain text, alone in its conversation: nobody says it
     tools             (C,) JSON of the tools that a conversation may call, null where there are none
 
 A chat format makes turns of that, as `choices` say (nanochat's: prep.render.nanochat). Readers fill in and decide nothing.
@@ -37,8 +38,8 @@ import pyarrow as pa
 from prep.arrays import Array, offsets
 from prep.columns import index_array
 
-SYSTEM, USER, ASSISTANT, TOOL = 0, 1, 2, 3
-ROLES = ["system", "user", "assistant", "tool"]
+SYSTEM, USER, ASSISTANT, TOOL, DOCUMENT = range(5)
+ROLES = ["system", "user", "assistant", "tool", "document"]
 TEXT, PYTHON, OUTPUT, REASONING, CALL_NAME, CALL_ARGUMENTS, CALL_ID = range(7)
 KINDS = ["text", "python", "python_output", "reasoning", "call_name", "call_arguments", "call_id"]
 CONTENT_KINDS = KINDS[:3]  # that a part of a content may be

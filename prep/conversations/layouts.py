@@ -76,6 +76,7 @@ LAYOUTS = {
         ("query", "response"), "`query` and `response`", BESIDE_TEXTS, asks=("query",), says="response",
     ),
 }  # fmt: skip
+TEXT = Table(("text",), "`text`: a document", says="text")  # of the task text
 OLD_NAMES = {"tools": "messages"}  # calls are read wherever there are messages
 LIST_FIELDS = ("messages", "conversations", "conversation", "contents", "data")  # that may hold turns
 
@@ -142,7 +143,7 @@ class Layout:
 
     @property
     def table(self) -> Table:
-        return LAYOUTS[self.name]
+        return TEXT if self.name == "text" else LAYOUTS[self.name]
 
     @property
     def choices(self) -> Choices:

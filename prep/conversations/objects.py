@@ -23,6 +23,7 @@ from prep.columns import text_array
 from prep.conversations.conversation import (
     ASSISTANT,
     CALL_ID,
+    DOCUMENT,
     KINDS,
     REASON,
     REASONING,
@@ -102,6 +103,14 @@ def _tools(tools: list[str | None]) -> pa.LargeStringArray | None:
     return pa.chunked_array([tools], pa.large_string()).combine_chunks()
 
 
+def _document(text: Any) -> Turn:
+    if not isinstance(text, str):
+        raise ValueError("content is not text", f"{text!r:.60}")
+    if not text:
+        raise ValueError("no messages", "the text is empty")
+    return DOCUMENT, True, [(TEXT, valid(text))]
+
+
 class RowReader:
     """Reads rows of one layout, and keeps what it left aside."""
 
@@ -140,6 +149,8 @@ class RowReader:
         missing = [name for name in self.table.needs if row.get(name) is None]
         if missing:
             raise ValueError(*self._missing(row, missing))
+        if self.layout.name == "text":
+            return [_document(row["text"])]
         if self.table.turns:
             turns = self._turns(row[self.table.turns], self.table.turns)
         else:

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from prep.arrays import Array
 from prep.conversations import messages, turns
-from prep.conversations.conversation import TEXT, Conversations, Notes, mark, reject
+from prep.conversations.conversation import DOCUMENT, TEXT, Conversations, Notes, mark, reject
 from prep.conversations.layouts import ASIDE, DECIDE, SYSTEM_FIELDS, Layout
 from prep.conversations.objects import RowReader, of_objects
 from prep.conversations.rows import plain_rows
@@ -99,7 +99,12 @@ def _of_texts(columns: dict[str, pa.ChunkedArray], layout: Layout) -> Conversati
     table = layout.table
     missing = np.logical_or.reduce([_nulls(columns[name]) for name in table.needs])
     asked = [pc.fill_null(_large(columns[name]), "") for name in table.asks if name in columns]
-    prompt, reply = asked[0], pc.fill_null(_large(columns[table.says]), "")
+    reply = pc.fill_null(_large(columns[table.says]), "")
+    if layout.name == "text":
+        batch = Conversations.of_turns([reply], [TEXT], [1])
+        documents = replace(batch, roles=np.full(len(batch), DOCUMENT, np.uint8))
+        return reject(reject(documents, missing, "missing field"), np.asarray(_is_empty(reply)), "no messages")
+    prompt = asked[0]
     for more in asked[1:]:
         both = pc.binary_join_element_wise(prompt, more, pa.scalar("\n\n", pa.large_string()))
         prompt = pc.if_else(_is_empty(more), prompt, pc.if_else(_is_empty(prompt), more, both))

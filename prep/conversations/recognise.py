@@ -15,7 +15,17 @@ from typing import Any
 
 import pyarrow as pa
 
-from prep.conversations.layouts import LAYOUTS, LIST_FIELDS, OLD_NAMES, PAIR_FIELDS, TURN_FIELDS, UNUSED, Layout, Table
+from prep.conversations.layouts import (
+    LAYOUTS,
+    LIST_FIELDS,
+    OLD_NAMES,
+    PAIR_FIELDS,
+    TEXT,
+    TURN_FIELDS,
+    UNUSED,
+    Layout,
+    Table,
+)
 from prep.conversations.rows import plain_rows, show_row
 
 FIRST_ROWS = 100  # that a layout is recognised from
@@ -43,7 +53,7 @@ def recognise(rows: pa.Table, where: object, given: Layout, name: str | None) ->
     if not matches:
         raise ValueError(_no_layout(objects, where, example, name))
     best, field = matches.most_common(1)[0][0]
-    wanted = LAYOUTS[best].turns
+    wanted = replace(given, name=best).table.turns
     if field not in ("", wanted):
         given = replace(
             given, columns=tuple(sorted((dict(given.columns) | {given.source_name(field): wanted}).items()))
@@ -53,7 +63,11 @@ def recognise(rows: pa.Table, where: object, given: Layout, name: str | None) ->
 
 def layout_of(row: Any, only: str | None = None) -> tuple[str, str]:
     """(layout, field with its turns) of a row with canonical names; ("", "") if none. `only`: whether it is that one"""
-    tables = {name: table for name, table in LAYOUTS.items() if only in (None, name)}
+    tables = {
+        name: table
+        for name, table in (LAYOUTS | {"text": TEXT}).items()
+        if name == only or (not only and table != TEXT)
+    }
     if isinstance(row, list):
         return next(((name, "") for name, table in tables.items() if _has_turns(row, name, table)), ("", ""))
     if not isinstance(row, dict):
@@ -97,14 +111,15 @@ def _no_layout(objects: list[Any], where: object, example: str, name: str | None
     fields = list(dict.fromkeys(field for row in objects if isinstance(row, dict) for field in row))
     more = ' Rename them with columns = { your_field = "prompt" }.'
     if fields == ["text"] or (len(fields) < 4 and "text" in fields):
-        more = " Plain text is no conversation."
+        more = ' Plain text is task = "text".'
     return f"{where}: its first rows have the fields {fields}, as in {example}; wanted {_fields_of(name)}.{more} {OWN_TASK}"
 
 
 def _fields_of(name: str | None) -> str:
     """The fields that a layout needs, or that each of them needs"""
     if name:
-        return f"{' and '.join(LAYOUTS[name].needs)} of the layout {name}"
+        needs = (TEXT if name == "text" else LAYOUTS[name]).needs
+        return f"{' and '.join(needs)} of the layout {name}"
     return "; or ".join(f"{' and '.join(table.needs)} ({name})" for name, table in LAYOUTS.items())
 
 

@@ -36,6 +36,7 @@ SAMPLING_KEYS = ("proportion", "choose", "max_repeats", *FILTERS)
 COMMON_KEYS = {"name", "start", "stop", "repeat", *SAMPLING_KEYS}  # that every task takes
 PLACE_KEYS = {"path", "hub", "subset", "split", "revision"}
 CHAT_KEYS = PLACE_KEYS | {"layout", "columns", "roles", "train_on", "consecutive", "tools", "reasoning", "where"}
+TEXT_KEYS = PLACE_KEYS | {"columns", "train_on", "where", "excess"}
 CUSTOM_KEYS = PLACE_KEYS | {"size", "seed"}
 MOST_REPEATS = (1 << 16) - 1
 READING = {  # words of each key
@@ -44,6 +45,7 @@ READING = {  # words of each key
     "consecutive": CONSECUTIVE,
     "tools": ("parts", "text"),
     "reasoning": ("think", "drop"),
+    "excess": ("split", "truncate", "drop"),
 }
 TYPE_NAMES = {
     int: "a whole number",
@@ -89,7 +91,9 @@ def check_entry(data: Any, keys: dict[str, type], context: str) -> None:
             f"{context}: task = {name!r} is not known, wanted one of {', '.join(TASKS)}.{nearest(name, TASKS)}"
         )
     check_task_keys(name, data, context)
-    if task is None or name == "chat":
+    if name == "text":
+        check_value("train_on", data.get("train_on"), ("all", "none"), f"{context}: ")
+    if task is None or name in ("chat", "text"):
         check_place(data, context)
         for key, known in READING.items():
             check_value(key, data.get(key), known, f"{context}: ")
@@ -133,20 +137,20 @@ def check_task_keys(name: str, keys: Iterable[str], context: str) -> None:
     elif TASKS[name].generates:
         allowed = {"size", "seed", "split"}
     else:
-        allowed = {"path"} if TASKS[name].file else CHAT_KEYS
-    for key in ({"size", "seed", *CHAT_KEYS} - allowed) & set(keys):
+        allowed = {"path"} if TASKS[name].file else TEXT_KEYS if name == "text" else CHAT_KEYS
+    for key in ({"size", "seed", *CHAT_KEYS, *TEXT_KEYS} - allowed) & set(keys):
         known = ", ".join(sorted(allowed | COMMON_KEYS))
         raise ValueError(f"{context}: task {name!r} takes no {key}, it takes {known}.")
 
 
 def check_place(data: dict[str, Any], context: str) -> None:
     """Where an entry of chat or of a custom task says that its rows are"""
-    path, hub, is_chat = data.get("path"), data.get("hub"), data["task"] == "chat"
+    path, hub, is_chat = data.get("path"), data.get("hub"), data["task"] in ("chat", "text")
     if path and hub:
         raise ValueError(f"{context}: path and hub are given, wanted one of them.")
     if is_chat and not path and not hub:
         raise ValueError(
-            f'{context}: task "chat" needs a path, as path = "mine.jsonl", or a hub, as hub = "owner/name".'
+            f'{context}: task "{data["task"]}" needs a path, as path = "mine.jsonl", or a hub, as hub = "owner/name".'
         )
     for key in {"subset", "split", "revision"} & set(data):
         if not hub and (key != "split" or is_chat or path):
@@ -157,7 +161,12 @@ def check_place(data: dict[str, Any], context: str) -> None:
 
 def check_names(columns: dict[str, str] | None, roles: dict[str, str] | None, prefix: str) -> None:
     """Fields and roles of the data are renamed to fields and roles that midprep has"""
-    fields = {name for table in LAYOUTS.values() for name in table.fields} | {*TURN_FIELDS, *PAIR_FIELDS, UNUSED}
+    fields = {name for table in LAYOUTS.values() for name in table.fields} | {
+        *TURN_FIELDS,
+        *PAIR_FIELDS,
+        UNUSED,
+        "text",
+    }
     for key, renames, known in (("columns", columns, fields), ("roles", roles, {*MAPPED_ROLES})):
         for source_name, name in (renames or {}).items():
             if not isinstance(name, str) or name not in known:

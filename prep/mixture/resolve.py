@@ -55,6 +55,7 @@ class Input:
             "size": self.source.num_rows if self.task.generates else None,
             "seed": entry.seed if self.task.generates else None,
             "repeat": int(entry.repeat) if entry.repeat == int(entry.repeat) else entry.repeat,
+            **({"excess": entry.excess} if entry.excess else {}),
             **{key: value for key in SAMPLING_KEYS if (value := getattr(entry, key)) is not None},
             "revision": self.source.revision,
             "sha256": self.source.sha256,
@@ -227,20 +228,20 @@ def _open(entry: Entry, task: Task, files: SourceFiles, cache_dir: Path | None) 
     """The source, the task with its layout, and whether a message may say "train": false"""
     if not isinstance(task, BuiltinTask):
         return open_files(files.paths, [], files.revision, cache_dir), task, True
-    if task.label != "chat":
+    if task.label not in ("chat", "text"):
         source = open_files(files.paths, list(task.columns), files.revision, cache_dir)
         return source, task, not task.hub and any(source.mentions(name) for name in FLAGS)
     first, rows = first_rows(files.paths, FIRST_ROWS)
     given = Layout(
         columns=tuple(sorted((entry.columns or {}).items())),
         roles=tuple(sorted((entry.roles or {}).items())),
-        train_on=entry.train_on,
+        train_on=entry.train_on or ("none" if task.label == "text" else "all"),
         consecutive=entry.consecutive,
         tools=entry.tools,
         reasoning=entry.reasoning,
         where=tuple(sorted((name, as_values(value)) for name, value in (entry.where or {}).items())),
     )
-    layout = recognise(rows, entry.hub or first, given, entry.layout)
+    layout = recognise(rows, entry.hub or first, given, "text" if task.label == "text" else entry.layout)
     source = open_files(files.paths, [], files.revision, cache_dir)
     source = source.without({name for name, canonical in layout.columns if canonical == UNUSED})
     context = ("role", "from") if layout.table.says else ()  # a prompt of messages is context

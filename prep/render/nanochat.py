@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from prep.arrays import Array, offsets
 from prep.columns import index_array
 from prep.conversations import turns
-from prep.conversations.conversation import ASSISTANT, ROLES, SYSTEM, TEXT, USER, Conversations, mark
+from prep.conversations.conversation import ASSISTANT, DOCUMENT, ROLES, SYSTEM, TEXT, USER, Conversations, mark
 from prep.render.calls import has_calls, write_calls
 
 
@@ -41,7 +41,7 @@ def normalize(batch: Conversations) -> Conversations:
     system = (batch.roles == SYSTEM) & (position == 0)
     position = position - np.isin(conversation, conversation[system])
     expected = np.where(position % 2 == 0, USER, ASSISTANT)
-    wrong = (batch.roles != expected) & ~system
+    wrong = (batch.roles != expected) & ~system & (batch.roles != DOCUMENT)
     mark(reasons, _flag(len(batch), conversation[wrong]), "roles out of turn")
     alone = system & (batch.messages[conversation + 1] == batch.messages[conversation] + 1)
     mark(reasons, _flag(len(batch), conversation[alone]), "roles out of turn")

@@ -10,6 +10,7 @@ from prep.tasks.mmlu import MMLU
 from prep.tasks.smoltalk import SMOLTALK
 from prep.tasks.spelling import SIMPLE_SPELLING, SPELLING_BEE
 from prep.tasks.task import BuiltinTask
+from prep.tasks.text import TEXT
 
 TASKS: dict[str, BuiltinTask] = {
     "smoltalk": SMOLTALK,
@@ -20,4 +21,5 @@ TASKS: dict[str, BuiltinTask] = {
     "spelling_bee": SPELLING_BEE,
     "arithmetic": ARITHMETIC,
     "chat": CHAT,
+    "text": TEXT,
 }
