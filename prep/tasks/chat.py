@@ -1,5 +1,7 @@
 """
-Your own conversations (chat), and those that teach the model who it is (identity).
+Your own conversations (chat), those that teach the model who it is (identity), and plain text (text).
+
+    {"text": "Oslo is the capital of Norway."}     ->     <|bos|>Oslo is the capital of Norway.
 """
 
 import pyarrow as pa
@@ -52,4 +54,12 @@ IDENTITY = BuiltinTask(
     read=conversations,
     file="identity_conversations.jsonl",
     columns=("messages",),
+)
+TEXT = BuiltinTask(
+    "text",
+    "Text: documents, as JSON lines, parquet or Arrow with a column `text`. Mid trains every token, SFT none (unless the "
+    'entry says train_on = "all"). One that is longer than a row is cut into rows, each of which begins with bos.',
+    {"text": "Oslo is the capital of Norway."},
+    version=1,
+    read=conversations,
 )

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import prep
 from prep.cli.main import app
 from prep.conversations.layouts import FLAGS, NOT_TEXT, REASONING_FIELDS, Layout
 from prep.conversations.recognise import recognise
 from prep.inspect.build_text import built_lines
 from prep.inspect.stats import read_stats
+from prep.mixture.mixture import Mixture, parse_mixture
 from prep.render.calls import expression
 from prep.render.nanochat import normalize
 from prep.report.page import make_page, open_report
@@ -463,3 +466,42 @@ def test_try_build_stats_report_and_manifest_agree_on_what_is_left_aside(
         options += [f"--columns={key}={value}" for key, value in entry.get("columns", {}).items()]
         app(["try", str(tmp_path / entry["path"]), "--rows", "200", "--json", *options], standalone_mode=False)
         assert json.loads(capsys.readouterr().out)["leaves_aside"] == sorted(wanted), name
+
+
+def test_numbers_of_nothing_are_no_shares_and_empty_answers_are_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_lines(tmp_path / "mine.jsonl", [{"messages": messages("a", "")}, {"messages": HELLO}])
+    entries = [{"task": "chat", "path": "mine.jsonl", "train_on": "none"}]
+    root, manifest, _ = build_mixture(tmp_path, {"train": entries}, toy_tokenizer())
+    assert manifest["splits"]["train"]["sources"][0]["empty_answers"] == 1
+    app(["stats", str(root)], standalone_mode=False)
+    shown_stats = capsys.readouterr().out
+    assert "1 empty answers" in shown_stats
+    assert re.search(r"\b0 +100\.0%", shown_stats) is None
+
+
+def test_a_column_that_only_a_later_file_has_is_read(tmp_path: Path) -> None:
+    rows = [{"instruction": "Name a fruit.", "output": "Pear."},
+            {"instruction": "Into French.", "input": "Night", "output": "Nuit", "system": "Hm."}]  # fmt: skip
+    for order in ("ab", "ba"):
+        for name, row in zip(order, rows, strict=True):
+            pq.write_table(pa.Table.from_pylist([row]), tmp_path / f"{name}.parquet")
+        found = prep.read_conversations(parsed(tmp_path, {"task": "chat", "path": "*.parquet"}))
+        assert sorted(example.messages[0]["content"] for example in found) == [
+            "Hm.\n\nInto French.\n\nNight",
+            "Name a fruit.",
+        ]
+
+
+def test_python_refuses_what_a_build_refuses(tmp_path: Path) -> None:
+    write_lines(tmp_path / "mine.jsonl", [{"messages": HELLO}] * 150 + [{"messages": HELLO, "label": False}])
+    mixture = parsed(tmp_path, {"task": "chat", "path": "mine.jsonl"})
+    with pytest.raises(ValueError, match=r"mine.jsonl: `label` says .* where = \{ label = true \}"):
+        list(prep.read_conversations(mixture))
+    with pytest.raises(ValueError, match=r"mine.jsonl: `label` says .* columns = \{ label = \"unused\" \}"):
+        build_mixture(tmp_path, {"train": [{"task": "chat", "path": "mine.jsonl"}]}, toy_tokenizer())
+
+
+def parsed(folder: Path, entry: Row) -> Mixture:
+    return parse_mixture({"train": [entry]}, "test", folder, "test")
