@@ -48,6 +48,7 @@ docs: $(READY) # docs/commands.md, from the help texts of the programs; the tabl
 fuzz: $(READY)
 	$(BIN)/python tests/encode/fuzz_encode.py 1000000
 	$(BIN)/python tests/torture/fuzz_rows.py 10000
+	$(BIN)/python tests/torture/fuzz_files.py 1000
 
 slow: $(READY) # every page of docs/ and examples/, the wheel, all code points, a Ray cluster
 	$(BIN)/python -m pytest -n $(JOBS) -m slow

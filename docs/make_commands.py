@@ -48,11 +48,10 @@ def _midprep() -> Iterator[str]:
 
 
 def _walk(command: Any, name: str) -> Iterator[tuple[str, Any]]:
-    """(full name, command) of every command; a group of commands stands for those in it"""
-    if not hasattr(command, "commands"):
+    """(full name, command) of every command; a group of commands stands for those in it, and for itself if it runs alone"""
+    if not hasattr(command, "commands") or (command.invoke_without_command and name != "midprep"):
         yield name, command
-        return
-    for child, inner in command.commands.items():
+    for child, inner in getattr(command, "commands", {}).items():
         yield from _walk(inner, f"{name} {child}")
 
 

@@ -2,16 +2,30 @@
 Ctrl-C and SIGTERM, held back from what must not be interrupted half-way.
 """
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 STOPS = (signal.SIGINT, signal.SIGTERM)
+INTERRUPTED = "midprep: interrupted; no half-written file is left, rendered blocks are kept."
 
 
 class Interrupted(BaseException):
     """Ctrl-C or SIGTERM in a command; not KeyboardInterrupt, on which typer exits silently"""
+
+
+def leave_at_once() -> None:
+    """From here on Ctrl-C and SIGTERM end the process in one line: for before a command begins, and after its end."""
+    for number in STOPS:
+        signal.signal(number, _leave)
+
+
+def _leave(number: int, frame: object) -> NoReturn:
+    os.write(2, f"{INTERRUPTED}\n".encode())
+    os._exit(130)
 
 
 @contextmanager

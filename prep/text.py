@@ -79,8 +79,13 @@ def visible(text: str) -> str:
     return "".join(map(_visible, text))
 
 
+def is_hidden(char: str) -> bool:
+    """Whether a character drives a terminal, changes the direction of text, or shows nothing"""
+    return char not in KEPT and unicodedata.category(char) in HIDDEN
+
+
 def _visible(char: str) -> str:
-    if char in KEPT or unicodedata.category(char) not in HIDDEN:
+    if not is_hidden(char):
         return char
     code = ord(char)
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"

@@ -7,16 +7,14 @@ Checkpoints in nanochat's layout, read and written.
         meta_000050.json                    written last: without it a checkpoint does not count
         metrics.jsonl                       one object per step
 
-Each file is written under a temporary name, synced and renamed, so a killed run leaves complete checkpoints only. Files are
-read with `weights_only=True`: a checkpoint from elsewhere cannot run code. The keys of a model tell its generation; a key
-that is missing, unknown or of another shape is an error that names it.
+Each file is written under a temporary name, synced and renamed, so a killed run leaves complete checkpoints only. A file is
+checked before it is used (`train.tensors`, `train.meta`): damage is an error, and a checkpoint from elsewhere cannot run code.
+The keys of a model tell its generation; a key that is missing, unknown or of another shape is an error that names it.
 """
 
 import json
-import os
-import pickle
 import re
-import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,21 +22,24 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from prep.files import write_atomically
+from prep.files import nanochat_home, write_atomically
+from train.meta import VERSION, Meta, meta_path, read_meta, records_noted
 from train.model import GPT
 from train.sizes import ModelConfig
+from train.tensors import fresh, read_tensors, records_sha256
 
 STAGES = {"mid": "mid_checkpoints", "sft": "chatsft_checkpoints"}
 BASES = {"mid": ("base_checkpoints", "mid_checkpoints"), "sft": ("mid_checkpoints", "base_checkpoints")}
 KEYS_2026 = ("value_embeds", "smear_gate", "smear_lambda", "backout_lambda", "resid_lambdas", "x0_lambdas")
+WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")  # DDP, torch.compile, FSDP
+MOMENTS = {"AdamW": ("step", "exp_avg", "exp_avg_sq"), "Muon": ("momentum_buffer",)}
 
-Meta = dict[str, Any]
 Checkpoint = tuple[Path, int]  # directory and step
 
 
 def steps_in(root: Path) -> list[int]:
     """Steps of the complete checkpoints of a directory, ascending."""
-    steps = [int(name) for name in (path.stem[5:] for path in root.glob("meta_*.json")) if name.isdigit()]
+    steps = [int(name) for name in (path.stem[5:] for path in root.glob("meta_*.json")) if name.isdecimal()]
     return sorted(step for step in steps if (root / f"model_{step:06d}.pt").is_file())
 
 
@@ -51,22 +52,28 @@ def find_checkpoint(name: str | Path, step: int | None = None, stages: tuple[str
 
     The first directory in this order that has checkpoints counts; of these the last, or that of `step`.
     """
+    for root, steps in checkpoints_of(name, stages):
+        if step not in (None, *steps):
+            raise FileNotFoundError(f"{root} has no step {step}, it has: {', '.join(map(str, steps))}")
+        return root, steps[-1] if step is None else step
+    home = nanochat_home()
+    is_directory = bool(name) and Path(name).is_dir()
+    where = name if is_directory else f"{home} (NANOCHAT_BASE_DIR), and {name or 'the path'} is not a directory"
+    raise FileNotFoundError(f"no checkpoint (model_*.pt with its meta_*.json) in {where}: give the directory of one")
+
+
+def checkpoints_of(name: str | Path, stages: tuple[str, ...] = ()) -> Iterator[tuple[Path, list[int]]]:
+    """Every directory that `name` can mean and that has checkpoints, in the order of `find_checkpoint`, with their steps"""
     path = Path(name)
-    nanochat = Path(os.environ.get("NANOCHAT_BASE_DIR") or "~/.cache/nanochat").expanduser()
-    is_directory = bool(name) and path.is_dir()
-    places = [nanochat / stage / path for stage in stages]
-    if is_directory:
+    places = [nanochat_home() / stage / path for stage in stages]
+    if bool(name) and path.is_dir():
         places = [path, *(path / stage for stage in stages)]
     for place in places:
-        depths = sorted((int(child.name[1:]) for child in place.glob("d*") if child.name[1:].isdigit()), reverse=True)
+        depths = sorted((int(child.name[1:]) for child in place.glob("d*") if child.name[1:].isdecimal()), reverse=True)
         for root in (place, *(place / f"d{depth}" for depth in depths)):
             steps = steps_in(root)
-            if steps and step not in (None, *steps):
-                raise FileNotFoundError(f"{root} has no step {step}, it has: {', '.join(map(str, steps))}")
             if steps:
-                return root, steps[-1] if step is None else step
-    where = name if is_directory else f"{nanochat} (NANOCHAT_BASE_DIR), and {name or 'the path'} is not a directory"
-    raise FileNotFoundError(f"no checkpoint (model_*.pt with its meta_*.json) in {where}: give the directory of one")
+                yield root, steps
 
 
 def find_run(root: Path, run_config: dict[str, Any], resume: str) -> int:
@@ -80,23 +87,11 @@ def find_run(root: Path, run_config: dict[str, Any], resume: str) -> int:
     if resume == "never":
         return 0
     for name, value in run_config.items():
-        saved_value = saved.get("identity", {}).get(name, value)  # an older version may not have saved it
+        saved_value = saved["identity"].get(name, value)  # an older version may not have saved it
         if saved_value != value:
             difference = f"{root} holds a run with {name} {saved_value!s:.24}, this one has {value!s:.24}"
             raise ValueError(f"{difference}: give another --out, or --resume never to replace it")
     return steps[-1]
-
-
-def read_meta(root: Path, step: int) -> Meta:
-    path = root / f"meta_{step:06d}.json"
-    try:
-        meta: Meta = json.loads(path.read_text(encoding="utf-8"))
-        int(meta["model_config"]["n_layer"])
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise ValueError(
-            f"{path} is not a meta with a model_config ({error}): remove it, or give another --out"
-        ) from None
-    return meta
 
 
 def remove_run(root: Path) -> None:
@@ -106,36 +101,31 @@ def remove_run(root: Path) -> None:
             path.unlink()
 
 
-def read_tensors(path: Path) -> Any:
-    """A .pt file on the CPU. Only tensors, numbers, strings and containers of them are accepted."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about pickles it does not know, which are errors here
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError) as error:
-        name = re.search(r"GLOBAL (\S+)|Unsupported \w+ (\S+)", str(error))
-        reason = f"holds {name[1] or name[2]}" if name else re.split(r"[.:]\s|\n", str(error))[0] or "truncated"
-        advice = "nothing in it was run. Remove its meta_*.json to resume from the checkpoint before"
-        raise ValueError(f"{path} is not a file of plain tensors ({reason}): {advice}") from None
-
-
 def model_config(saved: Meta, state: dict[str, Tensor], path: Path) -> ModelConfig:
-    """The config of a state dict: sizes from meta, generation from the keys."""
+    """The config of a state dict: sizes from meta, generation from the keys. Checked before a model of it is made."""
     names = set(ModelConfig.__dataclass_fields__)
     for name in sorted((names ^ set(saved)) - {"window_pattern"}):
         raise ValueError(f"{path}: model_config has {'no ' if name in names else ''}{name!r}, wanted {sorted(names)}")
     pattern = (saved.get("window_pattern") or "L").upper()
     is_2026 = any(key.startswith(KEYS_2026) for key in state)
     if is_2026 and not re.fullmatch("[SL]+", pattern):
-        raise ValueError(f"{path}: window_pattern is {pattern!r}, wanted letters S and L")
+        raise ValueError(f"{path}: window_pattern is {pattern!r:.40}, wanted letters S and L")
     if not is_2026 and "S" in pattern:
-        raise ValueError(f"{path}: window_pattern {pattern!r} is of 2026-07, but no key is (no smear_gate)")
-    return ModelConfig(**{**saved, "window_pattern": pattern if is_2026 else None})
+        raise ValueError(f"{path}: window_pattern {pattern!r:.40} is of 2026-07, but no key is (no smear_gate)")
+    config = ModelConfig(**{**saved, "window_pattern": pattern if is_2026 else None})
+    if config.n_embd % (2 * config.n_head) or config.n_head % config.n_kv_head:
+        heads = f"{config.n_head} heads, {config.n_kv_head} of keys"
+        raise ValueError(f"{path}: width {config.n_embd} cannot be divided among {heads}: its meta is wrong")
+    layers = {match[1] for match in map(re.compile(r"transformer\.h\.(\d+)\.").match, state) if match}
+    if len(layers) != config.n_layer:
+        raise ValueError(f"{path}: n_layer is {config.n_layer} in its meta, its keys have {len(layers)}")
+    check_shape("transformer.wte.weight", state, (config.padded_vocab_size, config.n_embd), config, path)
+    return config
 
 
 def load_model(root: str | Path, step: int | None = None, device: str | torch.device = "cpu") -> tuple[GPT, Meta]:
     """
-    The model of a checkpoint and its meta.
+    The model of a checkpoint and its meta. Its weights are contiguous float32 on every device, whatever the file has.
 
         model, meta = load_model("runs/mid")
         logits = model(torch.tensor([[1, 2, 3]]))   # (1, 3, V) float32
@@ -143,64 +133,99 @@ def load_model(root: str | Path, step: int | None = None, device: str | torch.de
     root, step = find_checkpoint(root, step, (STAGES["sft"], *BASES["sft"]))
     path = root / f"model_{step:06d}.pt"
     meta = read_meta(root, step)
-    state = read_tensors(path)
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError(f"{path} is not a state dict (names and tensors)")
-    state = {name.removeprefix("_orig_mod."): value for name, value in state.items()}
+    state = plain_names(read_tensors(path, records_noted(meta, "model")), path)
     config = model_config(meta["model_config"], state, path)
     with torch.device("meta"):
         model = GPT(config)
     if config.is_2026:
         state.setdefault("resid_lambdas", torch.ones(config.n_layer))
         state.setdefault("x0_lambdas", torch.zeros(config.n_layer))
-    check_shapes(state, model, path)
-    model.load_state_dict(state, assign=True)
-    on_cpu = torch.device(device).type == "cpu"  # where bfloat16 is slow
-    return model.float() if on_cpu else model.to(device), meta
-
-
-def check_shapes(state: dict[str, Tensor], model: GPT, path: Path) -> None:
-    """ValueError for the first key of a state dict that is missing, unknown or of another shape."""
-    generation = "2026-07" if model.config.is_2026 else "2025-12"
     expected = model.state_dict()
     for name in (*state, *expected):
-        saved_shape, shape = (tuple(each[name].shape) if name in each else "missing" for each in (state, expected))
-        if saved_shape != shape:
-            raise ValueError(
-                f"{path}: {name} is {saved_shape}, in a model of {generation} with this config it is {shape}"
-            )
+        check_shape(name, state, tuple(expected[name].shape) if name in expected else None, config, path)
+    for name in expected:  # one at a time, so memory holds one copy of the model, and one weight of the file
+        state[name] = fresh(state[name], torch.float32, device)
+    model.load_state_dict(state, assign=True)
+    return model, meta
+
+
+def plain_names(state: Any, path: Path) -> dict[str, Tensor]:
+    """A state dict without what wrappers put into its names: `_orig_mod.module.lm_head.weight` -> `lm_head.weight`"""
+    if not isinstance(state, dict) or not all(type(k) is str and isinstance(v, Tensor) for k, v in state.items()):
+        raise ValueError(f"{path} is not a state dict (names and tensors)")
+    plain: dict[str, Tensor] = {}
+    for name, value in state.items():
+        short = ".".join(part for part in name.split(".") if part not in WRAPPERS)
+        if short in plain:
+            raise ValueError(f"{path}: {short} occurs twice, with and without the prefix of a wrapper ({name})")
+        plain[short] = value
+    return plain
+
+
+def check_shape(
+    name: str, state: dict[str, Tensor], shape: tuple[int, ...] | None, config: ModelConfig, path: Path
+) -> None:
+    """ValueError for a key of a state dict that is missing, unknown (`shape` is None) or of another shape."""
+    saved_shape = tuple(state[name].shape) if name in state else None
+    if saved_shape != shape:
+        generation = "2026-07" if config.is_2026 else "2025-12"
+        found, wanted = ("missing" if each is None else each for each in (saved_shape, shape))
+        raise ValueError(f"{path}: {name} is {found}, in a model of {generation} with this config it is {wanted}")
 
 
 def load_optimizers(root: Path, step: int, optimizers: tuple[Optimizer, ...]) -> None:
-    """Moments from optim_<step>_rank0.pt; learning rates stay those of the flags. ValueError if they do not fit."""
+    """
+    Moments from optim_<step>_rank0.pt, each a fresh tensor with the dtype of its weight, as torch makes them; learning rates
+    stay those of the flags. ValueError if they do not fit.
+    """
     path = root / f"optim_{step:06d}_rank0.pt"
     if (root / f"optim_{step:06d}_rank1.pt").exists():
         raise ValueError(f"{path} is one of several parts (there is a rank1): a state in parts cannot be loaded")
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} not found: remove the meta beside it to resume from the checkpoint before")
-    states = read_tensors(path)
+    states = read_tensors(path, records_noted(read_meta(root, step), "optim"))
     if not isinstance(states, list) or len(states) != len(optimizers):
         raise ValueError(f"{path} does not hold [AdamW, Muon], as 2025-12 writes them: its state cannot be loaded")
     for optimizer, saved in zip(optimizers, states, strict=True):
         kind = type(optimizer).__name__
         params = [param for group in optimizer.param_groups for param in group["params"]]
-        num_saved = len(dict(saved).get("state", ()))
-        if num_saved != len(params):
+        state = saved.get("state") if isinstance(saved, dict) else None
+        if not isinstance(state, dict) or state.keys() != set(range(len(params))):
+            num_saved = len(state) if isinstance(state, dict) else 0
             raise ValueError(f"{path}: {kind} has state for {num_saved} weights, the model has {len(params)}")
-        for number, state in saved["state"].items():  # torch numbers weights in the order of the groups
-            shape = tuple(params[number].shape)
-            for name, value in state.items():
-                if isinstance(value, Tensor) and value.ndim and tuple(value.shape) != shape:
-                    raise ValueError(f"{path}: {name} {number} of {kind} is {tuple(value.shape)}, not {shape}")
-        optimizer.load_state_dict(optimizer.state_dict() | {"state": saved["state"]})
+        moments = {  # torch numbers weights in the order of the groups
+            number: fresh_moments(state.pop(number), param, MOMENTS[kind], f"{number} of {kind}", path)
+            for number, param in enumerate(params)
+        }
+        optimizer.load_state_dict(optimizer.state_dict() | {"state": moments})
+
+
+def fresh_moments(saved: Any, param: Tensor, names: tuple[str, ...], owner: str, path: Path) -> dict[str, Tensor]:
+    """The state of one weight: its moments by name, and AdamW's number of steps, a float32 scalar as torch has it"""
+    if not isinstance(saved, dict) or saved.keys() != set(names):
+        shown = sorted(map(str, saved)) if isinstance(saved, dict) else type(saved).__name__
+        raise ValueError(f"{path}: state {owner} is {shown!s:.80}, not {sorted(names)}")
+    moments = {}
+    for name, value in saved.items():
+        is_step = name == "step"
+        tensor = torch.tensor(float(value)) if is_step and type(value) in (int, float) and abs(value) < 1e9 else value
+        shape = () if is_step else tuple(param.shape)
+        saved_shape = tuple(tensor.shape) if isinstance(tensor, Tensor) else type(value).__name__
+        if saved_shape != shape:
+            raise ValueError(f"{path}: {name} {owner} is {saved_shape}, not {shape}")
+        if is_step and not 0 <= float(tensor) < 1e9:
+            raise ValueError(f"{path}: step {owner} is {float(tensor)}, wanted a number of steps")
+        moments[name] = fresh(tensor, torch.float32 if is_step else param.dtype, param.device)
+    return moments
 
 
 def save_checkpoint(root: Path, step: int, model: GPT, optimizers: tuple[Optimizer, ...], meta: Meta) -> Path:
     root.mkdir(parents=True, exist_ok=True)
-    path = root / f"model_{step:06d}.pt"
+    path, optim_path = root / f"model_{step:06d}.pt", root / f"optim_{step:06d}_rank0.pt"
     states = [optimizer.state_dict() for optimizer in optimizers]
-    write_atomically(root / f"optim_{step:06d}_rank0.pt", lambda file: torch.save(states, file))
+    write_atomically(optim_path, lambda file: torch.save(states, file))
     write_atomically(path, lambda file: torch.save(model.state_dict(), file))
+    if "midprep" in meta:
+        records = {"model": records_sha256(path), "optim": records_sha256(optim_path)}
+        meta = meta | {"midprep": meta["midprep"] | {"version": VERSION, "records_sha256": records}}
     text = json.dumps({"step": step, "model_config": model.config.to_meta(), **meta}, indent=2)
-    write_atomically(root / f"meta_{step:06d}.json", lambda file: file.write(text.encode()))
+    write_atomically(meta_path(root, step), lambda file: file.write(text.encode()))
     return path

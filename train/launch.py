@@ -3,10 +3,9 @@ The launch table: all that can be known of a run before a GPU is booked.
 
     shards/mid train: 12,149 rows x 2,048, 1 epoch, 262,144 tokens per step (128 rows)
                      mid          sft
-    steps             95           95
-    targets per step: mean, least, most
-    ...
-    ranks  rows each  accumulation  memory per rank  hours      and the torchrun line of each
+    steps             95 steps     95 steps
+    per step, mean    261,019 targets ...
+    ranks  per micro-batch  micro-batches  memory per rank  hours      and the torchrun line of each
 
 Steps, rows, targets, learning rates and sizes are the trainer's own arithmetic (prep.shard.steps, train.schedule,
 train.sizes). Memory is an estimate: what eager bfloat16 training keeps, measured once with hooks; torch.compile needs less.
@@ -126,7 +125,7 @@ def describe_mode(split: Split, plan: StepPlan, model: ModelConfig, config: Conf
         "evaluations": 1 + math.ceil(num_steps / config.eval_every) if config.eval_every else 0,
         "checkpoints": checkpoints,
         "checkpoint_bytes": checkpoints * model.weights().checkpoint_bytes(itemsize),
-        "flops": float(model.flops_per_token() * tokens),
+        "flops": float(model.flops_per_token(split.max_seq_len) * tokens),
     }  # fmt: skip
 
 
@@ -200,28 +199,28 @@ def command(setting: Setting, world_size: int, batch: int, mode: str) -> str:
 # ---- as text ----
 
 FACTS: dict[str, Callable[[Facts], str]] = {
-    "rows": lambda m: f"{m['rows']:,}" + (f" ({m['rows_skipped']:,} skipped)" if m["rows_skipped"] else ""),
-    "steps": lambda m: f"{m['steps']:,}",
-    "tokens": lambda m: short(m["tokens"]),
-    "targets": lambda m: short(m["targets"]),
-    "per step, mean": lambda m: f"{m['targets_per_step']['mean']:,.0f}",
-    "per step, least": lambda m: f"{m['targets_per_step']['min']:,}",
-    "per step, most": lambda m: f"{m['targets_per_step']['max']:,}",
-    "steps under half": lambda m: steps_under_half(m["steps_with_few_targets"]),
-    "without a target": lambda m: f"{m['untrained_share']:.2%}",
-    "padding": lambda m: f"{m['padding_share']:.2%}",
-    "filler rows": lambda m: f"{m['filler_rows']:,}",
-    "warm-down from": lambda m: f"step {m['warmdown_start']:,}",
-    "evaluations": lambda m: f"{m['evaluations']:,}",
-    "checkpoints": lambda m: f"{m['checkpoints']:,}, {size(m['checkpoint_bytes'])}",
-    "FLOPs": lambda m: f"{m['flops']:.2e}",
+    "rows": lambda m: f"{m['rows']:,} rows" + (f" ({m['rows_skipped']:,} skipped)" if m["rows_skipped"] else ""),
+    "steps": lambda m: f"{m['steps']:,} steps",
+    "tokens": lambda m: f"{short(m['tokens'])} tokens",
+    "targets": lambda m: f"{short(m['targets'])} targets",
+    "per step, mean": lambda m: f"{m['targets_per_step']['mean']:,.0f} targets",
+    "per step, least": lambda m: f"{m['targets_per_step']['min']:,} targets",
+    "per step, most": lambda m: f"{m['targets_per_step']['max']:,} targets",
+    "under half the mean": lambda m: steps_under_half(m["steps_with_few_targets"]),
+    "without a target": lambda m: f"{m['untrained_share']:.2%} of tokens",
+    "padding": lambda m: f"{m['padding_share']:.2%} of tokens",
+    "filler rows": lambda m: f"{m['filler_rows']:,} rows",
+    "warm-down": lambda m: f"from step {m['warmdown_start']:,}",
+    "evaluations": lambda m: f"{m['evaluations']:,} times",
+    "checkpoints": lambda m: f"{m['checkpoints']:,} times, {size(m['checkpoint_bytes'])}",
+    "compute": lambda m: f"{m['flops']:.2e} FLOPs",
 }
 
 
 def steps_under_half(few: Facts) -> str:
     """Steps with less than half of the mean of targets: how many, and the first of them"""
     steps = ", ".join(map(str, few["first"])) + (", ..." if few["number"] > len(few["first"]) else "")
-    return f"{few['number']:,}" + (f" ({steps})" if few["number"] else "")
+    return f"{few['number']:,} steps" + (f" (step {steps})" if few["number"] else "")
 
 
 def plan_lines(plan: Facts) -> Iterator[str]:
@@ -237,23 +236,23 @@ def plan_lines(plan: Facts) -> Iterator[str]:
         f"{size(model['checkpoint_bytes'])} per checkpoint"
     )
     yield ""
-    yield f"{'':<20}" + "".join(f"{mode:>22}" for mode in modes)
+    yield f"{'':<20}" + "".join(f"{mode:>28}" for mode in modes)
     for name, fact in FACTS.items():
-        yield f"{name:<20}" + "".join(f"{fact(facts):>22}" for facts in modes.values())
+        yield f"{name:<20}" + "".join(f"{fact(facts):>28}" for facts in modes.values())
     if "sft" not in modes:
         yield "no row has a target in sft: mid only"
     yield ""
     hours = "".join(f"{f'{mode} takes':>12}" for mode in modes) if plan["tokens_per_second"] else ""
-    yield f"{'ranks':>5} {'rows each':>10} {'accumulation':>13} {'memory per rank':>16}{hours}"
+    yield f"{'ranks':>9} {'per micro-batch':>16} {'micro-batches':>14} {'memory per rank':>16}{hours}"
     for entry in plan["launches"]:
+        ranks = f"{entry['world_size']:,} rank{'s' * (entry['world_size'] > 1)}"
         if "error" in entry:
-            yield f"{entry['world_size']:>5}  {entry['error']}"
+            yield f"{ranks:>9}  {entry['error']}"
             continue
         hours = "".join(f"{duration(value):>12}" for value in (entry["hours"] or {}).values())
+        rows = f"{entry['device_batch_size']:,} row{'s' * (entry['device_batch_size'] > 1)}"
         memory = f"~{size(entry['memory_bytes'])}"
-        yield (
-            f"{entry['world_size']:>5} {entry['device_batch_size']:>10} {entry['accumulation']:>13} {memory:>16}{hours}"
-        )
+        yield f"{ranks:>9} {rows:>16} {entry['accumulation']:>5,} per step {memory:>16}{hours}"
     yield "memory: an estimate for bfloat16 without torch.compile, which needs less"
     if plan["tokens_per_second"]:
         yield f"hours: at {plan['tokens_per_second']:,.0f} tokens per second of one rank, if ranks scale linearly"

@@ -20,6 +20,7 @@ import torch
 
 from prep.arrays import Array
 from prep.files import Lock
+from prep.screen import guarded_streams
 from prep.shard.steps import micro_batches
 from train.checkpoint import remove_run, save_checkpoint, steps_in
 from train.config import parse_args
@@ -89,7 +90,8 @@ def peak_tokens_per_second(run: Run, ranks: Ranks) -> float:
     """What all devices could do at full speed; 0 if their speed is not known"""
     if ranks.device.type != "cuda":
         return 0.0
-    return peak_flops(torch.cuda.get_device_name()) * ranks.world_size / run.model.config.flops_per_token()
+    flops_per_token = run.model.config.flops_per_token(run.split.max_seq_len)
+    return peak_flops(torch.cuda.get_device_name()) * ranks.world_size / flops_per_token
 
 
 def save(run: Run, step: int, metrics: Metrics, ranks: Ranks) -> None:
@@ -102,6 +104,7 @@ def save(run: Run, step: int, metrics: Metrics, ranks: Ranks) -> None:
     ranks.barrier()
 
 
+@guarded_streams()
 def main(argv: Sequence[str] | None = None) -> None:
     config = parse_args(argv)
     with start_ranks(config.device) as ranks:

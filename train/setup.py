@@ -7,7 +7,6 @@ What can be refused is refused here, in one line: a missing mask, a step that ca
 tokenizer than the model's, another run in the same place, ranks that see different shards.
 """
 
-import hashlib
 import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -18,21 +17,13 @@ import torch
 from torch.optim import Optimizer
 
 from prep.arrays import Array
-from prep.shard import Manifest, Shards, Split, check_files, open_shards
+from prep.shard import Shards, Split, check_files, open_shards
 from prep.shard.steps import DEVICE_BATCH_LIMIT, REFERENCE_BATCH, StepPlan, device_batch, plan_steps, row_targets
-from train.checkpoint import (
-    BASES,
-    STAGES,
-    Checkpoint,
-    Meta,
-    find_checkpoint,
-    find_run,
-    load_model,
-    load_optimizers,
-    read_meta,
-)
+from train.base import Start, check_tokenizer, check_vocabulary, find_start, notice_of_length
+from train.checkpoint import Checkpoint, find_run, load_model, load_optimizers
 from train.config import RUN_CONFIG, Config
 from train.distributed import Ranks
+from train.meta import Meta
 from train.model import GPT
 from train.optimizer import build_optimizers
 from train.sizes import DEPTHS, config_of_depth
@@ -65,32 +56,33 @@ class Run:
             "device_batch_size": self.device_batch,
             "max_seq_len": self.split.max_seq_len,
             "total_batch_size": self.plan.rows_per_step * self.split.max_seq_len,
-            "midprep": {"identity": self.run_config, "tokenizer_sha256": self.split.manifest["tokenizer"]["sha256"]},
+            "midprep": {
+                "identity": self.run_config,
+                "tokenizer_sha256": self.split.manifest["tokenizer"]["sha256"],
+                "dtype": str(self.model.transformer.wte.weight.dtype).removeprefix("torch."),
+            },
         }
 
 
 def set_up(config: Config, ranks: Ranks) -> Run:
     shards, split = open_build(config)
     plan, batch = plan_run(config, split, ranks)
-    base = None if config.base is None else find_checkpoint(config.base, config.base_step, BASES[config.mode])
-    depth = choose_depth(config, base, ranks)
-    root = Path(config.out or f"runs/{shards.root.resolve().name}") / STAGES[config.mode] / f"d{depth}"
-    if base and base[0].resolve() == root.resolve():
-        raise ValueError(f"--base {base[0]} is where this run would write its own checkpoints: give another --out")
-    run_config = make_run_config(config, shards, plan, depth, base)
-    first_step = find_run(root, run_config, config.resume)
+    out = Path(config.out or f"runs/{shards.root.resolve().name}")
+    start = find_start(config, out, DEPTHS[ranks.device.type], ranks.say)
+    run_config = make_run_config(config, shards, plan, start)
+    first_step = find_run(start.root, run_config, config.resume)
     ranks.check_same(
         flags=json.dumps([asdict(replace(config, shards="")), run_config, batch]),
         shards=json.dumps(shards.manifest, sort_keys=True),
         **{"checkpoints in --out (a file system that all nodes see)": str(first_step)},
     )
-    checkpoint = (root, first_step) if first_step else base
-    model = make_model(config, ranks, split, depth, checkpoint)
+    checkpoint = (start.root, first_step) if first_step else start.base
+    model = make_model(config, ranks, split, start, checkpoint)
     optimizers = build_optimizers(model, config)
     if checkpoint and (first_step or config.base_optimizer):
         load_optimizers(*checkpoint, optimizers)
     return Run(
-        config=config, shards=shards, split=split, plan=plan, device_batch=batch, root=root, run_config=run_config,
+        config=config, shards=shards, split=split, plan=plan, device_batch=batch, root=start.root, run_config=run_config,
         eval_rows=plan_evaluation(config, shards, plan, ranks), first_step=first_step, model=model,
         optimizers=optimizers, compiled=ranks.device.type == "cuda" if config.compile is None else config.compile,
     )  # fmt: skip
@@ -139,57 +131,37 @@ def plan_evaluation(config: Config, shards: Shards, plan: StepPlan, ranks: Ranks
     return np.flatnonzero(row_targets(val, config.mode, config.isolated))[: max(1, -(-tokens // val.max_seq_len))]
 
 
-def choose_depth(config: Config, base: Checkpoint | None, ranks: Ranks) -> int:
-    if base is None:
-        return config.depth or DEPTHS[ranks.device.type]
-    depth = int(read_meta(*base)["model_config"]["n_layer"])
-    if config.depth not in (None, depth):
-        raise ValueError(f"--depth {config.depth}, but --base {base[0]} has {depth} layers: leave --depth out")
-    return depth
-
-
-def make_run_config(
-    config: Config, shards: Shards, plan: StepPlan, depth: int, base: Checkpoint | None
-) -> dict[str, Any]:
+def make_run_config(config: Config, shards: Shards, plan: StepPlan, start: Start) -> dict[str, Any]:
     """What a run must share with a checkpoint to resume from it, by name ("identity" in a checkpoint's meta)."""
     return {name: getattr(config, name) for name in RUN_CONFIG} | {
-        "depth": depth,
+        "depth": start.depth,
         "shards": shards.manifest["fingerprint"],
         "rows_per_step": plan.rows_per_step,
         "num_steps": plan.num_steps,
-        "base": base and name_of(*base),
+        "base": start.base_name,
     }
 
 
-def name_of(root: Path, step: int) -> str:
-    """The same for the same checkpoint, however its path is written; another for one that was trained again."""
-    return f"step {step}, {hashlib.sha256((root / f'meta_{step:06d}.json').read_bytes()).hexdigest()[:12]}"
-
-
-def make_model(config: Config, ranks: Ranks, split: Split, depth: int, checkpoint: Checkpoint | None) -> GPT:
+def make_model(config: Config, ranks: Ranks, split: Split, start: Start, checkpoint: Checkpoint | None) -> GPT:
     """The model of a checkpoint, or one from scratch, on this rank's device."""
+    default_dtype = "bfloat16" if ranks.device.type == "cuda" else "float32"
+    dtype = default_dtype if config.dtype == "auto" else config.dtype
     if checkpoint:
         model, meta = load_model(*checkpoint, device=ranks.device)
-        check_model(model, meta, split.manifest, checkpoint[0])
-        ranks.say(f"model: depth {depth} of {checkpoint[0]}, step {checkpoint[1]}")
+        check_tokenizer(meta, split.manifest, checkpoint[0], ranks.say)
+        check_vocabulary(model.config, split.manifest, checkpoint[0])
+        ranks.say(f"model: depth {start.depth} of {checkpoint[0]}, step {checkpoint[1]}")
+        dtype_before = meta.get("midprep", {}).get("dtype", dtype)
+        if checkpoint[0] == start.root and dtype_before != dtype:
+            ranks.say(
+                f"--dtype is {dtype}, the run had {dtype_before} so far: its losses will differ a little from here on"
+            )
     else:
-        model = GPT(config_of_depth(depth, split.max_seq_len, split.manifest["vocab_size"]))
+        model = GPT(config_of_depth(start.depth, split.max_seq_len, split.manifest["vocab_size"]))
         model.init_weights(config.seed)
         model.to(ranks.device)
-        ranks.say(f"model: depth {depth} from scratch (--depth, --base)")
-    default_dtype = "bfloat16" if ranks.device.type == "cuda" else "float32"
-    model.set_dtype(getattr(torch, default_dtype if config.dtype == "auto" else config.dtype))
+        ranks.say(f"model: depth {start.depth} from scratch (--depth, --base)")
+    if notice := notice_of_length(model.config, split.max_seq_len):
+        ranks.say(notice)
+    model.set_dtype(getattr(torch, dtype))
     return model
-
-
-def check_model(model: GPT, meta: Meta, manifest: Manifest, root: Path) -> None:
-    """ValueError unless the shards hold tokens of the tokenizer that the model was trained with."""
-    tokenizer = manifest["tokenizer"]
-    sha256 = meta.get("midprep", {}).get("tokenizer_sha256")
-    if sha256 not in (None, tokenizer["sha256"]):
-        problem = f"was trained with tokenizer {sha256[:12]}, the shards have {tokenizer['sha256'][:12]} ({tokenizer['name']})"
-    elif model.config.vocab_size != manifest["vocab_size"]:
-        problem = f"has a vocabulary of {model.config.vocab_size:,}, the shards {manifest['vocab_size']:,}"
-    else:
-        return
-    raise ValueError(f"{root} {problem}: build the shards with the model's tokenizer")

@@ -95,11 +95,14 @@ class ModelConfig:
             scalars=2 * self.n_layer + SMEAR_WIDTH + 2 if self.is_2026 else 0,
         )
 
-    def flops_per_token(self) -> int:
-        """Forward and backward: 6 per weight of a matrix product, and attention over what each layer sees"""
+    def flops_per_token(self, row_len: int | None = None) -> int:
+        """
+        Forward and backward: 6 per weight of a matrix product, and attention over what each layer sees of rows of `row_len`
+        tokens, by default `sequence_len`
+        """
         weights = self.weights()
         multiplied = weights.head + weights.matrices + (SMEAR_WIDTH if self.is_2026 else 0)
-        num_seen = sum(min(self.window(layer), self.sequence_len) for layer in range(self.n_layer))
+        num_seen = sum(min(self.window(layer), row_len or self.sequence_len) for layer in range(self.n_layer))
         return 6 * multiplied + 12 * self.n_embd * num_seen
 
     def activation_bytes(self, num_positions: int, itemsize: int) -> int:

@@ -16,6 +16,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prep.screen import console
 from prep.signals import Interrupted
 from prep.text import clock, short, visible
 from train.records import Record, first_and_last, measured_bpb
@@ -99,7 +100,7 @@ def live(tail: Tail, seconds: float) -> None:
     """The view in a terminal, until the run has trained its last step or Ctrl-C; it stays on the screen."""
     from rich.live import Live
 
-    with suppress(Interrupted), Live(auto_refresh=False) as screen:
+    with suppress(Interrupted), Live(console=console(), auto_refresh=False) as screen:
         for records in follow(tail, seconds, every_look=True):
             screen.update(view(summary(tail.path, records), records, screen.console.width), refresh=True)
 

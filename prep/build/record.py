@@ -16,13 +16,13 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from prep.build.options import BuildOptions
-from prep.mixture.mixture import Entry, Mixture, load_mixture, parse_mixture
+from prep.mixture.mixture import Mixture, load_mixture, mixture_data, parse_mixture
 from prep.workers.progress import Progress
 
 PACKAGES = ("midprep", "numpy", "pyarrow", "tiktoken", "fastokens", "gigatoken", "datasets", "ray")
@@ -53,23 +53,6 @@ class BuildInputs:
             "data_root": str(self.data_root.absolute()) if self.data_root else None,
             "identity": str(self.identity.absolute()) if self.identity else None,
         }
-
-
-def mixture_data(mixture: Mixture) -> dict[str, Any]:
-    """A mixture as `parse_mixture` reads it: what its TOML file would hold, defaults left out"""
-    plain, mix = Entry(""), mixture.mix.describe()
-    return {
-        "name": mixture.name,
-        "seed": mixture.seed,
-        **({"mix": mix} if mix else {}),
-        **{
-            split: [
-                {key.name: value for key in fields(Entry) if (value := getattr(entry, key.name)) != getattr(plain, key.name)}
-                for entry in entries
-            ]
-            for split, entries in mixture.splits.items()
-        },
-    }  # fmt: skip
 
 
 def find_inputs(root: Path, mixture: str | None, data_root: Path | None, identity: Path | None) -> BuildInputs:

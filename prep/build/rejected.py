@@ -7,7 +7,6 @@ in = out + rejected, always. The content of the first examples of a source is wr
 without looking for them; the first of each reason has a `culprit`, what is wrong in it and the way on.
 """
 
-import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from prep.conversations.rows import show_row
 from prep.mixture.resolve import Input
 from prep.plan.table import RejectedExamples, Table
 from prep.render.why import EXPLAINED, why
+from prep.screen import as_json
 from prep.shard import write_bytes
 from prep.sources.source import rows_at
 from prep.text import SHOWN_CHARACTERS, with_culprit
@@ -89,7 +89,7 @@ def _lines(split: str, rejected: RejectedExamples, culprits: dict[int, str]) -> 
         line |= {"culprit": culprits[row]} if row in culprits else {}
         if i < len(shown):
             line["content"] = shown[i]
-        yield json.dumps(line, ensure_ascii=False) + "\n"
+        yield as_json(line) + "\n"
 
 
 def contents(source: Input, rows: Array) -> list[str]:

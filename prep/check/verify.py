@@ -12,7 +12,7 @@ Is a build what it says it is? Checked on the files as they lie there, with noth
 import filecmp
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ import numpy as np
 
 from prep.arrays import Array
 from prep.build.changes import changes, describe, fingerprint
-from prep.build.job import build, make_job
+from prep.build.job import Job, build, make_job
 from prep.build.options import BuildOptions
 from prep.build.record import BuildInputs
 from prep.check.mask_rules import broken_rules, may_skip
@@ -245,10 +245,25 @@ def rebuild(root: Path, inputs: BuildInputs, workers: int, say: Callable[[str], 
         without = tuple(manifest["mixture"]["without"])
         job = make_job(mixture, load_tokenizer(root), options, inputs.data_root, inputs.identity, without)
         if job.fingerprint != manifest["fingerprint"]:
+            yield from changed_files(manifest, job)
             yield from changes(manifest, job.description)
             return
         build(job, folder / "build", say)
         yield from differences(root, folder / "build")
+
+
+def changed_files(manifest: Mapping[str, Any], job: Job) -> Iterator[str]:
+    """Files whose contents are not those that the build was made from: a line for each source"""
+    for split, inputs in job.inputs.items():
+        built = {source["name"]: source for source in manifest["mixture"].get(split, [])}
+        for source, now in zip(inputs, job.description["mixture"][split], strict=True):
+            then = built.get(now["name"], now)
+            if source.source.files and then["sha256"] != now["sha256"] and then["revision"] == now["revision"]:
+                names = ", ".join(map(str, source.source.files))
+                yield (
+                    f"{names}: other contents than the build was made from (sha256 {now['sha256'][:12]}, the manifest says "
+                    f"{then['sha256'][:12]}): put the old file back, or build again"
+                )
 
 
 def differences(root: Path, other: Path) -> Iterator[str]:

@@ -11,6 +11,8 @@ from typing import Annotated, Any
 import typer
 from typer import Argument, Option
 
+from prep.screen import as_json
+
 TOKENIZERS = (
     "nano32k (default), nanochat, a .tiktoken file, nanochat's directory or .pkl, a finished build, Hugging Face's "
     "tokenizer.json, or one of tiktoken's names."
@@ -34,16 +36,9 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def print_json(value: Any) -> None:
-    in_ascii = (sys.stdout.encoding or "").lower() not in ("utf-8", "utf8")
-    print(json.dumps(value, ensure_ascii=in_ascii, indent=1), flush=True)
-
-
-def print_any_character() -> None:
-    """A terminal that cannot show a character shows its code, instead of an error"""
-    for stream in (sys.stdout, sys.stderr):
-        if reconfigure := getattr(stream, "reconfigure", None):
-            reconfigure(errors="backslashreplace")
+def print_json(value: Any, indent: int | None = 1) -> None:
+    in_utf8 = (sys.stdout.encoding or "").lower() in ("utf-8", "utf8")
+    print(as_json(value, indent) if in_utf8 else json.dumps(value, indent=indent), flush=True)
 
 
 def cores() -> int:
@@ -51,9 +46,14 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def given(context: typer.Context, name: str) -> bool:
+    """Whether an option was typed"""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
 def refuse(context: typer.Context, names: str, condition: str) -> None:
     """ValueError if one of these options was given, which has no effect under a condition, as "without --origin" """
     for option in context.command.params:
-        source = context.get_parameter_source(option.name or "")
-        if option.name in names.split() and source is not None and source.name == "COMMANDLINE":
+        if option.name in names.split() and given(context, option.name or ""):
             raise ValueError(f"{option.opts[0]} has no effect {condition}: change that, or leave it out.")

@@ -3,11 +3,15 @@ The command `midprep build`.
 """
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
+import typer
 from typer import Option
 
-from prep.cli.arguments import DataRoot, Identity, Pattern, TokenizerName, cores, say
+from prep.cli.arguments import DataRoot, Identity, Json, Pattern, TokenizerName, cores, given, print_json, say
+
+if TYPE_CHECKING:
+    from prep.mixture.mixture import Mixture
 
 EXCESS = "For conversations that are too long: truncate, split, drop or raise."
 MAX_TOKENS = (
@@ -19,6 +23,7 @@ ENGINE = "local, or ray: tasks on a Ray cluster that shares sources, cache and o
 
 
 def build(
+    context: typer.Context,
     mixture: Annotated[str, Option(help="Name of a shipped mixture, or a TOML file.")] = "default",
     output: Annotated[Path | None, Option("-o", "--output", help="Directory; by default shards/NAME.")] = None,
     max_seq_len: Annotated[int, Option(help="Inputs per row; a row holds one token more.")] = 2048,
@@ -40,12 +45,13 @@ def build(
     dry_run: Annotated[bool, Option("--dry-run", help="Print what would be built, and build nothing.")] = False,
     quiet: Annotated[bool, Option("-q", "--quiet", help="Print errors only.")] = False,
     verbose: Annotated[bool, Option("-v", "--verbose", help="Also print what is read, and times.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Build shards from a mixture: render, plan, write."""
     from prep.build import job as building
     from prep.build.options import BuildOptions
     from prep.files import default_cache_dir
-    from prep.inspect.build_text import built_lines, dry_run_lines, print_timings, read_timings
+    from prep.inspect import build_text as text
     from prep.mixture.mixture import load_mixture
     from prep.tokenizer.load import load_tokenizer, notice_of_nanochat
     from prep.workers.local import warm_up_process
@@ -66,19 +72,38 @@ def build(
     )
     warm_up_process()
     loaded = load_mixture(mixture)
-    if tokenizer is None and not quiet and (notice := notice_of_nanochat()):
+    talks = not quiet and not as_json
+    if talks and data_root is None and not given(context, "mixture"):
+        say_downloads(loaded.without(without or ()), options.cache_dir)
+    if tokenizer is None and talks and (notice := notice_of_nanochat()):
         say(notice)
     job = building.make_job(
         loaded, load_tokenizer(tokenizer, pattern), options, data_root, identity, tuple(without or ())
     )
     root = output or Path("shards") / loaded.name
     if dry_run:
-        print("\n".join(dry_run_lines(job, root)))
+        facts = text.dry_run_facts(job, root)
+        print_json(facts) if as_json else print("\n".join(text.dry_run_lines(facts)))
         return
     if verbose:
-        say("\n".join(dry_run_lines(job, root)))
+        say("\n".join(text.dry_run_lines(text.dry_run_facts(job, root))))
     manifest, built = building.build(job, root, say)
+    if as_json:
+        times = {"times": text.read_timings(root)} if verbose and built else {}
+        print_json(text.built_facts(root, manifest, built) | times)
+        return
     if not quiet:
-        print("\n".join(built_lines(root, manifest, built)))
+        print("\n".join(text.built_lines(root, manifest, built)))
     if verbose and built:
-        print_timings(read_timings(root))
+        text.print_timings(text.read_timings(root))
+
+
+def say_downloads(mixture: "Mixture", cache_dir: Path) -> None:
+    """To one who named no mixture: what the build is about to fetch, and how to start small"""
+    from prep.mixture.downloads import download_lines, find_downloads
+
+    if downloads := find_downloads(mixture, cache_dir):
+        say("no --mixture given: default fetches from the Hugging Face Hub what is not in its cache yet, once:")
+        for line in download_lines(downloads):
+            say(line)
+        say("To start small, without a download: midprep build --mixture sample. With a local copy: --data-root DIR.")

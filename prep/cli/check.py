@@ -1,6 +1,5 @@
 """
-The commands that check a build or this machine, and those that list what there is: verify, doctor, selftest, tasks,
-mixtures.
+The commands that check a build or this machine, and the one that lists the tasks: verify, doctor, selftest, tasks.
 """
 
 from typing import Annotated
@@ -25,6 +24,8 @@ def verify(
 ) -> None:
     """Check a build: checksums, counts, the rules of the mask. --rebuild proves its bytes."""
     from prep.check import verify as verifying
+    from prep.shard import read_manifest
+    from prep.shard.chat_format import format_notice
 
     if not rebuild:
         refuse(context, "mixture data_root identity workers", "without --rebuild")
@@ -36,9 +37,12 @@ def verify(
         num = cores() if workers is None else workers
         problems = list(verifying.rebuild(root, inputs, num, say))
     if as_json:
-        print_json({"root": str(root), "problems": problems})
+        notice = None if problems else format_notice(read_manifest(root))
+        print_json({"root": str(root), "problems": problems, "notice": notice})
     elif not problems:
         print(f"{root} is sound" + (", and a rebuild has the same bytes." if rebuild else "."))
+        if notice := format_notice(read_manifest(root)):
+            print(f"But: {notice}")
     for line in () if as_json else problems[:20]:
         say(f"midprep: {line}")
     if problems:
@@ -57,15 +61,18 @@ def doctor(as_json: Json = False) -> None:
         print(f"{subject:<12} {state}" + (f"\n{'':<12} -> {advice}" if advice else ""))
 
 
-def selftest() -> None:
+def selftest(as_json: Json = False) -> None:
     """Check that encoders, renderer, shards and loss are exact."""
     from prep.check.installation import run_checks
 
-    failed = False
+    results = []
     for name, failure, seconds in run_checks():
-        print(f"{name:<10} {f'FAILED: {failure}' if failure else 'exact':<8} {seconds:6.1f} s")
-        failed = failed or bool(failure)
-    if failed:
+        results.append({"check": name, "exact": not failure, "failure": failure, "seconds": round(seconds, 3)})
+        if not as_json:
+            print(f"{name:<10} {f'FAILED: {failure}' if failure else 'exact':<8} {seconds:6.1f} s", flush=True)
+    if as_json:
+        print_json({"checks": results})
+    if not all(result["exact"] for result in results):
         raise typer.Exit(1)
 
 
@@ -85,27 +92,3 @@ def tasks(as_json: Json = False) -> None:
     for task in listed:
         first_sentence = task["about"].partition(". ")[0].rstrip(".")
         print(f"{task['name']:<16} {task['from']:<28} {first_sentence}".rstrip())
-
-
-def mixtures(as_json: Json = False) -> None:
-    """List the mixtures that come with midprep."""
-    from prep.mixture.mixture import load_mixture, mixture_names
-
-    loaded = {name: load_mixture(name) for name in mixture_names()}
-    if as_json:
-        print_json(
-            {
-                name: {
-                    "name": mixture.name,
-                    **{split: [e.label for e in entries] for split, entries in mixture.splits.items()},
-                }
-                for name, mixture in loaded.items()
-            }
-        )
-        return
-    for name, mixture in loaded.items():
-        parts = [
-            f"{split}: {', '.join(e.label + (f' x{e.repeat}' if e.repeat > 1 else '') for e in entries)}"
-            for split, entries in mixture.splits.items()
-        ]
-        print(f"{name:<10} -> shards/{mixture.name:<8} {'; '.join(parts)}")

@@ -12,10 +12,12 @@ import typer
 from typer import Argument, Option
 
 from prep.cli import arguments as arg
-from prep.cli.arguments import print_any_character, print_json, refuse, say
+from prep.cli.arguments import print_json, refuse, say
 from prep.signals import Interrupted
 
 AGAINST = "Also compare with a file of chats, or a task (its test split); may be repeated."
+TRIED = "JSON lines (also .gz, .zst), parquet, Arrow, a directory or a pattern; none for a task that makes its rows."
+TRIED_TASK = "Your own task instead of chat, as my_task.py:row; or one that makes its rows, as arithmetic."
 LAYOUT = "messages, sharegpt, gemini, pairs, strings, alpaca, completion or query; recognised by default."
 COLUMNS = "theirs=ours: a field of the data, and what it holds; may be repeated."
 
@@ -104,7 +106,6 @@ def overlap(
     """Find what training asks of val, or of a benchmark. Copies and shared 13-grams, whatever case and punctuation."""
     from prep.inspect.overlap import find_overlap, overlap_lines
 
-    print_any_character()
     overlaps = find_overlap(root, against or [], data_root, threshold)
     print_json(overlaps) if as_json else print("\n".join(overlap_lines(overlaps)))
 
@@ -124,7 +125,6 @@ def watch(
     if not (once or as_json) and sys.stdout.isatty():
         watching.live(tail, every)
         return
-    print_any_character()
     with suppress(Interrupted):
         for records in [tail.read()] if once or as_json else watching.follow(tail, every):
             summary = watching.summary(tail.path, records)
@@ -133,7 +133,7 @@ def watch(
 
 def try_rows(
     context: typer.Context,
-    path: Annotated[Path, Argument(help="JSON lines (also .gz, .zst), parquet, Arrow, a directory or a pattern.")],
+    path: Annotated[Path | None, Argument(help=TRIED)] = None,
     rows: Annotated[int, Option("--rows", "-n", min=1, help="Number of rows.")] = 5,
     layout: Annotated[str | None, Option(help=LAYOUT)] = None,
     columns: Annotated[list[str] | None, Option(help=COLUMNS)] = None,
@@ -143,15 +143,15 @@ def try_rows(
     tools: Annotated[str, Option(help="What tool calls become: parts or text.")] = "parts",
     reasoning: Annotated[str | None, Option(help="What the assistant thinks: think (as text) or drop.")] = None,
     where: Annotated[list[str] | None, Option(help="field=value of rows that are kept; may be repeated.")] = None,
-    task: Annotated[str | None, Option(help="Your own task instead of chat, as my_task.py:row.")] = None,
+    task: Annotated[str | None, Option(help=TRIED_TASK)] = None,
     tokenizer: arg.TokenizerName = None,
     pattern: arg.Pattern = None,
     plain: arg.Plain = False,
     as_json: arg.Json = False,
 ) -> None:
-    """Show the first rows of a file as they would be rendered. The options are those of a mixture's entry."""
+    """Show the first rows of a file, or of a task, as rendered. The options are those of a mixture's entry."""
     from prep.conversations.layouts import Layout
-    from prep.inspect.preview import preview, render_rows
+    from prep.inspect.preview import made_rows, preview, render_rows
     from prep.inspect.terminal import Printer
     from prep.mixture.checks import READING, check_names, check_value
     from prep.tokenizer.load import load_tokenizer
@@ -174,7 +174,12 @@ def try_rows(
         reasoning=reasoning,
         where=tuple(sorted((name, (_value(text),)) for name, text in read_pairs(where, "--where").items())),
     )
-    previewed = preview(path, rows, options, layout, task)
+    if path is not None:
+        previewed = preview(path, rows, options, layout, task)
+    elif task is not None:
+        previewed = made_rows(rows, task)
+    else:
+        raise ValueError("no PATH given: give a file to read, or with --task a task that makes its rows.")
     examples = render_rows(previewed, load_tokenizer(tokenizer, pattern))
     if as_json:
         print_json({**previewed.describe(), "rows": list(examples)})

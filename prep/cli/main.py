@@ -14,8 +14,9 @@ from typing import Annotated, NoReturn
 import typer
 
 from prep import __version__
-from prep.cli import build, check, inspect, show, tokenizer
-from prep.signals import STOPS, Interrupted
+from prep.cli import build, check, inspect, mixtures, show, tokenizer
+from prep.screen import guarded_streams
+from prep.signals import INTERRUPTED, STOPS, Interrupted, leave_at_once
 
 # of the click that typer brings along
 UsageError: type[typer.BadParameter] = typer.BadParameter.__mro__[1]
@@ -61,9 +62,10 @@ for command in (
         inspect.overlap,
         inspect.watch,
     ),
-    *(inspect.try_rows, check.tasks, check.mixtures, check.doctor, check.selftest),
+    *(inspect.try_rows, check.tasks, check.doctor, check.selftest),
 ):
     app.command("try" if command is inspect.try_rows else command.__name__)(command)
+app.add_typer(mixtures.app, name="mixtures")
 app.add_typer(tokenizer.app, name="tokenizer")
 
 
@@ -75,14 +77,38 @@ def in_words(error: Exception) -> str:
     return " ".join(f"{error.filename}: {error.strerror}{f': {advice}' if advice else ''}.".split())
 
 
+_stopped: list[int] = []  # signals that came
+
+
 def interrupt(number: int, frame: object) -> NoReturn:
     for stop in STOPS:  # timeout and the like send several; the first is enough
         signal.signal(stop, signal.SIG_IGN)
+    _stopped.append(number)
     raise Interrupted
+
+
+def _is_interrupted(error: BaseException) -> bool:
+    """Whether a stop signal ended the command; an import that it arrives in may make a RuntimeError of it"""
+    return isinstance(error, Interrupted) or (bool(_stopped) and not isinstance(error, SystemExit))
 
 
 def main() -> None:
     """Entry point of the `midprep` command."""
+    _stopped.clear()
+    try:
+        with guarded_streams():
+            _run()
+    except BaseException as error:
+        if not _is_interrupted(error):
+            raise
+        print(INTERRUPTED, file=sys.stderr)
+        sys.exit(130)
+    finally:
+        leave_at_once()
+
+
+def _run() -> None:
+    """A command, and its errors in words"""
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy starts a thread per core for products that nobody makes
     for stop in STOPS:
         signal.signal(stop, interrupt)
@@ -95,14 +121,11 @@ def main() -> None:
             message = f"midprep: {message}{end} See {error.ctx.command_path if error.ctx else 'midprep'} --help"
         print(message, file=sys.stderr)
         sys.exit(2)
-    except Interrupted:
-        print("midprep: interrupted; no half-written file is left, rendered blocks are kept.", file=sys.stderr)
-        sys.exit(130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader of the output is gone
         sys.exit(1)
     except (ValueError, OSError, RuntimeError) as error:
-        if os.environ.get("MIDPREP_TRACEBACK"):
+        if _stopped or os.environ.get("MIDPREP_TRACEBACK"):
             raise
         print(f"midprep: {in_words(error)}", file=sys.stderr)
         sys.exit(1)

@@ -10,7 +10,7 @@ import typer
 from typer import Option
 
 from prep.cli import arguments as arg
-from prep.cli.arguments import print_any_character, print_json, refuse
+from prep.cli.arguments import print_json, refuse
 
 if TYPE_CHECKING:
     from prep.inspect.show import ShownConversation, ShownRow
@@ -73,7 +73,6 @@ def show(
         shown = show_row(split, tokenizer, number)
         return {**shown, "documents": [with_origin(document) for document in shown["documents"]]}
 
-    print_any_character()
     if step is not None:
         shown = planned_step(split, step, mode, total_batch_size, epochs, run_seed, world_size, device_batch_size, rank)
         rows = [whole_row(place["row"]) for place in shown["rows"] if full and "num_tokens" in place]

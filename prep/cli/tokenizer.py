@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from prep.cli.arguments import TOKENIZERS, Json, Pattern, TokenizerName
+from prep.cli.arguments import TOKENIZERS, Json, Pattern, TokenizerName, print_json
 
 app = typer.Typer(help="Show, train and convert tokenizers.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -20,13 +20,11 @@ def info(
     name: Annotated[str | None, typer.Argument(help=TOKENIZERS)] = None, pattern: Pattern = None, as_json: Json = False
 ) -> None:
     """Show a tokenizer: its size, special tokens, pattern and sha256."""
-    import json
-
     from prep.tokenizer.load import info, load_tokenizer
 
     about = info(load_tokenizer(name, pattern))
     if as_json:
-        print(json.dumps(about, ensure_ascii=False))
+        print_json(about, indent=None)
         return
     for key, value in about.items():
         if isinstance(value, dict):

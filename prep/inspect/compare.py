@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from prep.build.changes import changes
-from prep.inspect.stats import MEASURES, print_lines, read_stats, uneven_lines
+from prep.inspect.stats import MEASURES, NAME_WIDTH, TABLE_WIDTH, print_lines, read_stats, uneven_lines
 from prep.inspect.terminal import make_console, make_table
 from prep.shard import read_manifest
 from prep.text import short, visible
@@ -21,11 +21,12 @@ from prep.text import short, visible
 def compare(first: Path, second: Path) -> dict[str, Any]:
     """Two builds' statistics, and what differs, as plain values"""
     builds = [read_stats(root) for root in (first, second)]
-    return {
-        "builds": builds,
-        "changed": changes(read_manifest(first), read_manifest(second)),
-        "side_by_side": side_by_side(*builds),
-    }
+    return compare_stats(builds, changes(read_manifest(first), read_manifest(second)))
+
+
+def compare_stats(builds: list[dict[str, Any]], changed: list[str]) -> dict[str, Any]:
+    """The statistics of two builds and what changed between them, side by side"""
+    return {"builds": builds, "changed": changed, "side_by_side": side_by_side(*builds)}
 
 
 def side_by_side(first: dict[str, Any], second: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
@@ -52,11 +53,11 @@ def _column(split: dict[str, Any] | None) -> dict[str, dict[str, list[float]]]:
 
 def print_comparison(comparison: dict[str, Any]) -> None:
     """The comparison as tables, on stdout"""
-    console, builds = make_console(100), comparison["builds"]
+    console, builds = make_console(TABLE_WIDTH), comparison["builds"]
     for number, stats in zip(("first ", "second"), builds, strict=True):
-        console.print(f"{number} {stats['root']}")
+        print_lines(console, [f"{number} {stats['root']}"], indent="")
     for name, rows in comparison["side_by_side"].items():
-        table = make_table(name, "", "first", "", "second", "", left=2)
+        table = make_table(name, "", "first", "", "second", "", left=2, name_width=NAME_WIDTH)
         for row in rows:
             for key, measure in MEASURES.items():
                 label = visible(row["name"]) if key == "conversations" else ""

@@ -6,7 +6,7 @@ The first rows of a file as a build would render them, before any build.
     <|bos|><|user_start|>2+2?<|user_end|><|assistant_start|>[[4<|assistant_end|>]]
     row 1: rejected, roles out of turn: {"conversations": [...
 
-Only these rows are read, so it is instant for files of any size.
+Only these rows are read, so it is instant for files of any size. A task that makes its rows needs no file.
 """
 
 from collections.abc import Iterable, Iterator
@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 
 from prep.arrays import offsets
-from prep.conversations.conversation import REASONS
+from prep.conversations.conversation import REASONS, Conversations
 from prep.conversations.layouts import UNUSED, Layout, refusal
 from prep.conversations.recognise import FIRST_ROWS, recognise
 from prep.conversations.rows import rows_of, show_row
@@ -28,17 +28,18 @@ from prep.render.why import why
 from prep.sources.detect import find_files, first_rows, kind_of
 from prep.tasks import TASKS
 from prep.tasks.custom import find, is_custom
-from prep.tasks.task import Task
-from prep.text import SHOWN_CHARACTERS, with_culprit
+from prep.tasks.task import BuiltinTask, Task
+from prep.text import SHOWN_CHARACTERS, nearest, with_culprit
 from prep.tokenizer.tokenizer import Tokenizer
 
 LINES = {"lines": "JSON lines", "gzip": "JSON lines, gzip", "zstd": "JSON lines, zstd"}
+SEED = 42  # of an entry that gives none
 DEFAULTS = {"train_on": "all", "consecutive": "reject", "tools": "parts", "reasoning": None}
 
 
 @dataclass(frozen=True)
 class Preview:
-    """Files, how the first one is read, and its first rows"""
+    """Files, how the first one is read, and its first rows; no files where a task makes the rows"""
 
     files: list[Path]
     kind: str
@@ -46,9 +47,25 @@ class Preview:
     used: list[str]  # fields of a row that are read
     unused: list[str]
     rows: pa.Table
+    num_made: int = 0
+
+    def conversations(self) -> Conversations:
+        """Its rows as the task gives them"""
+        if self.num_made:
+            return self.task.generate(0, self.num_made, SEED, "train")
+        return self.task.conversations(self.rows)
 
     def describe(self) -> dict[str, Any]:
         """How the rows are read, as plain values"""
+        if self.num_made:
+            return {
+                "file": None,
+                "files": 0,
+                "kind": self.kind,
+                "task": self.task.label,
+                "reads": [],
+                "leaves_aside": [],
+            }
         return {
             "file": str(self.files[0]),
             "files": len(self.files),
@@ -62,6 +79,8 @@ class Preview:
     def summary(self) -> str:
         """One line over the rows"""
         described = self.describe()
+        if self.num_made:
+            return f"task {self.task.label}: generated, split train, seed {SEED}"
         more = f" (the first of {len(self.files)} files)" if len(self.files) > 1 else ""
         words = [LINES.get(self.kind, self.kind) + more]
         words.append(f"layout {described['layout']}" if "layout" in described else f"task {described['task']}")
@@ -93,9 +112,30 @@ def preview(path: Path, num_rows: int, options: Layout, layout: str | None, task
     return Preview(files, kind, task, used, sorted(notes.left_aside), shown)
 
 
+def made_rows(num_rows: int, task_name: str) -> Preview:
+    """The first rows of a task that makes them. ValueError for one that reads rows."""
+    task: Task
+    if task_name in TASKS:
+        task = TASKS[task_name]
+    elif is_custom(task_name):
+        task = find(task_name, Path())
+    else:
+        made = [name for name, known in TASKS.items() if known.generates]
+        raise ValueError(
+            f"--task {task_name}: not known, wanted {', '.join(made)} or your own, as my_task.py:row."
+            f"{nearest(task_name, made)}"
+        )
+    if not task.generates:
+        source = f"{task.hub} on the Hub" if isinstance(task, BuiltinTask) and task.hub else "a file"
+        advice = "build it and look with midprep show" if source != "a file" else "give the file, as midprep try FILE"
+        raise ValueError(f"--task {task_name} reads rows of {source}, wanted a task that makes its own: {advice}.")
+    return Preview([], "generated", task, [], [], pa.table({}), num_rows)
+
+
 def _custom_task(name: str, path: Path) -> Task:
     if not is_custom(name):
-        raise ValueError(f"--task {name}: wanted your own task, as my_task.py:row; without it rows are read as chats.")
+        advice = f"drop {path}" if name in TASKS and TASKS[name].generates else "without it rows are read as chats"
+        raise ValueError(f"--task {name}: wanted your own task, as my_task.py:row; {advice}.")
     task = find(name, Path())
     if task.generates:
         raise ValueError(f"task {name!r} makes its rows, wanted one that reads them: drop {path}.")
@@ -110,13 +150,14 @@ def _fields(objects: Iterable[Any]) -> list[str]:
 def render_rows(previewed: Preview, tokenizer: Tokenizer) -> Iterator[dict[str, Any]]:
     """{"row", "length", "trainable", "trained_share", "segments"} or {"row", "rejected", "content"} for each row"""
     rows = previewed.rows
-    rendered = render(previewed.task.conversations(rows), Encoder(tokenizer, "tiktoken"), tokenizer)
+    rendered = render(previewed.conversations(), Encoder(tokenizer, "tiktoken"), tokenizer)
     bounds = offsets(rendered.lengths).tolist()
     for row, (length, trainable) in enumerate(zip(rendered.lengths.tolist(), rendered.trainable.tolist(), strict=True)):
         if rendered.reasons[row]:
             code = int(rendered.reasons[row])
-            said = with_culprit(REASONS[code], why(previewed.task, rows.slice(row, 1), code))
-            yield {"row": row, "rejected": said, "content": show_row(rows.slice(row, 1), SHOWN_CHARACTERS)}
+            culprit = why(previewed.task, rows.slice(row, 1), code) if previewed.files else ""
+            content = show_row(rows.slice(row, 1), SHOWN_CHARACTERS) if previewed.files else ""
+            yield {"row": row, "rejected": with_culprit(REASONS[code], culprit), "content": content}
             continue
         place = slice(bounds[row], bounds[row + 1])
         yield {

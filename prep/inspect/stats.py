@@ -1,12 +1,18 @@
 """
 What is in a build: counts, shares, lengths and packing, by source. No token is read.
 
-    source   conversations        tokens        loss tokens         mean  median  p99  max  truncated  rejected
-    gsm8k            7,473  2.5%   1.47M  5.9%        0.83M  4.6%    197     186  403  613          0         0
+    train             conversations           tokens      loss tokens
+    gsm8k              7,473   2.5%   1.47M     5.9%   0.83M     4.6%
+
+    tokens of each    mean  median  p99  max  truncated  rejected
+    gsm8k              197     186  403  613          0         0
+
+Every line fits 80 columns.
 
 Shares stand beside each other because they differ: MMLU has two loss tokens per conversation, SmolTalk hundreds.
 """
 
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,11 +28,14 @@ from prep.text import bars, short, size, visible
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
 MEASURES = {"conversations": "conversations", "total_tokens": "tokens", "trainable_tokens": "loss tokens"}
 NOTES = ("culprits", "left_aside", "empty_answers")  # of a source, where there are any
 UNEVEN = 3.0
-TABLE_WIDTH = 126  # less would truncate numbers; a narrower terminal wraps lines
+TABLE_WIDTH = 80  # of every line that is printed; a narrower terminal wraps them
+NAME_WIDTH = 18  # of a source in tables: a longer name goes on in the next line
+LENGTHS = ("mean", "median", "p99", "max")
 
 
 # ---- numbers ----
@@ -168,32 +177,47 @@ def print_stats(stats: dict[str, Any], by_length: bool = False) -> None:
     from rich.text import Text
 
     console = make_console(TABLE_WIDTH)
-    settings = (
-        f"  {stats['packing_strategy']}, max_seq_len {stats['max_seq_len']:,}, {stats['excess_length_strategy']}, "
-        f"tokenizer {stats['tokenizer']} ({stats['vocab_size']:,} ids), {size(stats['bytes'])} on disk"
-    )
-    console.print(Text.assemble((stats["name"], "bold"), settings))
+    console.print(Text(visible(stats["name"]), "bold"))
+    packing = f"{stats['packing_strategy']}, max_seq_len {stats['max_seq_len']:,}, {stats['excess_length_strategy']}"
+    tokenizer = f"tokenizer {stats['tokenizer']} ({stats['vocab_size']:,} ids)"
+    print_lines(console, [f"{packing}; {size(stats['bytes'])} on disk", tokenizer, ""])
     for name, split in stats["splits"].items():
-        counts = [column for measure in MEASURES.values() for column in (measure, "")]
-        table = make_table(name, *counts, "mean", "median", "p99", "max", "truncated", "rejected")
-        for source in split["sources"]:
-            label = visible(source["name"]) + (f" x{source['repeat']:.4g}" if source["repeat"] != 1 else "")
-            table.add_row(
-                label,
-                *_with_shares(source, source["shares"]),
-                *(f"{source['lengths'][key]:,.0f}" for key in ("mean", "median", "p99", "max")),
-                f"{source['truncated'] + source['extra_pieces']:,}",
-                f"{source['rejected']:,}",
-            )
-        table.add_row(Text("all", "bold"), *_with_shares(split, {key: float(split[key] > 0) for key in COUNTS}))
-        console.print(table)
+        console.print(_counts_table(name, split))
+        console.print()
+        console.print(_lengths_table(split))
         lengths = [*length_lines(split), ""] if by_length else []
-        print_lines(console, [*_split_lines(split), "", *lengths])
+        print_lines(console, ["", *_split_lines(split), "", *lengths])
 
 
-def print_lines(console: "Console", lines: list[str]) -> None:
+def print_lines(console: "Console", lines: list[str], indent: str = "  ") -> None:
+    """Lines of text, indented; one that is too long goes on in the next"""
     for line in lines:
-        console.print(f"  {line}" if line else "")
+        console.print(textwrap.fill(line, TABLE_WIDTH, initial_indent=indent, subsequent_indent="    ") if line else "")
+
+
+def _label(source: dict[str, Any]) -> str:
+    return visible(source["name"]) + (f" x{source['repeat']:.4g}" if source["repeat"] != 1 else "")
+
+
+def _counts_table(name: str, split: dict[str, Any]) -> "Table":
+    from rich.text import Text
+
+    table = make_table(
+        name, *(column for measure in MEASURES.values() for column in (measure, "")), name_width=NAME_WIDTH
+    )
+    for source in split["sources"]:
+        table.add_row(_label(source), *_with_shares(source, source["shares"]))
+    table.add_row(Text("all", "bold"), *_with_shares(split, {key: float(split[key] > 0) for key in COUNTS}))
+    return table
+
+
+def _lengths_table(split: dict[str, Any]) -> "Table":
+    table = make_table("tokens of each", *LENGTHS, "truncated", "rejected", name_width=NAME_WIDTH)
+    for source in split["sources"]:
+        lengths = (f"{source['lengths'][key]:,.0f}" for key in LENGTHS)
+        truncated = source["truncated"] + source["extra_pieces"]
+        table.add_row(_label(source), *lengths, f"{truncated:,}", f"{source['rejected']:,}")
+    return table
 
 
 def _with_shares(counts: dict[str, Any], shares: dict[str, float]) -> list[str]:
@@ -205,9 +229,11 @@ def _split_lines(split: dict[str, Any]) -> list[str]:
     lengths = split["histogram"]
     totals = np.sum(lengths["sources"], axis=0)
     lines = [
-        f"{split['rows']:,} rows, packing efficiency {split['packing_efficiency']:.2%}, {split['rows_over_bound']:,} more than "
-        f"the least possible {split['min_rows']:,}; {split['padding_tokens']:,} tokens of padding",
-        f"{size(split['bytes'])}, {split['bytes_per_token']:.3f} bytes per token; steps per epoch: {steps}",
+        f"{split['rows']:,} rows, packing efficiency {split['packing_efficiency']:.2%}, {split['padding_tokens']:,} tokens of "
+        "padding",
+        f"{split['rows_over_bound']:,} rows more than the least possible {split['min_rows']:,}",
+        f"{size(split['bytes'])}, {split['bytes_per_token']:.3f} bytes per token",
+        f"steps per epoch: {steps}",
         f"lengths {bars(totals / totals.max())} {lengths['shortest']:,} to {lengths['longest']:,} tokens "
         "(--lengths: by source)",
         *mixing_lines(split),

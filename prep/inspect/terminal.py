@@ -10,12 +10,11 @@ so that brackets keep their meaning.
 """
 
 import re
-import sys
 from collections.abc import Iterator
-from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any
 
 from prep.inspect.show import RowCounts, Segment, ShownConversation, ShownRow
+from prep.screen import console
 from prep.text import visible
 
 if TYPE_CHECKING:
@@ -31,23 +30,29 @@ LOOKALIKE = re.compile(r"(?<![^\[])(?=\[)|(?=\](?:\]|\Z))|(?<=<)(?=\|)")
 
 
 def make_console(width: int) -> "Console":
-    """Standard output, at least `width` wide; what a terminal has no character for is a question mark"""
-    from rich.console import Console
-
-    if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")
-    console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
-    console.width = max(console.width, width)
-    return console
+    """Standard output, at least `width` wide"""
+    made = console()
+    made.width = max(made.width, width)
+    return made
 
 
-def make_table(*columns: str, left: int = 1) -> "Table":
-    """A table whose first `left` columns are words, the others numbers"""
+def make_table(*columns: str, left: int = 1, name_width: int | None = None) -> "Table":
+    """
+    A table whose first `left` columns are words, the others numbers. What is longer than `name_width` in the first one goes on
+    in the next line.
+    """
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for number, column in enumerate(columns):
-        table.add_column(column, justify="left" if number < left else "right", no_wrap=True)
+        folds = name_width is not None and number == 0
+        table.add_column(
+            column,
+            justify="left" if number < left else "right",
+            no_wrap=not folds,
+            overflow="fold" if folds else "ellipsis",
+            max_width=name_width if folds else None,
+        )
     return table
 
 

@@ -55,10 +55,28 @@ TYPE_NAMES = {
     dict: 'a table, as { human = "user" }',
 }
 
+KEY_TYPE_NAMES = {"mix": "a table, as [mix]", "drop": 'a list of names, as ["identity"]'}
+
+
+def check_extends(data: dict[str, Any], entry_keys: dict[str, type], context: str) -> None:
+    """A mixture as it is written, before it gets the entries of the one that it extends"""
+    known = {"name": str, "extends": str, "drop": list, "seed": int, "mix": dict, "train": list, "val": list}
+    check_keys(data, known, context)
+    drop = data.get("drop", [])
+    if not all(isinstance(name, str) for name in drop):
+        raise ValueError(f'{context}: drop = {drop!r} found, wanted names of entries, as ["identity", "val.mmlu"].')
+    if "drop" in data and "extends" not in data:
+        raise ValueError(
+            f"{context}: drop found without extends, of whose entries it is: take the entries out instead."
+        )
+    if "extends" in data:
+        for split in ("train", "val"):
+            for number, entry in enumerate(data.get(split, []), start=1):
+                check_entry(entry, entry_keys, f"{context}, {split} entry {number}")
+
 
 def check_mixture(data: dict[str, Any], entry_keys: dict[str, type], context: str) -> None:
-    """All tables of a mixture; name, seed and mix are there. `entry_keys` are those of an entry, with their types."""
-    check_keys(data, {"name": str, "seed": int, "mix": dict, "train": list, "val": list}, context)
+    """All tables of a mixture that extends nothing (more); name, seed and mix are there. `entry_keys`: with their types."""
     name, seed, mix = data["name"], data["seed"], data["mix"]
     if not name or "/" in name or name.startswith("."):
         raise ValueError(
@@ -118,7 +136,7 @@ def check_keys(data: dict[str, Any], known: dict[str, type], context: str) -> No
             )
         types = (int, float) if known[key] is float else known[key]
         if not isinstance(value, types) or isinstance(value, bool):
-            type_name = "a table, as [mix]" if key == "mix" else TYPE_NAMES[known[key]]
+            type_name = KEY_TYPE_NAMES.get(key) or TYPE_NAMES[known[key]]
             raise ValueError(f"{context}: {key} = {value!r} found, wanted {type_name}.")
 
 

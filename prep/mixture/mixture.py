@@ -7,7 +7,8 @@ Mixtures: which tasks, how much of each, in which split; TOML files, your own or
     task = "gsm8k"
     repeat = 2
 
-A mixture is data, so a key or name that is not known is an error that names the nearest right one.
+A mixture is data, so a key or name that is not known is an error that names the nearest right one. One that `extends`
+another starts from its entries (prep.mixture.extends).
 """
 
 import tomllib
@@ -19,6 +20,7 @@ from types import UnionType
 from typing import Any, Self, get_args, get_origin, get_type_hints
 
 from prep.mixture import checks
+from prep.mixture.extends import from_folder, merge
 from prep.text import nearest
 
 MIXTURES = Path(__file__).parents[1] / "mixtures"
@@ -123,21 +125,41 @@ def mixture_names() -> list[str]:
 
 def load_mixture(name: str) -> Mixture:
     """A mixture by name or path. ValueError or FileNotFoundError, in one line, for anything that is not as it should be."""
-    path = MIXTURES / f"{name}.toml" if name in mixture_names() else Path(name)
+    return _load(name, Path(), ())
+
+
+def mixture_path(name: str, folder: Path = Path()) -> Path:
+    """The file of a shipped mixture, or a file of that path in a folder. FileNotFoundError where there is none."""
+    path = MIXTURES / f"{name}.toml" if name in mixture_names() else folder / Path(name).expanduser()
     if not path.is_file():
         known = ", ".join(mixture_names())
         raise FileNotFoundError(
             f"mixture {name!r} not found: give a TOML file or one of {known}.{nearest(name, mixture_names())}"
         )
+    return path
+
+
+def _load(name: str, folder: Path, extended_by: tuple[Path, ...]) -> Mixture:
+    path = mixture_path(name, folder)
+    chain = (*extended_by, path.resolve())
+    if chain[-1] in extended_by:
+        files = " extends ".join(file.name for file in chain)
+        raise ValueError(f"{files}: a mixture cannot extend itself: take out one extends.")
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not valid TOML: {error}.") from None
-    return parse_mixture(data, str(path), path.parent, default_name=path.stem)
+    return parse_mixture(data, str(path), path.parent, path.stem, chain)
 
 
-def parse_mixture(data: dict[str, Any], context: str, folder: Path, default_name: str) -> Mixture:
-    """The parsed TOML of a mixture -> a Mixture"""
+def parse_mixture(
+    data: dict[str, Any], context: str, folder: Path, default_name: str, extended_by: tuple[Path, ...] = ()
+) -> Mixture:
+    """The parsed TOML of a mixture -> a Mixture; `extended_by`: the files that lead here by what they extend"""
+    checks.check_extends(data, ENTRY_KEYS, context)
+    if "extends" in data:
+        parent = _load(data["extends"], folder, extended_by)
+        data = merge(data, mixture_data(parent, parent.folder), context)
     data = {"name": default_name, "seed": 42, "mix": {}, **data}
     checks.check_mixture(data, ENTRY_KEYS, context)
     splits: dict[str, tuple[Entry, ...]] = {}
@@ -167,6 +189,25 @@ def _with_distinct_names(entries: tuple[Entry, ...], train: tuple[Entry, ...]) -
         numbered = (label if number == 1 else f"{label}-{number}" for number in count(1))
         names[i] = next(name for name in numbered if name not in taken)
     return tuple(replace(entry, name=names[i]) for i, entry in enumerate(entries))
+
+
+def mixture_data(mixture: Mixture, folder: Path | None = None) -> dict[str, Any]:
+    """
+    A mixture as `parse_mixture` reads it: what its TOML file would hold, defaults left out. With `folder`, files in it are
+    named whole.
+    """
+    plain = Entry("")
+    tables = {
+        split: [
+            {key: value for key in ENTRY_KEYS if (value := getattr(entry, key)) != getattr(plain, key)}
+            for entry in entries
+        ]
+        for split, entries in mixture.splits.items()
+    }
+    if folder is not None:
+        tables = {split: [from_folder(table, folder) for table in entries] for split, entries in tables.items()}
+    mix = mixture.mix.describe()
+    return {"name": mixture.name, "seed": mixture.seed, **({"mix": mix} if mix else {}), **tables}
 
 
 def _source_of(entry: Entry) -> tuple[str | None, ...]:

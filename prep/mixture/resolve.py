@@ -16,7 +16,7 @@ from typing import Any
 from prep.conversations.layouts import FLAGS, UNUSED, Layout
 from prep.conversations.recognise import FIRST_ROWS, recognise
 from prep.files import nanochat_home
-from prep.mixture.checks import SAMPLING_KEYS
+from prep.mixture.checks import SAMPLING_KEYS, check_value
 from prep.mixture.mixture import Entry, Mixture
 from prep.sources.detect import find_files, first_rows
 from prep.sources.hub import hub_files
@@ -24,6 +24,10 @@ from prep.sources.source import Source, generated, open_files
 from prep.tasks import TASKS
 from prep.tasks.custom import find
 from prep.tasks.task import BuiltinTask, Task
+
+DATA = Path(__file__).parents[1] / "data"
+SHIPPED = "midprep:"  # before the name of a file that ships
+SHIPPED_FILES = (f"{SHIPPED}identity.jsonl",)
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,7 @@ class Input:
             **({"hub": entry.hub} if entry.hub else {}),
             "subset": self.subset,
             "split": self.split,
-            "path": Path(entry.path).name if entry.path else None,
+            "path": Path(entry.path.removeprefix(SHIPPED)).name if entry.path else None,
             "start": entry.start,
             "stop": entry.stop,
             "size": self.source.num_rows if self.task.generates else None,
@@ -106,7 +110,7 @@ def _resolve(entry: Entry, split: str, places: Places) -> Input:
     if task.layout and task.layout != Layout():
         layout = f" {json.dumps(task.layout.describe(), sort_keys=True)}"
     key = f"{task.label} {task.version}{layout} {source.sha256}"
-    return Input(entry, source, files.subset, files.split, key, task, train_flags, _hub_of(entry, task) is not None)
+    return Input(entry, source, files.subset, files.split, key, task, train_flags, hub_of(entry, task) is not None)
 
 
 def _generated(entry: Entry, split: str, task: Task) -> Input:
@@ -129,8 +133,8 @@ def _check_range(entry: Entry, num_rows: int) -> None:
 
 
 def _find(entry: Entry, split: str, task: Task, places: Places) -> SourceFiles:
-    if repo := _hub_of(entry, task):
-        return find_hub(repo, _hub_names(entry, split, task), entry, places)
+    if repo := hub_of(entry, task):
+        return find_hub(repo, hub_names(entry, split, task), entry, places)
     if task.label == "identity" and places.identity:
         return SourceFiles([places.identity])
     if entry.path:
@@ -140,12 +144,12 @@ def _find(entry: Entry, split: str, task: Task, places: Places) -> SourceFiles:
     raise ValueError(f'{entry.label}: task {entry.task!r} reads rows: give a path, as path = "mine.jsonl", or a hub.')
 
 
-def _hub_of(entry: Entry, task: Task) -> str | None:
+def hub_of(entry: Entry, task: Task | None) -> str | None:
     """OWNER/NAME of the data set that an entry reads, if it is on the Hub"""
     return task.hub if isinstance(task, BuiltinTask) and task.hub else entry.hub
 
 
-def _hub_names(entry: Entry, split: str, task: Task) -> list[tuple[str, str]]:
+def hub_names(entry: Entry, split: str, task: Task | None) -> list[tuple[str, str]]:
     """(subset, split) of the rows on the Hub, and other names that a local copy may have for them"""
     defaults = task.defaults if isinstance(task, BuiltinTask) else {}
     subset, source_split = defaults.get(split, ("default", usual_split(split)))
@@ -199,7 +203,10 @@ def local_files(root: Path, repo: str, subset: str, split: str) -> list[Path]:
 
 
 def _find_path(label: str, path: str, folder: Path) -> list[Path]:
-    """The files of a path in a mixture: from the mixture's directory, else from the current one"""
+    """The files of a path in a mixture: one that ships, or from the mixture's directory, else from the current one"""
+    if path.startswith(SHIPPED):
+        check_value("path", path, SHIPPED_FILES, f"{label}: ")
+        return [DATA / path.removeprefix(SHIPPED)]
     for candidate in (folder / Path(path).expanduser(), Path(path).expanduser()):
         if paths := find_files(candidate):
             return paths

@@ -10,6 +10,7 @@ Rows as the arrays that a model trains on, with numpy alone: what is filled, a t
 Legend: B rows of a batch, T positions, K positions with a target.
 """
 
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import numpy as np
 from prep.arrays import Array
 from prep.moved import moved
 from prep.shard import Split, open_shards
+from prep.shard.chat_format import format_notice
 from prep.shard.steps import FILLER, row_targets
 
 CHUNK_DOCS = 1 << 20
@@ -105,11 +107,13 @@ class PackedDataset:
 
     `len(data)`, and `data[i]` with `input_ids`, `labels` and `position_ids`, (T + 1,) int64 each. The label of a token is
     the token itself, IGNORE without a target; positions restart with each document, by which trainers of packed rows tell
-    documents apart. Order, ranks and workers are the loader's.
+    documents apart. Order, ranks and workers are the loader's. Warns of a build in a chat format that is not its tokenizer's.
     """
 
     def __init__(self, root: str | Path, mode: str = "sft", split: str = "train") -> None:
         self.split = open_shards(root).split(split)
+        if notice := format_notice(self.split.manifest):
+            warnings.warn(notice, stacklevel=2)
         self.mode = mode
         self.row_ids = np.flatnonzero(row_targets(self.split, mode))
 

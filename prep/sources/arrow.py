@@ -40,10 +40,9 @@ class ArrowFile:
                 f"{path} is an Arrow stream without an end: its writer did not finish, and rows may be missing. Write it "
                 "again, and close its writer."
             )
-        with _open(path, fields=[0]) as (_, batches):  # one column is enough to count rows
-            bounds = tuple(accumulate((batch.num_rows for batch in batches), initial=0))
-        with _open(path) as (schema, _):
+        with _open(path) as (schema, batches):
             check_names(path, schema.names)
+            bounds = tuple(accumulate(map(_checked_rows, batches), initial=0))
             return cls(path, tuple(sorted(schema.names)), bounds)
 
     @property
@@ -73,6 +72,15 @@ class ArrowFile:
                     yield pa.Table.from_batches([rows.slice(place, size)])
 
 
+def _checked_rows(batch: pa.RecordBatch) -> int:
+    """
+    How many rows a batch has. ArrowInvalid where it is damaged: Arrow takes offsets, indices and text as the file has them, and
+    what follows a wrong one is outside of the file. Once for a file, which is hashed at the same time and must not change.
+    """
+    batch.validate(full=True)
+    return int(batch.num_rows)
+
+
 def _table_rows(rows: pa.RecordBatch) -> int:
     """How many of the rows make a table"""
     most = min(tables.BATCH_ROWS, tables.READ_ROWS) if has_dictionary(rows.schema) else tables.BATCH_ROWS
@@ -81,15 +89,14 @@ def _table_rows(rows: pa.RecordBatch) -> int:
 
 
 @contextmanager
-def _open(path: Path, skip: int = 0, fields: list[int] | None = None) -> Iterator[tuple[pa.Schema, Iterator[Any]]]:
-    """The schema, and the record batches from the one numbered `skip` on; of some columns (None: all)"""
-    options = pa.ipc.IpcReadOptions(included_fields=fields or [])
+def _open(path: Path, skip: int = 0) -> Iterator[tuple[pa.Schema, Iterator[Any]]]:
+    """The schema, and the record batches from the one numbered `skip` on"""
     with readable(path, "Arrow"), pa.memory_map(str(path)) as file:
         if _has_index(path):
-            reader = pa.ipc.open_file(file, options=options)
+            reader = pa.ipc.open_file(file)
             yield reader.schema, (reader.get_batch(i) for i in range(skip, reader.num_record_batches))
         else:
-            stream = pa.ipc.open_stream(file, options=options)
+            stream = pa.ipc.open_stream(file)
             yield stream.schema, islice(stream, skip, None)
 
 

@@ -29,6 +29,7 @@ from prep.text import one_line
 
 TIMEOUT = 10.0  # seconds for an answer
 WAITS = (1.0, 2.0, 4.0)  # seconds between tries, unless the Hub asks for more
+CLIENTS = ("httpx", "httpcore", "h11", "requests", "urllib3")  # and httpx2, httpcore2 of huggingface_hub 2
 LONGEST = 20.0  # seconds after which no further try is begun
 
 Answer = TypeVar("Answer")
@@ -51,6 +52,11 @@ class HubSplit:
 def is_offline() -> bool:
     """Whether the Hub must not be asked; the values are those that huggingface_hub takes for yes"""
     return os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "on", "yes", "true")
+
+
+def in_cache(repo: str, subset: str, split: str, revision: str | None, cache_dir: Path) -> bool:
+    """Whether files of a split were fetched before and are still there"""
+    return _read_note(cache_dir / "hub", HubSplit(repo, subset, split, revision)) is not None
 
 
 def hub_files(repo: str, subset: str, split: str, revision: str | None, cache_dir: Path | None = None) -> Files:
@@ -127,10 +133,10 @@ def _status(error: Exception) -> int | None:
 def _may_pass(error: Exception) -> bool:
     """Whether the same question may be answered later: too many requests, a failing server, no connection or a broken one"""
     if status := _status(error):
-        return status == 429 or status >= 500
+        return status in (408, 429) or status >= 500
     return any(
         isinstance(each, ConnectionError | TimeoutError)
-        or type(each).__module__.partition(".")[0] in ("httpx", "httpcore", "requests", "urllib3")
+        or type(each).__module__.startswith(CLIENTS)
         or "Consistency check failed" in str(each)  # of huggingface_hub: a file that ended early
         for each in _chain(error)
     )
@@ -147,7 +153,9 @@ def _check_local(request: HubSplit, error: Exception) -> None:
 def _explained(request: HubSplit, noted: Files | None, error: Exception, tries: int) -> OSError | ValueError:
     """An error of the Hub with what to do about it"""
     status = _status(error)
-    if any(isinstance(each, json.JSONDecodeError) for each in _chain(error)):
+    if any(
+        isinstance(each, json.JSONDecodeError) or type(each).__name__ == "FileMetadataError" for each in _chain(error)
+    ):
         return ConnectionError(
             f"{request} cannot be read: what answers is no Hub, it gives no JSON. Check HF_ENDPOINT and the network (a login "
             "page or a proxy answers so), or give --data-root DIR with a local copy."
@@ -196,10 +204,20 @@ def _check_no_such_folder(request: HubSplit) -> None:
 def _download(request: HubSplit, commit: str) -> tuple[list[Path], list[str]]:
     """The files of a split, in the Hub's cache, [] if there is no such split; and the splits that there are"""
     import datasets  # 0.7 s to import
+    from huggingface_hub import HfFileSystem, constants
 
+    HfFileSystem.clear_instance_cache()  # it may hold the listing of a try that failed
+    card = Path(
+        constants.HF_HUB_CACHE, f"datasets--{request.repo.replace('/', '--')}", "snapshots", commit, "README.md"
+    )
     datasets.disable_progress_bars()
     subset = None if request.subset == "default" else request.subset
-    builder = datasets.load_dataset_builder(request.repo, name=subset, revision=commit)
+    try:
+        builder = datasets.load_dataset_builder(request.repo, name=subset, revision=commit)
+    finally:
+        if card.is_file() and not is_whole(card):  # whatever was made of it
+            _remove(card)
+            raise ConnectionError("README.md is not what the Hub says it is, its hash differs")
     splits = builder.config.data_files or {}
     urls = list(splits.get(request.split, ()))
     paths = datasets.DownloadManager(dataset_name=request.repo).download(urls)

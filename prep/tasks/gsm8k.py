@@ -64,6 +64,7 @@ GSM8K = BuiltinTask(
     version=1,
     read=conversations,
     hub="openai/gsm8k",
+    download=(8_792, 2_700_000),
     columns=("question", "answer"),
     defaults={"train": ("main", "train"), "val": ("main", "test")},
 )

@@ -57,6 +57,7 @@ MMLU = BuiltinTask(
     version=1,
     read=conversations,
     hub="cais/mmlu",
+    download=(113_884, 51_000_000),
     columns=("question", "choices", "answer"),
     defaults={"train": ("auxiliary_train", "train"), "val": ("all", "test")},
     aliases={

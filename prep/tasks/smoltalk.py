@@ -30,6 +30,7 @@ SMOLTALK = BuiltinTask(
     version=1,
     read=conversations,
     hub="HuggingFaceTB/smol-smoltalk",
+    download=(484_570, 970_000_000),
     columns=("messages",),
     defaults={"train": ("default", "train"), "val": ("default", "test")},
 )

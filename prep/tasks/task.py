@@ -30,6 +30,7 @@ class BuiltinTask:
     make: Callable[[int, int, int, str], Conversations] | None = None
     size: int = 0  # conversations that are made by default
     hub: str | None = None  # OWNER/NAME of the data set
+    download: tuple[int, int] = (0, 0)  # rows and about so many bytes of it, train and val together
     columns: tuple[str, ...] = ()  # that are read
     defaults: dict[str, tuple[str, str]] = field(default_factory=dict)  # split of a build -> (subset, split) on the Hub
     aliases: dict[tuple[str, str], list[tuple[str, str]]] = field(default_factory=dict)  # other names of the same rows

@@ -17,9 +17,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+from prep.same_tokenizer import by_id
 from prep.tokenizer.nanochat import write_files
 from prep.tokenizer.regex import from_oniguruma, to_oniguruma
-from prep.tokenizer.tokenizer import Tokenizer, TokenizerSpec, by_id
+from prep.tokenizer.tokenizer import Tokenizer, TokenizerSpec
 
 MAX_TOKEN: Final = 1024  # bytes; finding the parts of a token is quadratic
 GPT2_PATTERN: Final = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"

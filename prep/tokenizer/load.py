@@ -22,9 +22,10 @@ from typing import Any, Final
 
 from prep import shard
 from prep.files import nanochat_home
+from prep.same_tokenizer import by_id
 from prep.tokenizer.huggingface import read_hf
 from prep.tokenizer.nanochat import read_nanochat
-from prep.tokenizer.tokenizer import PATTERN, SPECIAL_TOKENS, Tokenizer, TokenizerSpec, by_id
+from prep.tokenizer.tokenizer import PATTERN, SPECIAL_TOKENS, Tokenizer, TokenizerSpec
 
 DEFAULT: Final = "nano32k"
 DEFAULT_PATH: Final = Path(__file__).parents[1] / "data" / "nano32k.tiktoken"

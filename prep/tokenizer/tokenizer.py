@@ -11,8 +11,6 @@ malicious is refused there, in one line, and not in the middle of a build. Two t
 it covers ranks, pattern and special tokens, but neither the name nor the file they were read from.
 """
 
-import binascii
-import hashlib
 import json
 import re
 import reprlib
@@ -20,15 +18,15 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from prep import shard
 from prep.files import nameless_file
+from prep.same_tokenizer import by_id, ranks_file, tokenizer_sha256
 
 if TYPE_CHECKING:
     import tiktoken
@@ -54,9 +52,6 @@ MAX_ID: Final = (1 << 24) - 1  # every table with a place for each id has this s
 PROBE: Final = "".join(map(chr, range(128))) + (
     " a  b\r\n\n\t 12345\u00e9\u0130\u4e2d\u6587\u0301\u2019s\U0001f600\u00a0\u3000\u0660\ufffd\ue000 "
 )
-
-
-Token = TypeVar("Token", str, bytes)
 
 
 class TokenizerSpec(NamedTuple):
@@ -92,14 +87,12 @@ class Tokenizer:
 
     @cached_property
     def sha256(self) -> str:
-        content = [hashlib.sha256(self.file).hexdigest(), self.pattern, by_id(self.special_tokens)]
-        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+        return tokenizer_sha256(self.ranks, self.pattern, self.special_tokens)
 
     @cached_property
     def file(self) -> bytes:
         """The .tiktoken file of its ranks; equal ranks give equal bytes."""
-        base64 = binascii.b2a_base64
-        return b"".join([b"%s %d\n" % (base64(token, newline=False), rank) for token, rank in by_id(self.ranks)])
+        return ranks_file(self.ranks)
 
     @cached_property
     def encoding(self) -> "tiktoken.Encoding":
@@ -143,11 +136,6 @@ class Tokenizer:
             "tokenizer.json": shard.write_bytes(root / "tokenizer.json", text.encode()),
             "token_bytes.npy": shard.write_array(root / "token_bytes.npy", token_bytes),
         }
-
-
-def by_id(tokens: dict[Token, int]) -> list[tuple[Token, int]]:
-    """(token, id) of each token in the order of ids"""
-    return sorted(tokens.items(), key=itemgetter(1))
 
 
 # ---- what makes a tokenizer ----

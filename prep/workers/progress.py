@@ -9,6 +9,8 @@ import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
+from prep.screen import console
+
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
 
@@ -43,11 +45,10 @@ class Progress(ExitStack):
             print(self.line(), file=sys.stderr, flush=True)
 
     def _new_bar(self) -> "Bar":
-        from rich.console import Console
         from rich.progress import BarColumn, TextColumn
         from rich.progress import Progress as Bar
 
-        bar = Bar(BarColumn(), TextColumn("{task.description}"), console=Console(stderr=True), transient=True)
+        bar = Bar(BarColumn(), TextColumn("{task.description}"), console=console(stderr=True), transient=True)
         bar.add_task("", total=self.total)
         return bar
 

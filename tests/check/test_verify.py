@@ -384,8 +384,9 @@ def test_a_rebuild_has_the_same_bytes_or_says_what_changed(tmp_path: Path) -> No
     assert proof() == ["train.docs.npy: other bytes than in the rebuild"]
     write_lines(tmp_path / "a.jsonl", some_chats(31))
     found = proof()
-    assert len(found) == 1
-    assert found[0].startswith("train chat sha256 ")
+    assert len(found) == 2
+    assert found[0].startswith(f"{tmp_path / 'a.jsonl'}: other contents than the build was made from (sha256 ")
+    assert found[1].startswith("train chat sha256 ")
 
 
 def test_neither_a_build_nor_its_proof_has_files_outside_its_own_directories(
@@ -402,3 +403,17 @@ def test_neither_a_build_nor_its_proof_has_files_outside_its_own_directories(
     assert list(rebuild(root, find_inputs(root, None, None, None), 1, lambda line: None)) == []
     assert not list(tmp_path.rglob("scratch/*"))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jsonl", "cache", "cache home", "out"]
+
+
+def test_a_rebuild_names_the_file_that_changed_since(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_lines(tmp_path / f"{name}.jsonl", some_chats(20))
+    entries = [f'[[train]]\ntask = "chat"\nname = "{name}"\npath = "{name}.jsonl"' for name in ("a", "b")]
+    root, _, _ = build_mixture(tmp_path, tomllib.loads("\n".join(entries)), toy_tokenizer(), max_seq_len=256)
+    with (tmp_path / "b.jsonl").open("r+b") as file:
+        byte = file.read().index(b'content": "') + 12
+        file.seek(byte)
+        file.write(b"o")
+    lines = list(rebuild(root, find_inputs(root, None, None, None), 1, lambda line: None))
+    assert lines[0].startswith(f"{tmp_path / 'b.jsonl'}: other contents than the build was made from (sha256 ")
+    assert not any("a.jsonl" in line for line in lines)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -190,3 +191,48 @@ def test_a_trained_tokenizer_can_be_built_with(tmp_path: Path) -> None:
 def test_tasks_and_mixtures_are_listed() -> None:
     assert all(name in midprep("tasks").stdout for name in ("smoltalk", "mmlu", "gsm8k", "chat", "arithmetic"))
     assert "default" in midprep("mixtures").stdout
+
+
+INTERRUPTED = "midprep: interrupted; no half-written file is left, rendered blocks are kept.\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("module", ["typer", "prep.cli.build", "pyarrow", "prep.build.job"])
+def test_a_signal_in_the_middle_of_an_import_is_one_line(module: str, number: signal.Signals) -> None:
+    script = f"""
+import os, sys
+import prep.__main__
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == {module!r}:
+            try:
+                os.kill(os.getpid(), {int(number)})
+            except BaseException as error:
+                raise RuntimeError("Error calling __set_name__") from error
+
+sys.meta_path.insert(0, Finder())
+sys.argv = ["midprep", "build", "--mixture", "sample", "--dry-run"]
+prep.__main__.main()
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (130, INTERRUPTED)
+
+
+@pytest.mark.slow
+def test_ctrl_c_at_any_moment_after_the_start_is_one_line(tmp_path: Path) -> None:
+    script = "import prep.__main__; prep.__main__.leave_at_once(); print(flush=True); prep.__main__.main()"
+    for tenths in range(40):
+        command = [sys.executable, "-c", script, "build", "--mixture", "sample", "--cache-dir", str(tmp_path / "cache")]
+        process = subprocess.Popen(
+            [*command, "-o", str(tmp_path / str(tenths))], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(tenths * 0.03)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode in (0, 130)
+        if process.returncode:
+            assert errors.endswith(INTERRUPTED)
+            assert "Traceback" not in errors

@@ -1,7 +1,8 @@
-"""Every command and snippet of docs/ and examples/ runs, in the order of its page, as a reader would type it."""
+"""Every command and snippet of docs/ and examples/ runs, in the order of its page, as typed into a fresh clone."""
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -23,34 +24,54 @@ def blocks(page: Path) -> list[tuple[str, str, str]]:
     return [(kind, rest.strip(), body) for kind, rest, body in BLOCK.findall(page.read_text(encoding="utf-8"))]
 
 
-def run(command: list[str], folder: Path, what: str) -> None:
+@pytest.fixture(scope="session")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What git has of this checkout, without what lies beside it"""
+    folder = tmp_path_factory.mktemp("clone") / "midprep"
+    subprocess.run(["git", "clone", "-q", str(ROOT), str(folder)], check=True)
+    return folder
+
+
+def run(command: list[str], folder: Path, what: str, clone: Path, seconds: int = 300) -> None:
     env = os.environ | {
+        "PYTHONPATH": str(clone),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "XDG_CACHE_HOME": str(folder / ".cache"),
         "OMP_NUM_THREADS": "1",
     }
-    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=seconds)
     assert done.returncode == 0, f"{what}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_a_page_runs_from_top_to_bottom(page: Path, tmp_path: Path) -> None:
+def test_a_page_runs_from_top_to_bottom(page: Path, tmp_path: Path, clone: Path) -> None:
     """
     ```sh and ```python run, with "needs X" where X is installed; ```toml NAME, ```jsonl NAME and the like are written;
     "not-run: why" is passed over.
     """
-    for kind, rest, body in blocks(page):
+    for kind, rest, body in blocks(clone / page.relative_to(ROOT)):
         if rest.startswith("not-run"):
             assert ":" in rest, f"{page.name}: say why: {rest}"
         elif kind == "sh":
-            run(["bash", "-euo", "pipefail", "-c", body], tmp_path, f"{page.name}: {body}")
+            run(["bash", "-euo", "pipefail", "-c", body], tmp_path, f"{page.name}: {body}", clone)
         elif rest.startswith("needs ") and not all(find_spec(name.strip()) for name in rest[6:].split(",")):
             print(f"{page.name}: {rest}, which is not here: passed over")
         elif kind == "python" and (not rest or rest.startswith("needs ")):  # else the rest is the name of a file
-            run([sys.executable, "-c", body], tmp_path, f"{page.name}: {body}")
+            run([sys.executable, "-c", body], tmp_path, f"{page.name}: {body}", clone)
         elif rest:
             (tmp_path / rest).write_text(body, encoding="utf-8")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("taskset") is None, reason="no taskset to leave one core")
+@pytest.mark.parametrize("target", ["demo", "test"])
+def test_the_readmes_commands_hold_with_one_core(target: str, clone: Path) -> None:
+    core = str(min(os.sched_getaffinity(0)))
+    ready = f"{sys.prefix}/.ready"  # the environment is there: not to be made again
+    run(
+        ["taskset", "-c", core, "make", "-o", ready, f"VENV={sys.prefix}", target], clone, f"make {target}", clone, 1800
+    )
 
 
 def test_every_command_of_midprep_is_documented() -> None:

@@ -112,5 +112,7 @@ def test_importing_prep_never_imports_torch() -> None:
 
 
 def test_the_format_needs_numpy_and_the_standard_library_only() -> None:
-    loaded = loaded_by("import prep.shard.batches, prep.shard.steps, prep.files, prep.signals, prep.text")
+    loaded = loaded_by(
+        "import prep.shard.batches, prep.shard.steps, prep.files, prep.same_tokenizer, prep.signals, prep.text"
+    )
     assert {name for name in loaded if name not in sys.stdlib_module_names} == {"prep", "numpy"}

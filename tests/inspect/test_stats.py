@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from prep.build.changes import changes
-from prep.inspect.compare import side_by_side
+from prep.inspect.compare import compare_stats, print_comparison, side_by_side
 from prep.inspect.stats import histogram, length_lines, print_stats, read_stats, uneven_lines
 from prep.shard import open_shards, read_manifest
 from prep.tokenizer.tokenizer import Tokenizer
@@ -117,6 +117,24 @@ def test_shares_are_in_the_table_and_in_json(builds: tuple[Path, Path], capsys: 
     assert "quiz x0.5 " in shown
     assert "story: 3 of 3 are also asked in train (midprep overlap)" in shown
     assert "\n  lengths " in shown
+
+
+def test_every_line_fits_80_columns(tmp_path: Path, toy: Tokenizer, capsys: pytest.CaptureFixture[str]) -> None:
+    long = "a_source_with_a_name_that_is_far_too_long_for_a_table"
+    write_lines(tmp_path / f"{long}.jsonl", [chat("q" * 90, "A") for _ in range(60)] + [{"messages": []}] * 3)
+    write_lines(tmp_path / "other.jsonl", [chat("o", "p" * 90)] * 50)
+    mixture = {"name": "n" * 70, "train": [entry(long, repeat=2.5), entry("other", choose=30)], "val": [entry(long)]}
+    stats = read_stats(build_mixture(tmp_path, mixture, toy, max_seq_len=256, max_rejected=0.9)[0])
+    for split in stats["splits"].values():  # as large as a build has ever been
+        for counts in (split, *split["sources"]):
+            counts.update(conversations=98_765_432, total_tokens=98_765_432_100, trainable_tokens=87_654_321_000)
+        split.update(rows=48_225_308, min_rows=48_225_301, padding_tokens=98_765_432, bytes=10**14)
+    print_stats(stats, by_length=True)
+    print_comparison(compare_stats([stats, stats], ["max_seq_len 2,048 -> 512 " * 9]))
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if len(line) > 80] == []
+    assert "98.77B" in "".join(lines)  # no number is cut
+    assert "…" not in "".join(lines)
 
 
 def test_a_terminal_without_bars_is_shown_question_marks(

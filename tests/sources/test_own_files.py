@@ -241,3 +241,21 @@ def test_a_first_row_that_is_no_unicode_is_rejected_like_any_other(tmp_path: Pat
     (source,) = manifest["splits"]["train"]["sources"]
     assert (source["rows"], source["conversations"], source["rejected"]) == (3, 2, {"not valid Unicode": 1})
     assert json.loads((root / "rejected.jsonl").read_text())["content"] == "(not valid Unicode)"
+
+
+@pytest.mark.parametrize("compression", ["uncompressed", "lz4"])
+def test_a_damaged_arrow_file_is_one_line_and_no_crash(tmp_path: Path, compression: str) -> None:
+    """A wrong offset, index or byte of text: Arrow itself would read outside of the file"""
+    path = tmp_path / "a.arrow"
+    texts = pa.array([f"text {n}" for n in range(40)]).dictionary_encode()
+    feather.write_feather(pa.table({"text": ["é" * n for n in range(40)], "same": texts}), str(path), compression)
+    data, errors = path.read_bytes(), list[str]()
+    for place in range(len(data) // 4, len(data), 7):
+        path.write_bytes(data[:place] + bytes([data[place] ^ 0x40]) + data[place + 1 :])
+        try:
+            source = open_files([path], [], cache_dir=tmp_path)
+            assert sum(len(table.to_pylist()) for table in read_rows(source, 0, source.num_rows)) == source.num_rows
+        except ValueError as error:
+            errors.append(str(error))
+    assert len(errors) > 20
+    assert all(str(path) in error and "\n" not in error for error in errors)

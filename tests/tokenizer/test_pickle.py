@@ -16,8 +16,8 @@ import tiktoken
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from prep.same_tokenizer import read_pickle, unpickle
 from prep.tokenizer.load import load_tokenizer
-from prep.tokenizer.nanochat import read_pickle, unpickle
 from prep.tokenizer.tokenizer import PATTERN, SPECIAL_TOKENS
 
 SHARED = Path(__file__).parents[3] / "shared"

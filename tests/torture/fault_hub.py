@@ -2,7 +2,8 @@
 A Hub of one small data set on loopback, that fails on demand.
 
     with FaultHub() as hub:
-        hub.fault = "cut"       refuse 401 429 500 hang cut flip html, or "" for none; `hub.times` limits how often
+        hub.fault = "cut"       refuse 401 429 500 hang cut flip html drop, or "" for none; `hub.times` limits how often,
+                                `hub.only` which paths, `hub.skip` how many requests are answered well before
         subprocess.run(..., env=hub.environment(home))
 
 It answers what `datasets` asks of a data set: what a revision holds, and the files. The commit is a hash of the contents.
@@ -51,7 +52,7 @@ class FaultHub:
 
     def __init__(self) -> None:
         self.files = {"README.md": CARD.encode()}
-        self.fault, self.times, self.only = "", 1 << 30, ""
+        self.fault, self.times, self.only, self.skip = "", 1 << 30, "", 0
         self.requests: list[str] = []
         self.change(0)
         hub = self
@@ -87,6 +88,9 @@ class FaultHub:
         """The fault of this request; each one is used up"""
         if not self.fault or self.only not in path or self.times <= 0:
             return ""
+        self.skip -= 1
+        if self.skip >= 0:
+            return ""
         self.times -= 1
         return self.fault
 
@@ -116,6 +120,9 @@ class _Handler(BaseHTTPRequestHandler):
         fault = self.hub.fails_now(path)
         if fault == "hang":
             time.sleep(60)
+        if fault == "drop":
+            self.close_connection = True
+            return None
         if fault == "html":
             return self.reply(200, b"<html>Please log in</html>", {"Content-Type": "text/html"})
         if fault in STATUS:

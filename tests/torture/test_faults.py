@@ -65,6 +65,14 @@ def test_a_refusal_or_a_damaged_file_is_fetched_again(hub: FaultHub, tmp_path: P
     assert manifest["splits"]["train"]["sources"][0]["sha256"] == whole
 
 
+@pytest.mark.parametrize("faults", [["drop", "flip"], pytest.param(["429", "500", "cut"], marks=pytest.mark.slow)])
+def test_whichever_request_fails_once_the_files_come_right(tmp_path: Path, faults: list[str]) -> None:
+    command = [sys.executable, "-m", "tests.torture.hub_trials", str(tmp_path / "home"), *faults]
+    outcomes = json.loads(subprocess.run(command, capture_output=True, text=True, timeout=300).stdout)
+    assert len(outcomes) >= len(faults) * 5  # README.md, listing, files and what is asked beside them
+    assert {trial: outcome for trial, outcome in outcomes.items() if outcome != "right"} == {}
+
+
 def test_a_file_that_is_damaged_again_is_refused_and_not_kept(hub: FaultHub, tmp_path: Path) -> None:
     env = hub.environment(tmp_path)
     hub.fault, hub.only = "flip", ".parquet"

@@ -39,6 +39,7 @@ def test_rows_without_a_target_are_left_out(tmp_path: Path) -> None:
         rows[2]
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more workers than cores, on a machine with one
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_a_loader_sees_every_row_once_as_tensors(tmp_path: Path, num_workers: int) -> None:
     rows = PackedDataset(build(tmp_path / "s"), mode="mid")

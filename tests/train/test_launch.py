@@ -1,6 +1,7 @@
 """plan: what it says of a launch is what the trainer does."""
 
 import json
+import re
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -151,7 +152,7 @@ def test_hours_are_tokens_over_the_speed_of_all_ranks(root: Path) -> None:
 
 def test_the_table_has_all_of_it_and_mistakes_are_one_line(root: Path) -> None:
     result = CliRunner().invoke(app, ["plan", str(root), "--total-batch-size", str(T * 4), "--world-size", "1,2,4,8"])
-    for words in ("warm-down from", "checkpoints", "FLOPs", "memory per rank", "torchrun --nproc-per-node 4", "4 rows"):
+    for words in ("warm-down", "checkpoints", "FLOPs", "memory per rank", "torchrun --nproc-per-node 4", "4 rows"):
         assert words in result.stdout
     for words, message in {
         ("--total-batch-size", 100): "is not a multiple of rows of 64 tokens: give 64 or 128",
@@ -161,3 +162,17 @@ def test_the_table_has_all_of_it_and_mistakes_are_one_line(root: Path) -> None:
     }.items():
         with pytest.raises(ValueError, match=message):
             plan(root, *words)
+
+
+def test_every_number_of_the_table_has_a_unit(root: Path) -> None:
+    words = ["--world-size", "1,2", "--tokens-per-second", "1000", "--total-batch-size", str(T * 4)]
+    lines = CliRunner().invoke(app, ["plan", str(root), *words]).stdout.splitlines()
+    units = "rows?|steps|targets|tokens|times|of|KiB|MiB|GiB|FLOPs|ranks?|s|min|h|empty|skipped"
+    table = [line for line in lines[3:] if line[:1].strip() and not line.startswith(("memory", "hours", "no row"))]
+    facts = [cell for line in table for cell in re.split(r"\s{2,}", line.strip())[1:] if cell not in ("mid", "sft")]
+    assert len(facts) >= 30
+    number = re.compile(r"[~\d][\d,.e+]*(?:%| )")
+    for cell in (re.sub(r" \(step [\d, .]+\)", "", fact) for fact in facts):
+        if not cell.startswith("from step "):
+            assert re.fullmatch(rf"({number.pattern} ?({units})[^\d]*)+", cell), cell
+    assert "micro-batches" in "".join(lines)

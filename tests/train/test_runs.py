@@ -203,13 +203,14 @@ def test_a_dry_run_promises_the_numbers_of_the_run(
     run_here(*flags)
     targets = [record["num_targets"] for record in records(tmp_path, "chatsft_checkpoints")]
     said = {line[:20].rstrip(): line[20:] for line in said.splitlines()}
-    assert said["steps"] == f"{len(targets)}"
-    assert said["targets"] == f"{sum(targets):,}"
-    assert (said["per step, least"], said["per step, most"]) == (f"{min(targets)}", f"{max(targets)}")
-    assert said["per step, mean"] == f"{sum(targets) / len(targets):,.0f}"
+    assert said["steps"] == f"{len(targets)} steps"
+    assert said["targets"] == f"{sum(targets):,} targets"
+    assert said["per step, least"] == f"{min(targets)} targets"
+    assert said["per step, most"] == f"{max(targets)} targets"
+    assert said["per step, mean"] == f"{sum(targets) / len(targets):,.0f} targets"
     lrms = [record["lrm"] for record in records(tmp_path, "chatsft_checkpoints")]
     assert lrms[0] == 0.02
-    assert said["warm-down from"] == f"step {next(step for step, lrm in enumerate(lrms) if lrm < 0.02)}"
+    assert said["warm-down"] == f"from step {next(step for step, lrm in enumerate(lrms) if lrm < 0.02)}"
     assert said["lr multiplier"] == f"0.02, in the last step {lrms[-1]:.4g}"
 
 
@@ -530,8 +531,8 @@ def test_another_run_does_not_go_on_with_the_checkpoints_of_one(build: Path, tmp
 def test_a_dry_run_shows_no_filler_rows(build: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run_here("--shards", build, *TINY, "--num-epochs", 0.1, "--dry-run")
     said = capsys.readouterr().out
-    assert re.search(r"^steps +1$", said, re.MULTILINE)
-    assert re.search(r"^filler rows +3$", said, re.MULTILINE)
+    assert re.search(r"^steps +1 steps$", said, re.MULTILINE)
+    assert re.search(r"^filler rows +3 rows$", said, re.MULTILINE)
     assert "row 4," in said
     assert "row -1" not in said
 
