@@ -41,8 +41,9 @@ check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-docs: $(READY) # docs/commands.md, from the help texts of the programs
+docs: $(READY) # docs/commands.md, from the help texts of the programs; the tables of docs/own-data.md
 	$(BIN)/python docs/make_commands.py
+	$(BIN)/python docs/make_layouts.py
 
 fuzz: $(READY)
 	$(BIN)/python tests/encode/fuzz_encode.py 1000000

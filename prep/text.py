@@ -97,6 +97,14 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
+def with_culprit(reason: str, culprit: str) -> str:
+    """
+    >>> with_culprit("unknown role", "'Bot'"), with_culprit("missing field", "no 'role'"), with_culprit("duplicate", "")
+    ("unknown role 'Bot'", "missing field: no 'role'", 'duplicate')
+    """
+    return f"{reason}{'' if culprit[:1] in ('', chr(39)) else ':'} {culprit}".rstrip()
+
+
 def one_line(error: BaseException) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
     return text if text.endswith(".") else text + "."

@@ -12,7 +12,7 @@ import numpy as np
 
 from prep.arrays import Array, offsets
 from prep.build.changes import fingerprint
-from prep.build.rejected import write_rejected
+from prep.build.rejected import culprit_by_reason, find_culprits, write_rejected
 from prep.build.write import WrittenShard
 from prep.mixture.resolve import Input
 from prep.plan.overlap import count_overlap, read_user_hashes
@@ -33,6 +33,8 @@ class SourceCounts:
     total_tokens: int
     trainable_tokens: int
     untrained: int  # conversations without a loss token
+    notes: dict[str, Any]  # of all rows of the source: left_aside, empty_answers
+    culprits: dict[str, str]  # of each reason, in its first row
 
     def to_manifest(self, total: dict[str, int], by: str, overlap: tuple[int, int] | None) -> dict[str, Any]:
         """Its part of the manifest; `total` are the counts of the split, `by` what proportions are of"""
@@ -47,6 +49,8 @@ class SourceCounts:
             "total_tokens": self.total_tokens,
             "trainable_tokens": self.trainable_tokens,
             "untrained": self.untrained,
+            **self.notes,
+            **({"culprits": self.culprits} if self.culprits else {}),
         }
         if takes_part(self.source.entry):
             number, num_usable = planned.sample.size, planned.num_usable
@@ -69,7 +73,9 @@ class SourceCounts:
         return {"of": "repeat", "asked": keys.repeat, "got": round(entry["repeat"], 6)}
 
 
-def count_sources(split: SplitJob, plan: SplitPlan, shards: list[WrittenShard]) -> list[SourceCounts]:
+def count_sources(
+    split: SplitJob, plan: SplitPlan, shards: list[WrittenShard], culprits: list[dict[int, str]]
+) -> list[SourceCounts]:
     """The counts of every entry of a split that is written"""
     counts = []
     for number, (source, planned) in enumerate(zip(split.inputs, plan.counts, strict=True)):
@@ -82,6 +88,8 @@ def count_sources(split: SplitJob, plan: SplitPlan, shards: list[WrittenShard]) 
                 total_tokens=int(lengths.sum(dtype=np.int64)),
                 trainable_tokens=int(loss_tokens.sum(dtype=np.int64)),
                 untrained=int((loss_tokens == 0).sum()),
+                notes=split.blocks[number].notes(),
+                culprits=culprit_by_reason(plan.rejected[number], culprits[number]),
             )
         )
     return counts
@@ -102,7 +110,7 @@ class BuiltSplit:
 
     job: SplitJob
     counts: list[SourceCounts]
-    rejected: list[RejectedExamples]
+    rejected: list[tuple[RejectedExamples, dict[int, str]]]  # with what is wrong in some
     num_rows: int
     num_docs: int
     num_tokens: int  # filled positions of all rows
@@ -139,7 +147,8 @@ class BuiltSplit:
 
 def finish_split(split: SplitJob, plan: SplitPlan, shards: list[WrittenShard], staging: Path) -> BuiltSplit:
     """Count what is in a split, and write its rows and documents"""
-    counts = count_sources(split, plan, shards)
+    culprits = [find_culprits(rejected) for rejected in plan.rejected]
+    counts = count_sources(split, plan, shards, culprits)
     num_docs = [len(shard.docs) for shard in shards]
     rows = np.concatenate([shard.rows for shard in shards])
     rows["first_doc"] += np.repeat(offsets(num_docs)[:-1].astype("u8"), [len(shard.rows) for shard in shards])
@@ -151,7 +160,7 @@ def finish_split(split: SplitJob, plan: SplitPlan, shards: list[WrittenShard], s
     return BuiltSplit(
         job=split,
         counts=counts,
-        rejected=plan.rejected,
+        rejected=list(zip(plan.rejected, culprits, strict=True)),
         num_rows=len(rows),
         num_docs=sum(num_docs),
         num_tokens=int(rows["num_tokens"].sum(dtype=np.int64)),
@@ -180,7 +189,7 @@ def make_manifest(
     The manifest of a build, for which the tokenizer and the rejected examples are written; `description` is what its bytes
     depend on (Job.description). Everything but times and places: two builds of the same thing have equal manifests.
     """
-    rejected = [(name, examples) for name, split in splits.items() for examples in split.rejected]
+    rejected = [(name, *examples) for name, split in splits.items() for examples in split.rejected]
     decided = ("mixture", "seed", "max_seq_len", "packing_strategy", "excess_length_strategy", "max_tokens")
     return {
         "format": FORMAT,

@@ -4,22 +4,26 @@ Examples that are not valid conversations: kept with source, row number and reas
     {"split": "train", "source": "mine", "row": 16, "reason": "invalid JSON", "content": "{\\"messages\\": [..."}
 
 in = out + rejected, always. The content of the first examples of a source is written out, so that they can be looked at
-without looking for them.
+without looking for them; the first of each reason has a `culprit`, what is wrong in it and the way on.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from prep.arrays import Array
-from prep.conversations.conversation import REASONS
-from prep.conversations.layouts import show_row
+from prep.conversations.conversation import REASON, REASONS, WANTED
+from prep.conversations.rows import show_row
 from prep.mixture.resolve import Input
 from prep.plan.table import RejectedExamples, Table
+from prep.render.why import EXPLAINED, why
 from prep.screen import as_json
 from prep.shard import write_bytes
 from prep.sources.source import rows_at
-from prep.text import SHOWN_CHARACTERS
+from prep.text import SHOWN_CHARACTERS, with_culprit
 
 SHOWN_ROWS = 100  # of a source whose content is written out
 
@@ -27,15 +31,19 @@ SHOWN_ROWS = 100  # of a source whose content is written out
 def check_rejected(table: Table, split: str, limit: float) -> Table:
     """The table, or ValueError with three examples if more than `limit` of those that an entry selects are invalid."""
     for entry, source in enumerate(table.inputs):
-        rejected = table.rejected(entry)
+        rejected = without_wanted(table.rejected(entry))
         num_selected = len(rejected.examples) + len(table.usable(entry))
         if len(rejected.examples) <= limit * num_selected:
             continue
+        culprits = find_culprits(rejected)
         first = zip(
             rejected.examples[:3].tolist(), rejected.reasons.tolist(), contents(source, rejected.examples[:3]),
             strict=False,
         )  # fmt: skip
-        shown = "; ".join(f"row {row} ({REASONS[code]}): {content[:120]}" for row, code, content in first)
+        shown = "; ".join(
+            f"row {row} ({with_culprit(REASONS[code], culprits.get(row, ''))}): {content[:120]}"
+            for row, code, content in first
+        )
         raise ValueError(
             f"{len(rejected.examples):,} of {num_selected:,} rows of {source.entry.label} ({split}) are not valid "
             f"conversations, allowed are {limit:.0%}: {shown}. Fix them, or allow more with --max-rejected."
@@ -43,15 +51,42 @@ def check_rejected(table: Table, split: str, limit: float) -> Table:
     return table
 
 
-def write_rejected(path: Path, rejected: list[tuple[str, RejectedExamples]]) -> dict[str, Any]:
-    """Write rejected.jsonl from (split, examples) pairs; returns its entry in the manifest."""
-    return write_bytes(path, *(line.encode() for split, examples in rejected for line in _lines(split, examples)))
+def without_wanted(rejected: RejectedExamples) -> RejectedExamples:
+    """Those that were not left out on purpose"""
+    wrong = ~np.isin(rejected.reasons, [REASON[reason] for reason in WANTED])
+    return replace(rejected, examples=rejected.examples[wrong], reasons=rejected.reasons[wrong])
 
 
-def _lines(split: str, rejected: RejectedExamples) -> Iterator[str]:
+def find_culprits(rejected: RejectedExamples) -> dict[int, str]:
+    """{row: what is wrong in it, and the way on} of the first row of each reason; reads the blocks of these rows"""
+    codes, first = np.unique(rejected.reasons, return_index=True)
+    explained = [place for code, place in zip(codes.tolist(), first, strict=True) if REASONS[code] in EXPLAINED]
+    places = np.sort(np.array(explained, dtype=np.int64))
+    source = rejected.source
+    if source.task.generates or not len(places):
+        return {}
+    numbers, reasons = rejected.examples[places], rejected.reasons[places].tolist()
+    rows = zip(numbers.tolist(), reasons, rows_at(source.source, numbers), strict=True)
+    culprits = {number: why(source.task, row, code) for number, code, row in rows}
+    return {number: culprit for number, culprit in culprits.items() if culprit}
+
+
+def culprit_by_reason(rejected: RejectedExamples, culprits: dict[int, str]) -> dict[str, str]:
+    """{reason: what is wrong in its first row}"""
+    codes = dict(zip(rejected.examples.tolist(), rejected.reasons.tolist(), strict=True)) if culprits else {}
+    return {REASONS[codes[row]]: f"{culprit} (row {row})" for row, culprit in culprits.items()}
+
+
+def write_rejected(path: Path, rejected: list[tuple[str, RejectedExamples, dict[int, str]]]) -> dict[str, Any]:
+    """Write rejected.jsonl from splits, their examples and what is wrong in some; returns its entry in the manifest."""
+    return write_bytes(path, *(line.encode() for examples in rejected for line in _lines(*examples)))
+
+
+def _lines(split: str, rejected: RejectedExamples, culprits: dict[int, str]) -> Iterator[str]:
     shown = contents(rejected.source, rejected.examples[:SHOWN_ROWS])
     for i, (row, code) in enumerate(zip(rejected.examples.tolist(), rejected.reasons.tolist(), strict=True)):
         line = {"split": split, "source": rejected.source.entry.label, "row": row, "reason": REASONS[code]}
+        line |= {"culprit": culprits[row]} if row in culprits else {}
         if i < len(shown):
             line["content"] = shown[i]
         yield as_json(line) + "\n"

@@ -23,7 +23,7 @@ from prep.build.job import build, make_job
 from prep.build.options import BuildOptions
 from prep.build.record import package_version
 from prep.check.verify import problems
-from prep.conversations import messages
+from prep.conversations.objects import of_objects
 from prep.encode.encode import ENGINES, Encoder, choose_engine, why_not
 from prep.files import default_cache_dir, scratch_folder
 from prep.mixture.mixture import parse_mixture
@@ -84,7 +84,7 @@ def check_encoders() -> str:
 def check_renderer() -> str:
     tokenizer = load_tokenizer()
     examples = [json.loads(line) for line in EXAMPLES.read_text(encoding="utf-8").splitlines()]
-    rendered = render(messages.of_objects(examples), Encoder(tokenizer), tokenizer)
+    rendered = render(of_objects(examples), Encoder(tokenizer), tokenizer)
     if rendered.tokens.tolist() != [token for example in examples for token in example["ids"]]:
         return "ids differ from nanochat's"
     if "".join(map(str, rendered.mask)) != "".join(example["mask"] for example in examples):

@@ -2,10 +2,11 @@
 The commands that look at a build, a run or a file: stats, plan, report, overlap, watch, try.
 """
 
+import json
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from typer import Argument, Option
@@ -17,7 +18,7 @@ from prep.signals import Interrupted
 AGAINST = "Also compare with a file of chats, or a task (its test split); may be repeated."
 TRIED = "JSON lines (also .gz, .zst), parquet, Arrow, a directory or a pattern; none for a task that makes its rows."
 TRIED_TASK = "Your own task instead of chat, as my_task.py:row; or one that makes its rows, as arithmetic."
-LAYOUT = "messages, tools, sharegpt, alpaca or completion; recognised by default."
+LAYOUT = "messages, sharegpt, gemini, pairs, strings, alpaca, completion or query; recognised by default."
 COLUMNS = "theirs=ours: a field of the data, and what it holds; may be repeated."
 
 
@@ -140,6 +141,8 @@ def try_rows(
     train_on: Annotated[str, Option(help="Which turns of the assistant train: all, last or none.")] = "all",
     consecutive: Annotated[str, Option(help="Consecutive messages of one role: reject or merge.")] = "reject",
     tools: Annotated[str, Option(help="What tool calls become: parts or text.")] = "parts",
+    reasoning: Annotated[str | None, Option(help="What the assistant thinks: think (as text) or drop.")] = None,
+    where: Annotated[list[str] | None, Option(help="field=value of rows that are kept; may be repeated.")] = None,
     task: Annotated[str | None, Option(help=TRIED_TASK)] = None,
     tokenizer: arg.TokenizerName = None,
     pattern: arg.Pattern = None,
@@ -154,14 +157,22 @@ def try_rows(
     from prep.tokenizer.load import load_tokenizer
 
     if task is not None:
-        refuse(context, "layout columns roles train_on consecutive tools", "with --task")
+        refuse(context, "layout columns roles train_on consecutive tools reasoning where", "with --task")
     column_names, role_names = read_pairs(columns, "--columns"), read_pairs(roles, "--roles")
-    words = {"layout": layout, "train_on": train_on, "consecutive": consecutive, "tools": tools}
+    words = {
+        "layout": layout, "train_on": train_on, "consecutive": consecutive, "tools": tools, "reasoning": reasoning
+    }  # fmt: skip
     for key, word in words.items():
         check_value(key.replace("_", "-"), word, READING[key], "--")
-    check_names(column_names, role_names, "--", layout)
+    check_names(column_names, role_names, "--")
     options = Layout(
-        "messages", tuple(sorted(column_names.items())), tuple(sorted(role_names.items())), train_on, consecutive, tools
+        columns=tuple(sorted(column_names.items())),
+        roles=tuple(sorted(role_names.items())),
+        train_on=train_on,
+        consecutive=consecutive,
+        tools=tools,
+        reasoning=reasoning,
+        where=tuple(sorted((name, (_value(text),)) for name, text in read_pairs(where, "--where").items())),
     )
     if path is not None:
         previewed = preview(path, rows, options, layout, task)
@@ -177,6 +188,15 @@ def try_rows(
     printer.say(previewed.summary(), "bold")
     for example in examples:
         printer.example(example)
+
+
+def _value(text: str) -> Any:
+    """true, 3 and 0.5 are what JSON has for them; anything else is text"""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return text
+    return value if isinstance(value, bool | int | float) else text
 
 
 def read_pairs(pairs: list[str] | None, option: str) -> dict[str, str]:

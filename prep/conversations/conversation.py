@@ -12,12 +12,23 @@ A batch of conversations as columns, and what makes a conversation valid.
 It is Arrow's own layout of list<struct<role, parts: list<struct<type, text>>>> with the offsets as numpy arrays: a task
 makes it from Arrow columns without touching a string, and the renderer places tokens by arithmetic on the offsets.
 
+What a row says stands here as it says it, in its own order: roles do not alternate yet, a system message is a message.
+
+    role tool         one message for each answer; parts CALL_ID (where the row has one) and TEXT
+    a call            parts CALL_ID, CALL_NAME, CALL_ARGUMENTS of the assistant's message, after its text. Arguments are JSON
+                      as text, keys as they came: '{"a": 2}', or '"..."' where the row has a string
+    REASONING         before the text of its message
+    role document     plain text, alone in its conversation: nobody says it
+    tools             (C,) JSON of the tools that a conversation may call, null where there are none
+
+A chat format makes turns of that, as `choices` say (nanochat's: prep.render.nanochat). Readers fill in and decide nothing.
+
 A row that is not a valid conversation keeps its place, with the reason why: a batch of C rows always gives C conversations.
 Legend: C conversations, M messages, P parts.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any, Self
 
@@ -27,10 +38,11 @@ import pyarrow as pa
 from prep.arrays import Array, offsets
 from prep.columns import index_array
 
-SYSTEM, USER, ASSISTANT = 0, 1, 2
-ROLES = ["system", "user", "assistant"]
-TEXT, PYTHON, OUTPUT = 0, 1, 2
-KINDS = ["text", "python", "python_output"]
+SYSTEM, USER, ASSISTANT, TOOL, DOCUMENT = range(5)
+ROLES = ["system", "user", "assistant", "tool", "document"]
+TEXT, PYTHON, OUTPUT, REASONING, CALL_NAME, CALL_ARGUMENTS, CALL_ID = range(7)
+KINDS = ["text", "python", "python_output", "reasoning", "call_name", "call_arguments", "call_id"]
+CONTENT_KINDS = KINDS[:3]  # that a part of a content may be
 
 # Why a row was rejected, as the manifest says it; the code of a row is the place in this list.
 REASONS = [
@@ -59,8 +71,31 @@ REASONS = [
     "asked in val",
     "duplicate",
     "messages are no list",
+    "train flags disagree",
+    "another layout",
+    "call is not Python",
+    "left out by where",
 ]
+WANTED = ("left out by where",)  # that nothing is wrong with: no limit counts them
 REASON = {reason: code for code, reason in enumerate(REASONS)}
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What the entry of a mixture wants a chat format to make of its messages."""
+
+    train_on: str = "all"  # or last, or none: turns of the assistant
+    consecutive: str = "reject"  # or merge: neighbouring messages of one role
+    tools: str = "parts"  # or text: what calls and their answers become
+    reasoning: str | None = None  # think: text in <think>; drop: left out; None: not decided
+
+
+@dataclass(frozen=True)
+class Notes:
+    """What a reader met and did not read, for the whole batch."""
+
+    left_aside: Mapping[str, int] = field(default_factory=dict)  # field -> rows that have a value in it
+    refused: tuple[str, ...] = ()  # fields that the entry has to decide on: prep.conversations.layouts.refusal
 
 
 @dataclass(frozen=True)
@@ -71,12 +106,15 @@ class Conversations:
     """
 
     texts: pa.LargeStringArray  # (P,)
-    kinds: Array  # (P,) uint8: TEXT, PYTHON, OUTPUT
+    kinds: Array  # (P,) uint8: place in KINDS
     parts: Array  # (M + 1,) int64 offsets into texts
-    roles: Array  # (M,) uint8: SYSTEM, USER, ASSISTANT
+    roles: Array  # (M,) uint8: place in ROLES
     messages: Array  # (C + 1,) int64 offsets into roles
     reasons: Array  # (C,) uint8: place in REASONS
     trained: Array | None = None  # (M,) bool
+    tools: pa.LargeStringArray | None = None  # (C,) JSON; None: nobody has any
+    choices: Choices = Choices()
+    notes: Notes = Notes()
 
     def __len__(self) -> int:
         return len(self.reasons)
@@ -122,7 +160,8 @@ def part_of(batch: Conversations, start: int, stop: int) -> Conversations:
     """Conversations start .. stop - 1 of the batch, without copying text."""
     m0, m1 = batch.messages[start], batch.messages[stop]
     p0, p1 = batch.parts[m0], batch.parts[m1]
-    return Conversations(
+    return replace(
+        batch,
         texts=batch.texts.slice(p0, p1 - p0),
         kinds=batch.kinds[p0:p1],
         parts=batch.parts[m0 : m1 + 1] - p0,
@@ -130,6 +169,8 @@ def part_of(batch: Conversations, start: int, stop: int) -> Conversations:
         messages=batch.messages[start : stop + 1] - m0,
         reasons=batch.reasons[start:stop],
         trained=None if batch.trained is None else batch.trained[m0:m1],
+        tools=None if batch.tools is None else batch.tools.slice(start, stop - start),
+        notes=batch.notes if start == 0 else Notes(),  # said once
     )
 
 

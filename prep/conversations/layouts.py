@@ -1,46 +1,135 @@
 """
-Layouts of your own conversations, and what each means. prep.conversations.recognise tells them by their fields.
+Layouts of your own conversations, as tables: which fields are read, which mean something that is not read, what roles, flags
+and contents are called. Readers, checks, messages and the tables of docs/own-data.md are made from them.
 
-    messages     messages: [{role, content}]                   or the array alone, or the same under `conversations`
-    tools        the same with tool_calls and messages of the role tool (prep.conversations.tool_calls)
-    sharegpt     conversations: [{from, value}], system        from human and gpt
-    alpaca       instruction, input, output, system            the user says instruction and input
-    completion   prompt, completion, system                    strings, or lists of messages
+    a field of a row or message is      what happens
+    in a table below                    it is read
+    in ASIDE                            left aside, counted and said: a chat format may not have a place for it
+    in DECIDE                           the build stops until the entry says what to do with it
+    in none of them                     left aside, counted and said
 
-Columns of strings, and lists of structs of them, stay columns; lines of JSON, and tool calls, are read row by row.
+Another layout is another Table, with example rows in tests/conversations/layout_rows.py.
 """
 
 import json
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
+from prep.conversations.conversation import Choices
 
-from prep.conversations import messages, turns
-from prep.conversations import tool_calls as tools
-from prep.conversations.conversation import TEXT, Conversations, reject
-
-REQUIRED = {
-    "messages": ("messages",),
-    "tools": ("messages",),
-    "sharegpt": ("conversations",),
-    "alpaca": ("instruction", "output"),
-    "completion": ("prompt", "completion"),
-}
-OPTIONAL = {"sharegpt": ("system",), "alpaca": ("input", "system"), "completion": ("system",)}
-MESSAGE_FIELDS = {"role", "content", "from", "value", *messages.FLAGS, "tool_calls", "tool_call_id"}
+BARE_KEY = re.compile("[A-Za-z0-9_-]+")  # of TOML
 UNUSED = "unused"  # canonical name of a field that is not to be read
-TEXT_LAYOUTS = ("alpaca", "completion")  # a prompt and a reply, not a list of messages
+
+
+@dataclass(frozen=True)
+class Table:
+    """A layout: what a row has. `turns` is the field that holds a list of turns; else `asks` and `says` are texts."""
+
+    needs: tuple[str, ...]
+    about: str
+    also: tuple[str, ...] = ()  # fields that are read where a row has them
+    turns: str = ""  # the field with the list, of turns as `shape` says
+    shape: tuple[str, ...] = ()  # fields that every turn has
+    asks: tuple[str, ...] = ()  # joined by an empty line, those that are not empty
+    says: str = ""
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Fields of a row that are read"""
+        return (*self.needs, *self.also)
+
+
+SYSTEM_FIELDS = ("system", "system_prompt", "systemInstruction", "system_instruction")
+BESIDE_TURNS = SYSTEM_FIELDS[:2]
+BESIDE_TEXTS = ("system", "system_prompt", "history")
+
+LAYOUTS = {
+    "messages": Table(
+        ("messages",), "`messages`, a list of `role` and `content`; or that list alone", BESIDE_TURNS, "messages",
+        ("role", "content"),
+    ),
+    "sharegpt": Table(
+        ("conversations",), "`conversations`, a list of `from` and `value`", BESIDE_TURNS, "conversations", ("from", "value"),
+    ),
+    "gemini": Table(
+        ("contents",), "`contents`, a list of `role` and `parts`", SYSTEM_FIELDS, "contents", ("role", "parts"),
+    ),
+    "pairs": Table(
+        ("conversation",), "`conversation`, a list of objects with what both say: `human` and `assistant`, `user` and "
+        "`assistant`, or `input` and `output`; `system` in the first", BESIDE_TURNS, "conversation",
+    ),
+    "strings": Table(
+        ("conversations",), "`conversations`, a list of strings: user and assistant in turn", BESIDE_TURNS, "conversations",
+    ),
+    "alpaca": Table(
+        ("instruction", "output"), "`instruction` and `output`; `input` follows the instruction after an empty line",
+        ("input", *BESIDE_TEXTS), asks=("instruction", "input"), says="output",
+    ),
+    "completion": Table(
+        ("prompt", "completion"), "`prompt` and `completion`, strings or lists of messages; what is in `prompt` is context",
+        BESIDE_TEXTS, asks=("prompt",), says="completion",
+    ),
+    "query": Table(
+        ("query", "response"), "`query` and `response`", BESIDE_TEXTS, asks=("query",), says="response",
+    ),
+}  # fmt: skip
+TEXT = Table(("text",), "`text`: a document", says="text")  # of the task text
+OLD_NAMES = {"tools": "messages"}  # calls are read wherever there are messages
+LIST_FIELDS = ("messages", "conversations", "conversation", "contents", "data")  # that may hold turns
+
+# what a turn has besides role and content
+FLAGS = ("train", "weight", "loss", "training", "trainable", "loss_weight", "loss_mask")
+CALL_FIELDS = ("tool_calls", "function_call")
+REASONING_FIELDS = ("reasoning_content", "reasoning", "thinking")
+TURN_FIELDS = ("role", "content", "from", "value", "parts", *FLAGS, *CALL_FIELDS, "tool_call_id", *REASONING_FIELDS)
+PAIR_FIELDS = {
+    "system": "system",
+    **dict.fromkeys(("human", "user", "input"), "user"),
+    **dict.fromkeys(("assistant", "gpt", "output"), "assistant"),
+}
+
+# other names of roles, in any case
+ROLE_NAMES = {
+    **dict.fromkeys(("system", "developer"), "system"),
+    **dict.fromkeys(("user", "human"), "user"),
+    **dict.fromkeys(("assistant", "gpt", "chatbot", "model"), "assistant"),
+    **dict.fromkeys(("tool", "function", "observation"), "tool"),
+    "function_call": "call",  # the assistant's, its content is the call
+}
+MAPPED_ROLES = ("system", "user", "assistant", "tool")  # that `roles` may name
+
+# types of parts, and the fields in which they have their text
+PART_KINDS = {
+    "text": "text",
+    "python": "python",
+    "python_output": "python_output",
+    "reasoning": "reasoning",
+    "thinking": "reasoning",
+    "tool_call": "call",
+    "tool_calls": "call",
+}
+PART_TEXTS = ("text", "value", "thinking", "reasoning")
+
+ASIDE = ("tools", "functions")  # filled into the record
+VERDICTS = ("label", "kto_tag")  # true or false: is the answer good?
+NOT_TEXT = ("images", "image", "audios", "audio", "videos", "video")
+PREFERENCES = ("chosen", "rejected")  # only where the talk itself has no answer
+DECIDE = {
+    **dict.fromkeys(VERDICTS, "says whether an answer is good"),
+    **dict.fromkeys(NOT_TEXT, "is not text"),
+    **dict.fromkeys(PREFERENCES, "holds the answer that the turns lack"),
+    **dict.fromkeys(REASONING_FIELDS, "is what the assistant thinks before it answers"),
+}
 
 
 @dataclass(frozen=True)
 class Layout:
     """
-    How rows are read; all of it is part of the cache keys. `columns` and `roles` are pairs of a source name, which the data
-    has, and a canonical name, which midprep has.
+    How the rows of an entry are read; all of it is part of the cache keys. `columns` and `roles` are pairs of a source name,
+    which the data has, and a canonical name, which midprep has. `where`: pairs of a field and the JSON values that it may have.
     """
 
     name: str = "messages"
@@ -49,18 +138,47 @@ class Layout:
     train_on: str = "all"
     consecutive: str = "reject"
     tools: str = "parts"
+    reasoning: str | None = None
+    where: tuple[tuple[str, tuple[Any, ...]], ...] = ()
+
+    @property
+    def table(self) -> Table:
+        return TEXT if self.name == "text" else LAYOUTS[self.name]
+
+    @property
+    def choices(self) -> Choices:
+        return Choices(self.train_on, self.consecutive, self.tools, self.reasoning)
+
+    @cached_property
+    def renames(self) -> dict[str, str]:
+        """Source name -> canonical name, of those that differ"""
+        return dict(self.columns)
 
     def source_name(self, canonical: str) -> str:
         return next((source for source, name in self.columns if name == canonical), canonical)
 
-    def canonical_name(self, source: str) -> str:
-        return dict(self.columns).get(source, source)
+    def canonical_name(self, source: str) -> str | None:
+        """None for a field that is not read: `unused`, or another field is renamed to its name"""
+        if source in self.renames:
+            return None if self.renames[source] == UNUSED else self.renames[source]
+        return None if source in self.renames.values() else source
 
     @property
     def flags(self) -> list[str]:
         """Source names of the fields of a message that say whether it trains"""
-        sources = [(self.source_name(name), name) for name in messages.FLAGS]
+        sources = [(self.source_name(name), name) for name in FLAGS]
         return [source for source, name in sources if self.canonical_name(source) == name]
+
+    @cached_property
+    def role_map(self) -> dict[str, str]:
+        """Name of a role, as it is or in lower case -> canonical name"""
+        return ROLE_NAMES | dict(self.roles)
+
+    def role_of(self, name: Any) -> str | None:
+        """The canonical role of a name; None if it is not known"""
+        if not isinstance(name, str):
+            return None
+        return self.role_map.get(name) or ROLE_NAMES.get(name.lower())
 
     def describe(self) -> dict[str, Any]:
         """Its keys in the manifest"""
@@ -70,147 +188,38 @@ class Layout:
             "roles": dict(self.roles),
             "train_on": self.train_on,
             "consecutive": self.consecutive,
-            **({"tools": self.tools} if self.name == "tools" else {}),
+            "tools": self.tools,
+            **({"reasoning": self.reasoning} if self.reasoning else {}),
+            **({"where": {name: list(values) for name, values in self.where}} if self.where else {}),
         }
 
-    @cached_property
-    def role_map(self) -> dict[str, str]:
-        """Source name of a role -> canonical name"""
-        more = {"tools": {"tool": "tool"}, "sharegpt": {"human": "user", "gpt": "assistant"}}
-        return messages.CANONICAL_ROLES | more.get(self.name, {}) | dict(self.roles)
+
+def toml_table(pairs: Mapping[str, str]) -> str:
+    """
+    >>> toml_table({"a": "b", "c d": "e"})
+    '{ a = "b", "c d" = "e" }'
+    """
+    keys = (name if BARE_KEY.fullmatch(name) else json.dumps(name, ensure_ascii=False) for name in pairs)
+    return "{ " + ", ".join(f'{key} = "{value}"' for key, value in zip(keys, pairs.values(), strict=True)) + " }"
 
 
-def columns_of(layout: Layout, names: list[str]) -> list[str]:
-    """Those of the names of columns, or of fields of lines, that a layout reads"""
-    read = [layout.source_name(name) for name in (*REQUIRED[layout.name], *OPTIONAL.get(layout.name, ()))]
-    return [name for name in read if name in names]
+def refusal(names: tuple[str, ...], layout: Layout) -> str:
+    """
+    What stops a build, with the lines to paste.
 
-
-def conversations(rows: pa.Table, layout: Layout) -> Conversations:
-    """C rows, columns or lines of JSON in a column `line`, -> C conversations"""
-    if "line" not in rows.column_names or layout.source_name(REQUIRED[layout.name][0]) in rows.column_names:
-        rows = rows.select([name for name in rows.column_names if _is_read(name, layout)])
-        rows = rows.rename_columns([layout.canonical_name(name) for name in rows.column_names])
-        if layout.name != "tools" and (batch := _of_columns(rows, layout)) is not None:
-            return batch
-    objects = rows_of(rows)
-    if layout.name != "messages" or layout.columns or layout.roles:
-        objects = [_row(row, layout) for row in objects]
-    return messages.of_objects(objects, flags=True)
-
-
-def _of_columns(rows: pa.Table, layout: Layout) -> Conversations | None:
-    """The conversations of columns of strings and lists of structs; None where a column is neither"""
-    needed = REQUIRED[layout.name]
-    if missing := [name for name in needed if name not in rows.column_names]:
-        raise ValueError(f"columns are {rows.column_names}, wanted one named {' and one named '.join(missing)}")
-    if layout.name in ("messages", "sharegpt"):
-        names = ("from", "value") if layout.name == "sharegpt" else ("role", "content")
-        fields = (layout.source_name(names[0]), layout.source_name(names[1]))
-        batch = messages.of_arrow(rows[needed[0]], fields, layout.role_map, layout.flags)
-    else:
-        if not all(_is_text(rows[name].type) for name in needed):
-            return None
-        prompt, reply = (_large(rows[name]) for name in needed)
-        missing_text = np.asarray(pc.or_(pc.is_null(prompt), pc.is_null(reply)))
-        prompt, reply = pc.fill_null(prompt, ""), pc.fill_null(reply, "")
-        if layout.name == "alpaca" and "input" in rows.column_names:
-            more = pc.fill_null(_large(rows["input"]), "")
-            both = pc.binary_join_element_wise(prompt, more, pa.scalar("\n\n", pa.large_string()))
-            prompt = pc.if_else(pc.equal(pc.binary_length(more), 0), prompt, both)
-        batch = reject(Conversations.of_turns([prompt, reply], [TEXT, TEXT], [1, 1]), missing_text, "missing field")
-    if "system" in OPTIONAL.get(layout.name, ()) and "system" in rows.column_names:
-        return turns.prepend_system(batch, _large(rows["system"]))
-    return batch
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return messages.is_text(kind.value_type if pa.types.is_dictionary(kind) else kind)
-
-
-def _large(column: pa.ChunkedArray) -> pa.LargeStringArray:
-    if pa.types.is_null(column.type):
-        return pa.nulls(len(column), pa.large_string())
-    if not _is_text(column.type):
-        raise ValueError(f"a column is {column.type}, wanted strings")
-    array = column.combine_chunks()
-    array = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
-    return (array.dictionary_decode() if pa.types.is_dictionary(array.type) else array).cast(pa.large_string())
-
-
-def rows_of(rows: pa.Table) -> list[Any]:
-    """C rows as Python values; a str is the reason why a row cannot be read"""
-    if "line" in rows.column_names and len(rows.column_names) == 1:
-        return [messages.parse(line) for line in rows["line"].to_pylist()]
-    try:
-        return list(rows.to_pylist())
-    except UnicodeDecodeError:  # columns of strings may hold any bytes: find the rows that do
-        halves = [rows.slice(0, len(rows) // 2), rows.slice(len(rows) // 2)]
-        return ["not valid Unicode"] if len(rows) == 1 else [row for half in halves for row in rows_of(half)]
-
-
-def show_row(row: pa.Table, longest: int) -> str:
-    """A table of one row as a line of text of at most `longest` characters"""
-    try:
-        fields = row.to_pylist()[0]
-    except UnicodeDecodeError:
-        return "(not valid Unicode)"
-    value = fields.get("line", fields)
-    text = value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else json.dumps(value, default=str)
-    return text.strip()[:longest]
-
-
-def _row(row: Any, layout: Layout) -> Any:
-    """One row -> a list of messages as messages.of_objects takes them, or the reason why not"""
-    row = renamed(row, layout)
-    if not isinstance(row, dict | list):
-        return row
-    if isinstance(row, dict):
-        if any(row.get(name) is None for name in REQUIRED[layout.name]):
-            return "missing field"
-        listed = _turns(row, layout.name) if layout.name in TEXT_LAYOUTS else row[REQUIRED[layout.name][0]]
-        if not isinstance(listed, list):
-            return "messages are no list"
-        if "system" in OPTIONAL.get(layout.name, ()) and row.get("system"):
-            listed = [{"role": "system", "content": row["system"]}, *listed]
-    else:
-        listed = row
-    listed = [_message(message, layout) for message in listed]
-    if layout.name != "tools":
-        return listed
-    try:
-        return tools.as_parts(listed) if layout.tools == "parts" else tools.as_text(listed)
-    except ValueError as error:
-        return str(error)
-
-
-def _turns(row: dict[str, Any], name: str) -> list[Any]:
-    """A row of alpaca or completion -> messages"""
-    prompt, reply = (row[field] for field in REQUIRED[name])
-    if name == "alpaca" and row.get("input") and isinstance(prompt, str):
-        prompt = f"{prompt}\n\n{row['input']}" if isinstance(row["input"], str) else row["input"]
-    first = prompt if isinstance(prompt, list) else [{"role": "user", "content": prompt}]
-    return [*first, *(reply if isinstance(reply, list) else [{"role": "assistant", "content": reply}])]
-
-
-def _message(message: Any, layout: Layout) -> Any:
-    if not isinstance(message, dict):
-        return message
-    message = renamed(message, layout)
-    if layout.name == "sharegpt":
-        message = {{"from": "role", "value": "content"}.get(key, key): value for key, value in message.items()}
-    role = message.get("role")
-    roles = layout.role_map
-    return {**message, "role": roles.get(role, role)} if isinstance(role, str) else message
-
-
-def renamed(row: Any, layout: Layout) -> Any:
-    """A row or message with canonical names of its fields"""
-    if not layout.columns or not isinstance(row, dict):
-        return row
-    return {layout.canonical_name(key): value for key, value in row.items() if _is_read(key, layout)}
-
-
-def _is_read(name: str, layout: Layout) -> bool:
-    """Whether a field is read: not where another field is renamed to its name"""
-    return name in dict(layout.columns) or name not in dict(layout.columns).values()
+    >>> refusal(("label",), Layout())
+    '`label` says whether an answer is good, and is not read. Keep the good ones: where = { label = true }. Or leave \
+it aside: columns = { label = "unused" }.'
+    """
+    sentences = []
+    for name in names:
+        sentences.append(f"`{name}` {DECIDE[name]}, and is not read.")
+        if name in VERDICTS:
+            sentences.append(f"Keep the good ones: where = {{ {name} = true }}.")
+    if set(names) & set(REASONING_FIELDS):
+        sentences.append('Keep it as text in <think>: reasoning = "think". Or leave it out: reasoning = "drop".')
+    if others := [name for name in names if name not in REASONING_FIELDS]:
+        columns = dict(layout.columns) | dict.fromkeys(others, UNUSED)
+        start = "Or leave it aside" if set(others) & set(VERDICTS) else "Leave it aside"
+        sentences.append(f"{start}: columns = {toml_table(columns)}.")
+    return " ".join(sentences)

@@ -1,10 +1,12 @@
 """
-Which layout rows have, by the fields of the first of them. Rows that match none are refused, with a row as an example.
+Which layout rows have, by the values of the first of them. Rows that match none are refused, with a row as an example.
 
-    {"instruction": "Add.", "input": "2 and 3", "output": "5"}     ->     alpaca
+    {"instruction": "Add.", "input": "2 and 3", "output": "5"}             alpaca
+    {"messages": null, "prompt": "2+2?", "completion": "4"}                completion: a null field is not there
+    {"conversations": [{"role": "user", "content": "2+2?"}, ...]}          messages, under the name of another field
 
 Rows that cannot be parsed are not counted. Where rows differ, the most common layout wins: the others are rejected one by
-one, with a reason, when they are rendered.
+one, as "another layout", when they are rendered.
 """
 
 from collections import Counter
@@ -13,10 +15,22 @@ from typing import Any
 
 import pyarrow as pa
 
-from prep.conversations.layouts import REQUIRED, Layout, renamed, rows_of, show_row
+from prep.conversations.layouts import (
+    LAYOUTS,
+    LIST_FIELDS,
+    OLD_NAMES,
+    PAIR_FIELDS,
+    TEXT,
+    TURN_FIELDS,
+    UNUSED,
+    Layout,
+    Table,
+)
+from prep.conversations.rows import plain_rows, show_row
 
 FIRST_ROWS = 100  # that a layout is recognised from
 SHOWN_CHARACTERS = 200
+OWN_TASK = 'A task of your own reads any row: task = "mine.py:row", five lines, in docs/own-tasks.md.'
 
 
 def recognise(rows: pa.Table, where: object, given: Layout, name: str | None) -> Layout:
@@ -24,10 +38,10 @@ def recognise(rows: pa.Table, where: object, given: Layout, name: str | None) ->
     `given` with the name of the layout of the first rows, or with `name` if rows fit it. ValueError, with a row of
     `where`, if they fit none.
     """
-    objects = [row for row in rows_of(rows) if not isinstance(row, str)]
+    name = OLD_NAMES.get(name or "", name)
+    objects = [row for row in plain_rows(rows) if not isinstance(row, str)]
     check_columns(objects, where, given)
     canonical = [renamed(row, given) for row in objects]
-    layouts = Counter(layout for row in canonical if (layout := _layout_of(row)))
     example = show_row(rows.slice(0, 1), SHOWN_CHARACTERS) if len(rows) else "{}"
     if _is_array_of_rows(objects, given) or example in ("[", "[{"):
         raise ValueError(f"{where} is one JSON array of rows, wanted one object per line: jq -c '.[]' makes them.")
@@ -35,72 +49,114 @@ def recognise(rows: pa.Table, where: object, given: Layout, name: str | None) ->
         raise ValueError(
             f"{where}: its first rows cannot be read, as {example}; wanted JSON in UTF-8, one object per line."
         )
-    if name is not None and (name in layouts or any(_fits(row, name) for row in canonical)):
-        return replace(given, name=name)
-    if name is None and layouts:
-        best = layouts.most_common(1)[0][0]
-        if best == "messages" and any(_has_tools(row, given) for row in canonical):
-            best = "tools"
-        if best == "conversations":  # messages under ShareGPT's name
-            best, given = "messages", replace(given, columns=(*given.columns, ("conversations", "messages")))
-        return replace(given, name=best)
+    matches = Counter(match for row in canonical if (match := layout_of(row, name))[0])
+    if not matches:
+        raise ValueError(_no_layout(objects, where, example, name))
+    best, field = matches.most_common(1)[0][0]
+    wanted = replace(given, name=best).table.turns
+    if field not in ("", wanted):
+        given = replace(
+            given, columns=tuple(sorted((dict(given.columns) | {given.source_name(field): wanted}).items()))
+        )
+    return _checked(replace(given, name=best), where)
+
+
+def layout_of(row: Any, only: str | None = None) -> tuple[str, str]:
+    """(layout, field with its turns) of a row with canonical names; ("", "") if none. `only`: whether it is that one"""
+    tables = {
+        name: table
+        for name, table in (LAYOUTS | {"text": TEXT}).items()
+        if name == only or (not only and table != TEXT)
+    }
+    if isinstance(row, list):
+        return next(((name, "") for name, table in tables.items() if _has_turns(row, name, table)), ("", ""))
+    if not isinstance(row, dict):
+        return "", ""
+    for name, table in tables.items():
+        fields = dict.fromkeys((table.turns, *LIST_FIELDS)) if table.turns else {}
+        if found := next((field for field in fields if _has_turns(row.get(field), name, table)), None):
+            return name, found
+        if not table.turns and all(row.get(field) is not None for field in table.needs):
+            return name, ""
+    # a list of nothing, or of what is no turn: its rows say why they are rejected
+    named = ((name, table.turns) for name, table in tables.items() if isinstance(row.get(table.turns), list))
+    return next(named, ("", ""))
+
+
+def _has_turns(listed: Any, name: str, table: Table) -> bool:
+    """Whether a value is a list of turns of this layout, by its first one"""
+    if not isinstance(listed, list) or not listed or not table.turns:
+        return False
+    if name == "strings":
+        return isinstance(listed[0], str)
+    turns = [turn for turn in listed if isinstance(turn, dict)]
+    if not turns:
+        return False
+    if name == "pairs":
+        return {"user", "assistant"} <= {PAIR_FIELDS.get(field) for field in turns[0]}
+    return table.shape[0] in turns[0] and any(table.shape[1] in turn for turn in turns)
+
+
+def renamed(row: Any, layout: Layout) -> Any:
+    """A row, and the turns in it, with canonical names of their fields"""
+    if isinstance(row, list):
+        return [renamed(item, layout) if isinstance(item, dict) else item for item in row]
+    if not layout.columns or not isinstance(row, dict):
+        return row
+    named = {layout.canonical_name(name): value for name, value in row.items()}
+    return {name: renamed(value, layout) if isinstance(value, list) else value for name, value in named.items() if name}
+
+
+def _no_layout(objects: list[Any], where: object, example: str, name: str | None) -> str:
     fields = list(dict.fromkeys(field for row in objects if isinstance(row, dict) for field in row))
-    raise ValueError(
-        f"{where}: its first rows have the fields {fields}, as in {example}; wanted {_fields_of(name)}. "
-        'Rename them with columns = { your_field = "prompt" }.'
-    )
+    more = ' Rename them with columns = { your_field = "prompt" }.'
+    if fields == ["text"] or (len(fields) < 4 and "text" in fields):
+        more = ' Plain text is task = "text".'
+    return f"{where}: its first rows have the fields {fields}, as in {example}; wanted {_fields_of(name)}.{more} {OWN_TASK}"
 
 
 def _fields_of(name: str | None) -> str:
     """The fields that a layout needs, or that each of them needs"""
     if name:
-        return f"{' and '.join(REQUIRED[name])} of the layout {name}"
-    return "; or ".join(f"{' and '.join(REQUIRED[layout])} ({layout})" for layout in REQUIRED if layout != "tools")
+        needs = (TEXT if name == "text" else LAYOUTS[name]).needs
+        return f"{' and '.join(needs)} of the layout {name}"
+    return "; or ".join(f"{' and '.join(table.needs)} ({name})" for name, table in LAYOUTS.items())
 
 
 def check_columns(objects: list[Any], where: object, layout: Layout) -> None:
-    """ValueError for a column to be renamed that no row has, neither in itself nor in its messages"""
+    """ValueError for a column to be renamed, or for a filter, that no row has, neither in itself nor in its messages"""
     names: set[str] = set()
     for row in objects:
         for value in [row, *(row.values() if isinstance(row, dict) else ())]:
             for item in value if isinstance(value, list) else [value]:
                 names |= set(item) if isinstance(item, dict) else set()
-    for source_name, _ in layout.columns:
-        if source_name not in names:
+    for source_name, canonical in layout.columns:
+        if source_name not in names and canonical != UNUSED:
             raise ValueError(
                 f"{where}: columns names {source_name!r}, its first rows have {sorted(names)}: correct the name."
             )
+    for source_name, _ in layout.where:
+        if source_name not in names:
+            raise ValueError(
+                f"{where}: where names {source_name!r}, its first rows have {sorted(names)}: correct the name."
+            )
 
 
-def _layout_of(row: Any) -> str:
-    """The layout of a row, "" if none"""
-    if isinstance(row, list):
-        return "messages"
-    if not isinstance(row, dict):
-        return ""
-    listed = row.get("conversations")
-    first = listed[0] if isinstance(listed, list) and listed else None
-    if isinstance(first, dict) and "role" in first and "messages" not in row:
-        return "conversations"
-    return next((name for name in REQUIRED if name != "tools" and _fits(row, name)), "")
-
-
-def _fits(row: Any, name: str) -> bool:
-    """Whether a row is a list of messages, or has the fields of a layout"""
-    return isinstance(row, list) or (isinstance(row, dict) and set(REQUIRED[name]) <= row.keys())
+def _checked(layout: Layout, where: object) -> Layout:
+    """The layout, if it reads what `columns` renames to"""
+    known = {*layout.table.fields, *TURN_FIELDS, *PAIR_FIELDS, UNUSED}
+    for source_name, canonical in layout.columns:
+        if canonical not in known:
+            raise ValueError(
+                f"{where}: columns makes {source_name!r} {canonical!r}, which the layout {layout.name} does not read, wanted "
+                f"one of {', '.join(sorted(known))}."
+            )
+    return layout
 
 
 def _is_array_of_rows(objects: list[Any], layout: Layout) -> bool:
     """Whether the first line is a list of rows, not of messages"""
     first = objects[0] if objects else None
-    return isinstance(first, list) and any(_layout_of(renamed(item, layout)) for item in first)
-
-
-def _has_tools(row: Any, layout: Layout) -> bool:
-    listed = row.get("messages") if isinstance(row, dict) else row
-    listed = [message for message in listed if isinstance(message, dict)] if isinstance(listed, list) else []
-    roles = dict(layout.roles)
-    return any(
-        "tool_calls" in message or roles.get(str(message.get("role")), message.get("role")) == "tool"
-        for message in listed
-    )
+    if not isinstance(first, list) or layout_of(renamed(first, layout))[0]:
+        return False
+    return bool(first) and isinstance(first[0], dict)

@@ -43,19 +43,27 @@ def merge(batch: Conversations) -> Conversations:
     text = batch.kinds == TEXT
     glued[1:] &= text[1:] & text[:-1] & (turn[1:] == turn[:-1])
     glued[:1] = False
-    first = np.flatnonzero(~glued)
-    bounds = pa.Array.from_buffers(
-        pa.int64(), len(first) + 1, [None, pa.py_buffer(np.append(first, len(turn)).astype(np.int64))]
-    )
-    groups = pa.LargeListArray.from_arrays(bounds, batch.texts)
-    return Conversations(
-        texts=pc.binary_join(groups, pa.scalar("\n\n", pa.large_string())),
-        kinds=batch.kinds[first],
-        parts=offsets(np.bincount(turn[first], minlength=int((~joins).sum()))),
+    merged = replace(
+        batch,
         roles=batch.roles[~joins],
         messages=offsets(np.bincount(conversation[~joins], minlength=len(batch))),
-        reasons=batch.reasons,
         trained=None if batch.trained is None else batch.trained[~joins],
+    )
+    return glue(merged, glued, turn, "\n\n")
+
+
+def glue(batch: Conversations, glued: Array, message: Array, between: str) -> Conversations:
+    """The batch with the texts where `glued` (P,) joined to the one before; `message` (P,) is what each part is of"""
+    first = np.flatnonzero(~glued)
+    bounds = pa.Array.from_buffers(
+        pa.int64(), len(first) + 1, [None, pa.py_buffer(np.append(first, len(glued)).astype(np.int64))]
+    )
+    groups = pa.LargeListArray.from_arrays(bounds, batch.texts)
+    return replace(
+        batch,
+        texts=pc.binary_join(groups, pa.scalar(between, pa.large_string())),
+        kinds=batch.kinds[first],
+        parts=offsets(np.bincount(message[first], minlength=len(batch.roles))),
     )
 
 
@@ -68,13 +76,13 @@ def prepend_system(batch: Conversations, systems: pa.Array) -> Conversations:
     at = batch.messages[:-1][has_system]  # (n,) message before which each goes
     part = batch.parts[at]
     source = np.insert(np.arange(len(batch.texts)), part, len(batch.texts) + np.flatnonzero(has_system))
-    return Conversations(
+    return replace(
+        batch,
         texts=pa.concat_arrays([batch.texts, systems]).take(index_array(source)),
         kinds=np.insert(batch.kinds, part, TEXT).astype(np.uint8),
         parts=offsets(np.insert(np.diff(batch.parts), at, 1)),
         roles=np.insert(batch.roles, at, SYSTEM).astype(np.uint8),
         messages=offsets(np.diff(batch.messages) + has_system),
-        reasons=batch.reasons,
         trained=None if batch.trained is None else np.insert(batch.trained, at, True),
     )
 

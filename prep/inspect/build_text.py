@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prep.build.record import read_record
-from prep.inspect.stats import TABLE_WIDTH, overlap_lines, print_lines, share_lines
+from prep.inspect.stats import TABLE_WIDTH, note_lines, num_rejected, overlap_lines, print_lines, share_lines
 from prep.inspect.terminal import make_console, make_table
 from prep.shard import COUNTS, Manifest
 from prep.shard.chat_format import format_notice
@@ -33,7 +33,7 @@ def built_lines(root: Path, manifest: Manifest, built: bool) -> list[str]:
     for name, split in manifest["splits"].items():
         sources = split["sources"]
         counts = {
-            "rejected": sum(sum(source["rejected"].values()) for source in sources),
+            "rejected": sum(map(num_rejected, sources)),
             "truncated": sum(source["truncated"] for source in sources),
             "further pieces of long ones": sum(source["extra_pieces"] for source in sources),
         }
@@ -45,7 +45,8 @@ def built_lines(root: Path, manifest: Manifest, built: bool) -> list[str]:
         )
         if not split["trainable_tokens"]:
             lines.append(f"  {name} has no loss tokens: SFT needs longer rows, or other data.")
-        lines += [f"    {line}" for line in (*share_lines(split), *overlap_lines(split))]
+        noted = {"sources": [{**source, "rejected_by_reason": source["rejected"]} for source in sources]}
+        lines += [f"    {line}" for line in (*share_lines(split), *overlap_lines(split), *note_lines(noted))]
     notice = format_notice(manifest)
     return [*lines, *([f"  {notice}"] if notice else [])]
 

@@ -18,21 +18,23 @@ import pyarrow as pa
 
 from prep.arrays import offsets
 from prep.conversations.conversation import REASONS, Conversations
-from prep.conversations.layouts import MESSAGE_FIELDS, Layout, columns_of, rows_of, show_row
+from prep.conversations.layouts import UNUSED, Layout, refusal
 from prep.conversations.recognise import FIRST_ROWS, recognise
+from prep.conversations.rows import rows_of, show_row
 from prep.encode.encode import Encoder
 from prep.inspect.show import segments
 from prep.render.render import render
+from prep.render.why import why
 from prep.sources.detect import find_files, first_rows, kind_of
 from prep.tasks import TASKS
 from prep.tasks.custom import find, is_custom
 from prep.tasks.task import BuiltinTask, Task
-from prep.text import SHOWN_CHARACTERS, nearest
+from prep.text import SHOWN_CHARACTERS, nearest, with_culprit
 from prep.tokenizer.tokenizer import Tokenizer
 
 LINES = {"lines": "JSON lines", "gzip": "JSON lines, gzip", "zstd": "JSON lines, zstd"}
 SEED = 42  # of an entry that gives none
-DEFAULTS = {"train_on": "all", "consecutive": "reject", "tools": "parts"}
+DEFAULTS = {"train_on": "all", "consecutive": "reject", "tools": "parts", "reasoning": None}
 
 
 @dataclass(frozen=True)
@@ -51,8 +53,7 @@ class Preview:
         """Its rows as the task gives them"""
         if self.num_made:
             return self.task.generate(0, self.num_made, SEED, "train")
-        rows = self.rows.select(self.used) if self.kind not in LINES and self.used else self.rows
-        return self.task.conversations(rows)
+        return self.task.conversations(self.rows)
 
     def describe(self) -> dict[str, Any]:
         """How the rows are read, as plain values"""
@@ -98,16 +99,17 @@ def preview(path: Path, num_rows: int, options: Layout, layout: str | None, task
     kind, shown = kind_of(files[0]), rows.slice(0, num_rows)
     if task_name is not None:
         return Preview(files, kind, _custom_task(task_name, path), [], [], shown)
-    recognised, objects = recognise(rows, first, options, layout), rows_of(rows)
-    names = _fields(objects)
-    used = columns_of(recognised, names)
-    messages = [
-        value for row in objects for value in ([row.get(name) for name in used] if isinstance(row, dict) else [row])
-    ]
-    in_messages = _fields(message for value in messages if isinstance(value, list) for message in value)
-    unused = [name for name in names if name not in used]
-    unused += [f"{name} of messages" for name in in_messages if recognised.canonical_name(name) not in MESSAGE_FIELDS]
-    return Preview(files, kind, TASKS["chat"].with_layout(recognised), used, unused, shown)
+    recognised = recognise(rows, first, options, layout)
+    task = TASKS["chat"].with_layout(recognised)
+    rows = rows.drop_columns([name for name in rows.column_names if recognised.renames.get(name) == UNUSED])
+    notes = task.conversations(rows).notes
+    if notes.refused:
+        raise ValueError(f"{first}: {refusal(notes.refused, recognised)}")
+    fields = _fields(rows_of(rows))
+    decided = {name for name, _ in recognised.where}
+    read = [recognised.source_name(name) for name in recognised.table.fields]
+    used = [name for name in (*read, *sorted(decided - {*read})) if name in fields]
+    return Preview(files, kind, task, used, sorted(notes.left_aside), shown)
 
 
 def made_rows(num_rows: int, task_name: str) -> Preview:
@@ -147,12 +149,15 @@ def _fields(objects: Iterable[Any]) -> list[str]:
 
 def render_rows(previewed: Preview, tokenizer: Tokenizer) -> Iterator[dict[str, Any]]:
     """{"row", "length", "trainable", "trained_share", "segments"} or {"row", "rejected", "content"} for each row"""
+    rows = previewed.rows
     rendered = render(previewed.conversations(), Encoder(tokenizer, "tiktoken"), tokenizer)
     bounds = offsets(rendered.lengths).tolist()
     for row, (length, trainable) in enumerate(zip(rendered.lengths.tolist(), rendered.trainable.tolist(), strict=True)):
         if rendered.reasons[row]:
-            content = show_row(previewed.rows.slice(row, 1), SHOWN_CHARACTERS) if previewed.files else ""
-            yield {"row": row, "rejected": REASONS[rendered.reasons[row]], "content": content}
+            code = int(rendered.reasons[row])
+            culprit = why(previewed.task, rows.slice(row, 1), code) if previewed.files else ""
+            content = show_row(rows.slice(row, 1), SHOWN_CHARACTERS) if previewed.files else ""
+            yield {"row": row, "rejected": with_culprit(REASONS[code], culprit), "content": content}
             continue
         place = slice(bounds[row], bounds[row + 1])
         yield {

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from prep.arrays import Array
+from prep.conversations.conversation import WANTED
 from prep.inspect.terminal import make_console, make_table
 from prep.shard import COUNTS, Split, listed_files, open_shards
 from prep.shard.mixing import mixing
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 MEASURES = {"conversations": "conversations", "total_tokens": "tokens", "trainable_tokens": "loss tokens"}
+NOTES = ("culprits", "left_aside", "empty_answers")  # of a source, where there are any
 UNEVEN = 3.0
 TABLE_WIDTH = 80  # of every line that is printed; a narrower terminal wraps them
 NAME_WIDTH = 18  # of a source in tables: a longer name goes on in the next line
@@ -82,9 +84,9 @@ def source_stats(source: dict[str, Any], whole: dict[str, Any], lengths: dict[st
     keys = ("name", "task", "repeat", "rows", *COUNTS, "truncated", "extra_pieces", "untrained")
     return {
         **{key: source[key] for key in keys},
-        "rejected": sum(source["rejected"].values()),
+        "rejected": num_rejected(source),
         "rejected_by_reason": source["rejected"],
-        **{key: source[key] for key in ("share", "not_chosen", "overlap") if key in source},
+        **{key: source[key] for key in ("share", "not_chosen", "overlap", *NOTES) if key in source},
         "shares": {key: round(source[key] / whole[key], 6) if whole[key] else 0.0 for key in COUNTS},
         "lengths": lengths,
     }
@@ -101,6 +103,11 @@ def mixing_stats(split: Split) -> dict[str, Any] | None:
         "deviation": [round(value, 6) for value in measured.deviation.tolist()],
         "ideal": [round(value, 6) for value in measured.ideal.tolist()],
     }
+
+
+def num_rejected(source: dict[str, Any]) -> int:
+    """Rows of a source in which something is wrong; those that `where` left out are not among them"""
+    return sum(number for reason, number in source["rejected"].items() if reason not in WANTED)
 
 
 def num_steps(rows: int, total_batch_size: int, max_seq_len: int) -> int | None:
@@ -200,7 +207,7 @@ def _counts_table(name: str, split: dict[str, Any]) -> "Table":
     )
     for source in split["sources"]:
         table.add_row(_label(source), *_with_shares(source, source["shares"]))
-    table.add_row(Text("all", "bold"), *_with_shares(split, dict.fromkeys(COUNTS, 1.0)))
+    table.add_row(Text("all", "bold"), *_with_shares(split, {key: float(split[key] > 0) for key in COUNTS}))
     return table
 
 
@@ -236,10 +243,28 @@ def _split_lines(split: dict[str, Any]) -> list[str]:
     ]
     if split["rows_without_trainable"]:
         lines.append(f"{split['rows_without_trainable']:,} rows have no loss tokens: SFT skips them")
+    return [*lines, *note_lines(split)]
+
+
+def note_lines(split: dict[str, Any]) -> list[str]:
+    """What each source rejected and why, what it left aside, how many answers are empty"""
+    lines = []
     for source in split["sources"]:
-        if source["rejected"]:
-            reasons = ", ".join(f"{number:,} {reason}" for reason, number in source["rejected_by_reason"].items())
-            lines.append(f"{visible(source['name'])}: rejected {reasons} (rejected.jsonl)")
+        name, culprits = visible(source["name"]), source.get("culprits", {})
+        by_reason = source["rejected_by_reason"].items()
+        wanted = [f"{number:,} {reason}" for reason, number in by_reason if reason in WANTED]
+        reasons = [
+            f"{number:,} {reason}" + (f" ({visible(culprits[reason])})" if reason in culprits else "")
+            for reason, number in by_reason
+            if reason not in WANTED
+        ]
+        lines += [f"{name}: {', '.join(wanted)}"] if wanted else []
+        lines += [f"{name}: rejected {', '.join(reasons)}; rejected.jsonl has them"] if reasons else []
+        if aside := source.get("left_aside"):
+            fields = ", ".join(f"{visible(field)} ({number:,} rows)" for field, number in aside.items())
+            lines.append(f"{name}: leaves aside {fields}")
+        if empty := source.get("empty_answers"):
+            lines.append(f"{name}: {empty:,} empty answers, which train the assistant's end alone")
     return lines
 
 

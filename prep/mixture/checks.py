@@ -20,8 +20,7 @@ from collections.abc import Iterable
 from fractions import Fraction
 from typing import Any
 
-from prep.conversations.layouts import MESSAGE_FIELDS, OPTIONAL, REQUIRED, UNUSED
-from prep.conversations.tool_calls import TOOLS
+from prep.conversations.layouts import LAYOUTS, MAPPED_ROLES, OLD_NAMES, PAIR_FIELDS, TURN_FIELDS, UNUSED
 from prep.conversations.turns import CONSECUTIVE, TRAIN_ON
 from prep.tasks import TASKS
 from prep.tasks.custom import is_custom
@@ -36,11 +35,19 @@ FILTERS = ("min_tokens", "max_tokens", "min_trained_tokens", "max_trained_tokens
 SAMPLING_KEYS = ("proportion", "choose", "max_repeats", *FILTERS)
 COMMON_KEYS = {"name", "start", "stop", "repeat", *SAMPLING_KEYS}  # that every task takes
 PLACE_KEYS = {"path", "hub", "subset", "split", "revision"}
-CHAT_KEYS = PLACE_KEYS | {"layout", "columns", "roles", "train_on", "consecutive", "tools"}
-MOST_ROWS = 1 << 32  # a mixture's order has 4 bytes for each
+CHAT_KEYS = PLACE_KEYS | {"layout", "columns", "roles", "train_on", "consecutive", "tools", "reasoning", "where"}
+TEXT_KEYS = PLACE_KEYS | {"columns", "train_on", "where", "excess"}
+MOST_ROWS = 1 << 32  # a mixture\'s order has 4 bytes for each
 CUSTOM_KEYS = PLACE_KEYS | {"size", "seed"}
 MOST_REPEATS = (1 << 16) - 1
-READING = {"layout": REQUIRED, "train_on": TRAIN_ON, "consecutive": CONSECUTIVE, "tools": TOOLS}  # words of each key
+READING = {  # words of each key
+    "layout": (*LAYOUTS, *OLD_NAMES),
+    "train_on": TRAIN_ON,
+    "consecutive": CONSECUTIVE,
+    "tools": ("parts", "text"),
+    "reasoning": ("think", "drop"),
+    "excess": ("split", "truncate", "drop"),
+}
 TYPE_NAMES = {
     int: "a whole number",
     float: "a whole number or a fraction",
@@ -103,11 +110,14 @@ def check_entry(data: Any, keys: dict[str, type], context: str) -> None:
             f"{context}: task = {name!r} is not known, wanted one of {', '.join(TASKS)}.{nearest(name, TASKS)}"
         )
     check_task_keys(name, data, context)
-    if task is None or name == "chat":
+    if name == "text":
+        check_value("train_on", data.get("train_on"), ("all", "none"), f"{context}: ")
+    if task is None or name in ("chat", "text"):
         check_place(data, context)
         for key, known in READING.items():
             check_value(key, data.get(key), known, f"{context}: ")
-        check_names(data.get("columns"), data.get("roles"), f"{context}: ", data.get("layout"))
+        check_names(data.get("columns"), data.get("roles"), f"{context}: ")
+        check_where(data.get("where"), f"{context}: ")
     check_sampling(data, context)
     start, stop, size, split = (data.get(key) for key in ("start", "stop", "size", "split"))
     if (start or 0) < 0 or (stop is not None and stop <= (start or 0)):
@@ -146,20 +156,20 @@ def check_task_keys(name: str, keys: Iterable[str], context: str) -> None:
     elif TASKS[name].generates:
         allowed = {"size", "seed", "split"}
     else:
-        allowed = {"path"} if TASKS[name].file else CHAT_KEYS
-    for key in ({"size", "seed", *CHAT_KEYS} - allowed) & set(keys):
+        allowed = {"path"} if TASKS[name].file else TEXT_KEYS if name == "text" else CHAT_KEYS
+    for key in ({"size", "seed", *CHAT_KEYS, *TEXT_KEYS} - allowed) & set(keys):
         known = ", ".join(sorted(allowed | COMMON_KEYS))
         raise ValueError(f"{context}: task {name!r} takes no {key}, it takes {known}.")
 
 
 def check_place(data: dict[str, Any], context: str) -> None:
     """Where an entry of chat or of a custom task says that its rows are"""
-    path, hub, is_chat = data.get("path"), data.get("hub"), data["task"] == "chat"
+    path, hub, is_chat = data.get("path"), data.get("hub"), data["task"] in ("chat", "text")
     if path and hub:
         raise ValueError(f"{context}: path and hub are given, wanted one of them.")
     if is_chat and not path and not hub:
         raise ValueError(
-            f'{context}: task "chat" needs a path, as path = "mine.jsonl", or a hub, as hub = "owner/name".'
+            f'{context}: task "{data["task"]}" needs a path, as path = "mine.jsonl", or a hub, as hub = "owner/name".'
         )
     for key in {"subset", "split", "revision"} & set(data):
         if not hub and (key != "split" or is_chat or path):
@@ -168,22 +178,34 @@ def check_place(data: dict[str, Any], context: str) -> None:
         raise ValueError(f'{context}: hub = {hub!r} found, wanted "owner/name".')
 
 
-def check_names(
-    columns: dict[str, str] | None, roles: dict[str, str] | None, prefix: str, layout: str | None = None
-) -> None:
+def check_names(columns: dict[str, str] | None, roles: dict[str, str] | None, prefix: str) -> None:
     """Fields and roles of the data are renamed to fields and roles that midprep has"""
-    fields = {name for names in (*REQUIRED.values(), *OPTIONAL.values()) for name in names}
-    fields |= {*MESSAGE_FIELDS, UNUSED}
-    known_roles = {"system", "user", "assistant"} | ({"tool"} if layout in (None, "tools") else set())
-    for key, renames, known in (("columns", columns, fields), ("roles", roles, known_roles)):
+    fields = {name for table in LAYOUTS.values() for name in table.fields} | {
+        *TURN_FIELDS,
+        *PAIR_FIELDS,
+        UNUSED,
+        "text",
+    }
+    for key, renames, known in (("columns", columns, fields), ("roles", roles, {*MAPPED_ROLES})):
         for source_name, name in (renames or {}).items():
             if not isinstance(name, str) or name not in known:
                 raise ValueError(
                     f"{prefix}{key} makes {source_name!r} {name!r}, wanted one of {', '.join(sorted(known))}."
                     f"{nearest(str(name), known)}"
                 )
-    if len(set((columns or {}).values())) < len(columns or {}):
+    names = [name for name in (columns or {}).values() if name != UNUSED]
+    if len(set(names)) < len(names):
         raise ValueError(f"{prefix}columns gives two fields the same name, wanted different names.")
+
+
+def check_where(where: dict[str, Any] | None, prefix: str) -> None:
+    """A filter names the values that a field may have"""
+    for name, value in (where or {}).items():
+        values = value if isinstance(value, list) else [value]
+        if not values or not all(isinstance(each, bool | int | float | str) for each in values):
+            raise ValueError(
+                f"{prefix}where has {name} = {value!r}, wanted a value or a list of values, as {{ {name} = true }}."
+            )
 
 
 def exact(number: float) -> Fraction:

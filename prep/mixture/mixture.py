@@ -41,9 +41,12 @@ class Entry:
     layout: str | None = None  # of chat, as all that follows: recognised by default
     columns: dict[str, str] | None = None  # field of the data -> midprep's name for it
     roles: dict[str, str] | None = None  # the same for roles
-    train_on: str = "all"  # or last, or none
+    train_on: str | None = None  # all, last or none; by default none of text, else all
     consecutive: str = "reject"  # or merge: neighbouring messages of one role
     tools: str = "parts"  # or text: what tool calls become
+    reasoning: str | None = None  # think or drop: what the assistant thinks before it answers
+    where: dict[str, Any] | None = None  # field of the data -> the value, or list of values, of rows that are kept
+    excess: str | None = None  # of text: split (by default), truncate or drop
     start: int = 0  # first row of the (permuted) source
     stop: int | None = None  # one past the last
     size: int | None = None  # number of conversations of a generated task

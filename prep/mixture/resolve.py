@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prep.conversations.layouts import Layout, columns_of
-from prep.conversations.messages import FLAGS
+from prep.conversations.layouts import FLAGS, UNUSED, Layout
 from prep.conversations.recognise import FIRST_ROWS, recognise
 from prep.files import nanochat_home
 from prep.mixture.checks import SAMPLING_KEYS, check_value
@@ -60,6 +59,7 @@ class Input:
             "size": self.source.num_rows if self.task.generates else None,
             "seed": entry.seed if self.task.generates else None,
             "repeat": int(entry.repeat) if entry.repeat == int(entry.repeat) else entry.repeat,
+            **({"excess": entry.excess} if entry.excess else {}),
             **{key: value for key in SAMPLING_KEYS if (value := getattr(entry, key)) is not None},
             "revision": self.source.revision,
             "sha256": self.source.sha256,
@@ -235,17 +235,26 @@ def _open(entry: Entry, task: Task, files: SourceFiles, cache_dir: Path | None) 
     """The source, the task with its layout, and whether a message may say "train": false"""
     if not isinstance(task, BuiltinTask):
         return open_files(files.paths, [], files.revision, cache_dir), task, True
-    if task.label != "chat":
+    if task.label not in ("chat", "text"):
         source = open_files(files.paths, list(task.columns), files.revision, cache_dir)
         return source, task, not task.hub and any(source.mentions(name) for name in FLAGS)
     first, rows = first_rows(files.paths, FIRST_ROWS)
     given = Layout(
         columns=tuple(sorted((entry.columns or {}).items())),
         roles=tuple(sorted((entry.roles or {}).items())),
-        train_on=entry.train_on,
+        train_on=entry.train_on or ("none" if task.label == "text" else "all"),
         consecutive=entry.consecutive,
         tools=entry.tools,
+        reasoning=entry.reasoning,
+        where=tuple(sorted((name, as_values(value)) for name, value in (entry.where or {}).items())),
     )
-    layout = recognise(rows, entry.hub or first, given, entry.layout)
-    source = open_files(files.paths, columns_of(layout, rows.column_names), files.revision, cache_dir)
-    return source, task.with_layout(layout), any(source.mentions(name) for name in layout.flags)
+    layout = recognise(rows, entry.hub or first, given, "text" if task.label == "text" else entry.layout)
+    source = open_files(files.paths, [], files.revision, cache_dir)
+    source = source.without({name for name, canonical in layout.columns if canonical == UNUSED})
+    context = ("role", "from") if layout.table.says else ()  # a prompt of messages is context
+    return source, task.with_layout(layout), any(source.mentions(name) for name in (*layout.flags, *context))
+
+
+def as_values(value: Any) -> tuple[Any, ...]:
+    """What `where` says of a field: one value, or several"""
+    return tuple(value) if isinstance(value, list) else (value,)

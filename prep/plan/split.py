@@ -137,8 +137,10 @@ def exclude(split: SplitJob, table: Table) -> None:
 def draw_samples(split: SplitJob, table: Table) -> list[Sample]:
     """How much of each entry is in the split, measured in what a row would take of each conversation"""
     entries = [source.entry for source in split.inputs]
-    if split.options.excess_length_strategy == "drop" and any(takes_part(entry) for entry in entries):
+    if any(takes_part(entry) for entry in entries):
         for number in range(len(entries)):  # what is dropped later cannot be chosen
+            if excess_strategy(split, number) != "drop":
+                continue
             places = table.places(number)
             tokens = np.minimum(table.tokens[places], split.options.token_limit or np.iinfo(np.uint32).max)
             table.exclude(places[tokens > split.options.max_seq_len], "too long")
@@ -149,15 +151,31 @@ def draw_samples(split: SplitJob, table: Table) -> list[Sample]:
     return sample_entries(entries, usable, weights, split.mix, split.seed)
 
 
+def is_whole_text(split: SplitJob, entry: int) -> bool:
+    """Whether an entry is text whose documents are cut into rows, however long they are"""
+    source = split.inputs[entry]
+    return source.task.label == "text" and source.entry.excess in (None, "split")
+
+
+def excess_strategy(split: SplitJob, entry: int) -> str:
+    """What becomes of an entry's conversations that are too long for a row; text has a say of its own"""
+    if split.options.wrapped:
+        return ""
+    if split.inputs[entry].task.label == "text":
+        return split.inputs[entry].entry.excess or "split"
+    return split.options.excess_length_strategy
+
+
 def measure(split: SplitJob, table: Table, entry: int) -> Array:
     """(u,) tokens, or loss tokens, that each usable example of an entry has when it is truncated to what fits"""
     options, places = split.options, table.usable_places(entry)
     fits = np.iinfo(np.uint32).max
-    if not options.wrapped and options.excess_length_strategy == "truncate":
+    if not options.wrapped and excess_strategy(split, entry) == "truncate":
         fits = options.max_seq_len
     pieces = np.zeros(len(places), dtype=PIECE)
     pieces["index"] = table.examples[places]
-    pieces["length"] = np.minimum(table.tokens[places], min(options.token_limit or fits, fits))
+    limit = fits if is_whole_text(split, entry) else min(options.token_limit or fits, fits)
+    pieces["length"] = np.minimum(table.tokens[places], limit)
     return piece_loss_tokens(pieces, table.blocks[entry]) if split.mix.by == "trained_tokens" else pieces["length"]
 
 
@@ -196,37 +214,54 @@ def fit_pieces(split: SplitJob, pieces: Array) -> Fitted:
     """Make what is too long fit, as the options say: truncated (in place), split or dropped. ValueError for "raise"."""
     options, num_entries = split.options, len(split.inputs)
     nothing = np.zeros(num_entries, dtype=np.int64)
-    truncated = truncate(pieces, options.token_limit, num_entries)
+    strategies = np.array([excess_strategy(split, entry) for entry in range(num_entries)])
+    limited = np.array([not is_whole_text(split, entry) for entry in range(num_entries)])
+    truncated = truncate(pieces, options.token_limit, limited)
     too_long = np.flatnonzero(pieces["length"] > options.max_seq_len)
     if options.wrapped or not len(too_long):
         return Fitted(pieces, truncated, nothing, nothing, [])
-    if options.excess_length_strategy == "truncate":
-        truncated += truncate(pieces, options.max_seq_len, num_entries)
-        return Fitted(pieces, truncated, nothing, nothing, [])
-    if options.excess_length_strategy == "drop":
-        num_dropped = np.bincount(pieces["source"][too_long], minlength=num_entries)
-        dropped = reject_pieces(split, pieces[too_long])
-        return Fitted(np.delete(pieces, too_long), truncated, nothing, num_dropped, dropped)
-    if options.excess_length_strategy == "raise":
-        first = pieces[too_long[0]]
-        raise ValueError(
-            f"row {first['index']} of {split.inputs[first['source']].entry.label} has {first['length']:,} tokens, "
-            f"max_seq_len is {options.max_seq_len:,} ({len(too_long):,} are too long): choose another "
-            "--excess-length-strategy."
-        )
-    message_starts = [split.tokenizer.special_tokens[name] for name in ("<|user_start|>", "<|assistant_start|>")]
-    points = find_split_points(pieces, too_long, split.blocks, message_starts, options.max_seq_len)
-    num_extra = [len(starts) - 1 for starts in points.values()]
-    extra = np.bincount(pieces["source"][list(points)], weights=num_extra, minlength=num_entries).astype(np.int64)
-    return Fitted(split_pieces(pieces, points), truncated, extra, nothing, [])
+    truncated += truncate(pieces, options.max_seq_len, strategies == "truncate")
+    strategy = strategies[pieces["source"][too_long]]  # of each
+    check_too_long(split, pieces[too_long[strategy == "raise"]])
+    dropped = too_long[strategy == "drop"]
+    num_dropped = np.bincount(pieces["source"][dropped], minlength=num_entries)
+    rejected = reject_pieces(split, pieces[dropped])
+    extra = nothing
+    if len(to_split := too_long[strategy == "split"]):
+        special = split.tokenizer.special_tokens
+        message_starts = [special[name] for name in ("<|user_start|>", "<|assistant_start|>")]
+        points = find_split_points(pieces, to_split, split.blocks, message_starts, options.max_seq_len)
+        num_extra = [len(starts) - 1 for starts in points.values()]
+        extra = np.bincount(pieces["source"][list(points)], weights=num_extra, minlength=num_entries).astype(np.int64)
+        pieces["length"][dropped] = 0
+        pieces = split_pieces(pieces, points)
+        dropped = np.flatnonzero(pieces["length"] == 0)
+    fitted = np.delete(pieces, dropped) if len(dropped) else pieces
+    return Fitted(fitted, truncated, extra, num_dropped, rejected)
 
 
-def truncate(pieces: Array, limit: int | None, num_entries: int) -> Array:
-    """Truncate pieces to `limit` tokens, in place, None for no limit -> (entries,) how many of each were longer"""
+def check_too_long(split: SplitJob, pieces: Array) -> None:
+    """ValueError for "raise", if there is such a piece"""
+    if not len(pieces):
+        return
+    first = pieces[0]
+    raise ValueError(
+        f"row {first['index']} of {split.inputs[first['source']].entry.label} has {first['length']:,} tokens, "
+        f"max_seq_len is {split.options.max_seq_len:,} ({len(pieces):,} are too long): choose another "
+        "--excess-length-strategy."
+    )
+
+
+def truncate(pieces: Array, limit: int | None, entries: Array) -> Array:
+    """
+    Truncate pieces of `entries` (entries,) bool to `limit` tokens, in place, None for no limit -> (entries,) how many of each
+    were longer
+    """
     longer = pieces["length"] > (np.iinfo(np.uint32).max if limit is None else limit)
+    longer &= entries[pieces["source"]]
     if limit is not None:
         pieces["length"][longer] = limit
-    return np.bincount(pieces["source"][longer], minlength=num_entries)
+    return np.bincount(pieces["source"][longer], minlength=len(entries))
 
 
 def reject_pieces(split: SplitJob, pieces: Array) -> list[RejectedExamples]:

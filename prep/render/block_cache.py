@@ -1,7 +1,7 @@
 """
 Blocks: the rendered conversations of neighbouring examples, cached by what they are made of.
 
-    <cache>/runs/3f/3f9c...e1.run     a line of JSON (sizes, xxh3), then one column after the other, see COLUMNS
+    <cache>/runs/3f/3f9c...e1.run     a line of JSON (sizes, xxh3), then one column after the other, see COLUMNS, and notes
 
 The key is a hash of the source's contents, the rows of the block, the task, the tokenizer and the renderer, so a block is
 never stale: anything that would change it has another name. A block is written under a temporary name and renamed; its
@@ -25,11 +25,11 @@ from xxhash import xxh3_128
 from prep.arrays import Array
 from prep.files import new_file
 from prep.render import text_hash
-from prep.render.render import Rendered
+from prep.render.render import Rendered, add_notes
 
 HEADER_BYTES = 512
 TOKEN_DTYPES = ("<u2", "<u4")
-VERSION = 5  # of the format, and of what stands in it beside what the key names
+VERSION = 6  # of the format, and of what stands in it beside what the key names
 
 # in the order of the file: dtype, and whether there is one value per conversation or one per token
 COLUMNS = {
@@ -61,11 +61,13 @@ def list_blocks(cache_dir: Path) -> Iterator[Path]:
 def write_block(path: Path, batches: list[Rendered]) -> None:
     """Write rendered batches, one after the other, as a block, all or nothing."""
     columns = [np.ascontiguousarray(getattr(batch, name)) for name in COLUMNS for batch in batches]
-    contents = [column.view(np.uint8).data for column in columns if column.size]
+    notes = json.dumps(add_notes(batch.notes for batch in batches)).encode()
+    contents: list[Any] = [*(column.view(np.uint8).data for column in columns if column.size), notes]
     header = {
         "conversations": sum(len(batch.lengths) for batch in batches),
         "tokens": sum(len(batch.tokens) for batch in batches),
         "dtype": batches[0].tokens.dtype.str,
+        "notes": len(notes),
     }
     header["xxh3"] = _checksum(header, contents)
     with new_file(path.parent, path.name) as (file, keep):
@@ -83,7 +85,7 @@ def read_block(path: Path, verify: bool = False) -> Rendered:
         try:
             header = json.loads(file.read(HEADER_BYTES))
             data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            sizes = {name: int(header[name]) for name in ("conversations", "tokens")}
+            sizes = {name: int(header[name]) for name in ("conversations", "tokens", "notes")}
             token_dtype, checksum = TOKEN_DTYPES[TOKEN_DTYPES.index(header["dtype"])], header["xxh3"]
         except (ValueError, KeyError, TypeError) as error:  # no OSError: that no more files can be opened is no damage
             raise ValueError(f"{path} is damaged: {error}") from None
@@ -94,11 +96,14 @@ def read_block(path: Path, verify: bool = False) -> Rendered:
         except ValueError:
             raise ValueError(f"{path} is damaged: {len(data)} bytes") from None
         place += columns[name].nbytes
-    if len(data) != place:
+    if len(data) != place + sizes["notes"]:
         raise ValueError(f"{path} is damaged: {len(data)} bytes")
     if verify and _checksum(header, [memoryview(data)[HEADER_BYTES:]]) != checksum:
         raise ValueError(f"{path} is damaged: its checksum differs")
-    return Rendered(**columns)
+    try:
+        return Rendered(**columns, notes=json.loads(data[place:]))
+    except ValueError:
+        raise ValueError(f"{path} is damaged: its notes") from None
 
 
 def map_block(path: Path) -> Rendered:
@@ -111,7 +116,7 @@ def map_block(path: Path) -> Rendered:
 
 def _checksum(header: dict[str, Any], contents: Iterable[Any]) -> str:
     """Of the sizes and of all that follows the header"""
-    digest = xxh3_128(json.dumps([header[name] for name in ("conversations", "tokens", "dtype")]).encode())
+    digest = xxh3_128(json.dumps([header[name] for name in ("conversations", "tokens", "dtype", "notes")]).encode())
     for content in contents:
         digest.update(content)
     return digest.hexdigest()
@@ -127,6 +132,10 @@ class BlockFiles:
     def column(self, name: str) -> Array:
         """A column with one value per conversation, over all blocks; row r of the source is at r - starts[0]"""
         return np.concatenate([getattr(read_block(path), name) for path in self.paths])
+
+    def notes(self) -> dict[str, Any]:
+        """What was said of all rows when they were rendered"""
+        return add_notes(read_block(path).notes for path in self.paths)
 
     def by_block(self, rows: Array) -> Iterator[tuple[int, Array]]:
         """(n,) row numbers, in any order -> every block that holds some of them, and their places in `rows`"""

@@ -15,6 +15,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from prep.conversations.conversation import Conversations, part_of, slices
+from prep.conversations.layouts import Layout, refusal
 from prep.encode.encode import Encoder
 from prep.render.block_cache import read_block, write_block
 from prep.render.render import Rendered, render
@@ -130,12 +131,23 @@ def _read_parts(item: WorkItem, start: int, stop: int) -> Iterator[Conversations
 def _to_conversations(item: WorkItem, rows: pa.Table, first_row: int) -> Conversations:
     """ValueError that names the file where columns are not what the task reads; custom tasks speak for themselves"""
     if item.task.is_custom:
-        return item.task.conversations(rows)
+        return _decided(item, item.task.conversations(rows), first_row)
     try:
-        return item.task.conversations(rows)
+        batch = item.task.conversations(rows)
     except (ValueError, KeyError, TypeError, pa.ArrowException) as error:
         path = item.source.file_of(first_row)
         raise ValueError(
             f"{path} is not what task {item.task.label!r} reads: {one_line(error)} It has the columns "
             f"{rows.column_names}: give another file, or a task of your own."
         ) from None
+    return _decided(item, batch, first_row)
+
+
+def _decided(item: WorkItem, batch: Conversations, first_row: int) -> Conversations:
+    """ValueError where rows have fields on which the entry has to decide"""
+    if not batch.notes.refused:
+        return batch
+    if item.task.is_custom:
+        names = ", ".join(f"`{name}`" for name in batch.notes.refused)
+        raise ValueError(f"{item.task.label} returns {names}, which is not read: leave it out of its conversations.")
+    raise ValueError(f"{item.source.file_of(first_row)}: {refusal(batch.notes.refused, item.task.layout or Layout())}")

@@ -3,12 +3,14 @@ What nanochat's format asks of a conversation before its tokens are placed.
 
     system "Be brief."  user "2+2?"  assistant "4"     ->     user "Be brief.\\n\\n2+2?"  assistant "4"
 
-Roles alternate from user on, a leading system message is merged into the user message after it, only the assistant has
-parts other than text. A conversation that is not so loses its messages and gets a reason. Legend: C conversations, M
+Calls become Python (prep.render.calls), neighbours are merged and turns taken out of training as the entry chose. Then
+roles alternate from user on, a leading system message is merged into the user message after it, only the assistant has
+parts other than one text. A conversation that is not so loses its messages and gets a reason. Legend: C conversations, M
 messages, P parts.
 """
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +18,9 @@ import pyarrow.compute as pc
 
 from prep.arrays import Array, offsets
 from prep.columns import index_array
-from prep.conversations.conversation import ASSISTANT, SYSTEM, TEXT, USER, Conversations, mark
+from prep.conversations import turns
+from prep.conversations.conversation import ASSISTANT, DOCUMENT, ROLES, SYSTEM, TEXT, USER, Conversations, mark
+from prep.render.calls import has_calls, write_calls
 
 
 def normalize(batch: Conversations) -> Conversations:
@@ -24,6 +28,11 @@ def normalize(batch: Conversations) -> Conversations:
     What the renderer takes: leading system messages merged into the user message after them, roles alternating from user
     on, valid text. Conversations that are not so lose their messages and get a reason.
     """
+    if has_calls(batch):
+        batch = write_calls(batch)
+    if batch.choices.consecutive == "merge":
+        batch = turns.merge(batch)
+    batch = _join_texts(turns.train_on(batch, batch.choices.train_on))
     reasons = batch.reasons.copy()
     mark(reasons, np.diff(batch.messages) == 0, "no messages")
     mark(reasons, _conversations_of_parts(batch, _invalid_text(batch.texts)), "not valid Unicode")
@@ -32,7 +41,7 @@ def normalize(batch: Conversations) -> Conversations:
     system = (batch.roles == SYSTEM) & (position == 0)
     position = position - np.isin(conversation, conversation[system])
     expected = np.where(position % 2 == 0, USER, ASSISTANT)
-    wrong = (batch.roles != expected) & ~system
+    wrong = (batch.roles != expected) & ~system & (batch.roles != DOCUMENT)
     mark(reasons, _flag(len(batch), conversation[wrong]), "roles out of turn")
     alone = system & (batch.messages[conversation + 1] == batch.messages[conversation] + 1)
     mark(reasons, _flag(len(batch), conversation[alone]), "roles out of turn")
@@ -43,6 +52,19 @@ def normalize(batch: Conversations) -> Conversations:
     if good.all() and not system.any():
         return replace(batch, reasons=reasons)
     return _merge_systems(replace(batch, reasons=reasons), good, system & good, conversation)
+
+
+def _join_texts(batch: Conversations) -> Conversations:
+    """Several texts of one message, which is not the assistant's, as one"""
+    several = (np.diff(batch.parts) > 1) & (batch.roles != ASSISTANT)  # (M,)
+    if not several.any():
+        return batch
+    message = np.repeat(np.arange(len(batch.roles)), np.diff(batch.parts))  # (P,)
+    glued = several[message]
+    glued[batch.parts[:-1][np.diff(batch.parts) > 0]] = False
+    text = batch.kinds == TEXT
+    glued[1:] &= text[1:] & text[:-1]
+    return turns.glue(batch, glued, message, "")
 
 
 def _merge_systems(batch: Conversations, good: Array, system: Array, conversation: Array) -> Conversations:
@@ -57,15 +79,32 @@ def _merge_systems(batch: Conversations, good: Array, system: Array, conversatio
         texts = pa.concat_arrays([texts, joined])
     kept = good & ~system
     kept_parts = np.repeat(kept, np.diff(batch.parts))
-    return Conversations(
+    return replace(
+        batch,
         texts=texts.take(index_array(source[kept_parts])),
         kinds=batch.kinds[kept_parts],
         parts=offsets(np.diff(batch.parts)[kept]),
         roles=batch.roles[kept],
         messages=offsets(np.bincount(conversation[kept], minlength=len(batch))),
-        reasons=batch.reasons,
         trained=None if batch.trained is None else batch.trained[kept],
     )
+
+
+def explain(batch: Conversations, reason: str) -> str:
+    """Why a batch of one conversation is not as nanochat's format has them; "" where its reason says it all"""
+    if has_calls(batch):
+        try:
+            write_calls(batch, strict=True)
+        except ValueError as error:
+            return str(error.args[1])
+        batch = write_calls(batch)
+    if reason != "roles out of turn":
+        return ""
+    roles = [ROLES[role] for role in batch.roles.tolist()]
+    if any(a == b for a, b in pairwise(roles)) and batch.choices.consecutive == "reject":
+        shown = f"{', '.join(roles[:6])}{', ...' if len(roles) > 6 else ''}"
+        return f'{shown}: consecutive = "merge" joins neighbours of one role'
+    return f"the roles are {', '.join(roles[:6])}{', ...' if len(roles) > 6 else ''}"
 
 
 def _flag(num: int, index: Array) -> Array:

@@ -10,7 +10,7 @@ Slow, and meant to be read. Property tests hold the columnar renderer against it
 from collections.abc import Sequence
 from typing import Any
 
-from prep.conversations.messages import flag_of
+from prep.conversations.layouts import FLAGS
 from prep.tokenizer.tokenizer import Tokenizer
 
 
@@ -21,8 +21,9 @@ def render_conversation(
     Messages {"role", "content"} -> ids, and the mask of equal length: 1 where SFT trains.
 
     An assistant's content is a string or a list of parts {"type": "text" | "python" | "python_output", "text"}. An
-    assistant's message with "train": false or "weight": 0 is context. With `for_completion` an assistant's last message is
-    left off and the ids end where the assistant starts to speak. ValueError for messages that are not a conversation.
+    assistant's message with "train": false, or 0 in another of prep.conversations.layouts.FLAGS, is context. With
+    `for_completion` an assistant's last message is left off and the ids end where the assistant starts to speak. ValueError
+    for messages that are not a conversation.
     """
     ids: list[int] = []
     mask: list[int] = []
@@ -49,8 +50,8 @@ def render_conversation(
             add_text(text_of(message), 0)
             add_special("<|user_end|>", 0)
             continue
-        flag, content = flag_of(message), message["content"]
-        trains = int(flag is None or flag)
+        flags = [message[name] for name in FLAGS if message.get(name) is not None]
+        trains, content = int(all(flags)), message["content"]
         add_special("<|assistant_start|>", 0)
         for part in [{"type": "text", "text": content}] if isinstance(content, str) else content:
             if part["type"] == "text":

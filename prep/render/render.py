@@ -12,12 +12,15 @@ a time, is prep.render.reference; tests hold this code against it.
 Legend: C conversations, M messages, P parts, N tokens.
 """
 
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
 from prep.arrays import Array, offsets
-from prep.conversations.conversation import ASSISTANT, OUTPUT, PYTHON, TEXT, USER, Conversations, reject
+from prep.conversations.conversation import ASSISTANT, DOCUMENT, OUTPUT, PYTHON, TEXT, USER, Conversations, reject
 from prep.encode.encode import Encoder
 from prep.render.nanochat import normalize
 from prep.render.text_hash import hash_user_texts
@@ -37,6 +40,8 @@ class Rendered:
     trainable: Array  # (C,) uint32: tokens with mask 1
     user_hashes: Array  # (C,) uint64: hash of what the user says, see prep.render.text_hash
     reasons: Array  # (C,) uint8: place in REASONS
+    # of all C: left_aside {field: rows that have it and were not read}, empty_answers: turns that say nothing
+    notes: dict[str, Any] = field(default_factory=dict)
 
 
 def render(batch: Conversations, encode: Encoder, tokenizer: Tokenizer, generated: bool = False) -> Rendered:
@@ -54,7 +59,31 @@ def render(batch: Conversations, encode: Encoder, tokenizer: Tokenizer, generate
         return render(rest, encode, tokenizer, generated)
     hashes = np.zeros(len(batch), dtype=np.uint64) if generated else hash_user_texts(batch)
     text = to_tokens(ids, tokenizer.vocab_size)
-    return assemble(batch, text, lengths, tokenizer.special_tokens, hashes)
+    rendered = assemble(batch, text, lengths, tokenizer.special_tokens, hashes)
+    return replace(rendered, notes=_notes(batch, lengths))
+
+
+def _notes(batch: Conversations, lengths: Array) -> dict[str, Any]:
+    """What is said of a batch; nothing where there is nothing to say"""
+    tokens = offsets(lengths)[batch.parts]  # (M + 1,) before each message
+    empty = int(((np.diff(tokens) == 0) & (batch.roles == ASSISTANT)).sum())
+    left_aside = dict(batch.notes.left_aside)
+    return {**({"left_aside": left_aside} if left_aside else {}), **({"empty_answers": empty} if empty else {})}
+
+
+def add_notes(notes: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """
+    Notes of several batches as those of one.
+
+    >>> add_notes([{"left_aside": {"id": 3}}, {}, {"left_aside": {"id": 4, "tag": 1}, "empty_answers": 2}])
+    {'left_aside': {'id': 7, 'tag': 1}, 'empty_answers': 2}
+    """
+    left_aside, empty = Counter[str](), 0
+    for note in notes:
+        left_aside.update(note.get("left_aside", {}))
+        empty += note.get("empty_answers", 0)
+    ordered = dict(sorted(left_aside.items()))
+    return {**({"left_aside": ordered} if ordered else {}), **({"empty_answers": empty} if empty else {})}
 
 
 def assemble(batch: Conversations, text: Array, lengths: Array, special: dict[str, int], hashes: Array) -> Rendered:
@@ -65,12 +94,15 @@ def assemble(batch: Conversations, text: Array, lengths: Array, special: dict[st
     message = np.repeat(np.arange(num_messages), np.diff(batch.parts))  # (P,)
     delimited = batch.kinds != TEXT  # (P,) parts with a start and an end token of their own
     before = offsets(lengths + 2 * delimited)  # (P + 1,) tokens of the parts before each part
+    said = batch.roles != DOCUMENT  # (M,) messages with a start and an end token; a document has neither
+    num_said = offsets(said)  # (M + 1,) so far
     # before message m: a bos per conversation so far, and a start and an end per message
-    starts = before[batch.parts[:-1]] + num_bos + 2 * np.arange(num_messages)  # (M,)
-    ends = starts + 1 + before[batch.parts[1:]] - before[batch.parts[:-1]]  # (M,)
-    part_starts = before[:-1] + (num_bos + 1 + 2 * np.arange(num_messages))[message]  # (P,)
+    starts = before[batch.parts[:-1]] + num_bos + 2 * num_said[:-1]  # (M,)
+    first = starts + said  # (M,) of what the message says
+    ends = first + before[batch.parts[1:]] - before[batch.parts[:-1]]  # (M,)
+    part_starts = before[:-1] + (num_bos + 2 * num_said[:-1] + said)[message]  # (P,)
     bos = starts[batch.messages[:-1][has_messages]] - 1
-    total = int(before[-1]) + len(bos) + 2 * num_messages
+    total = int(before[-1]) + len(bos) + 2 * int(num_said[-1])
 
     tokens = np.empty(total, dtype=text.dtype)
     is_text = np.ones(total, dtype=bool)
@@ -79,29 +111,31 @@ def assemble(batch: Conversations, text: Array, lengths: Array, special: dict[st
         tokens[where] = np.where(condition, special[if_true], special[if_false])
         is_text[where] = False
 
-    is_user, is_python = batch.roles == USER, batch.kinds[delimited] == PYTHON
+    is_user, is_python = batch.roles[said] == USER, batch.kinds[delimited] == PYTHON
     opens = part_starts[delimited]
     write_special(bos, "<|bos|>")
-    write_special(starts, "<|user_start|>", is_user, "<|assistant_start|>")
-    write_special(ends, "<|user_end|>", is_user, "<|assistant_end|>")
+    write_special(starts[said], "<|user_start|>", is_user, "<|assistant_start|>")
+    write_special(ends[said], "<|user_end|>", is_user, "<|assistant_end|>")
     write_special(opens, "<|python_start|>", is_python, "<|output_start|>")
     write_special(opens + 1 + lengths[delimited], "<|python_end|>", is_python, "<|output_end|>")
     tokens[is_text] = text
 
-    # (M,) turns that train: the assistant's, except those that the data keeps as context
-    trains = batch.roles == ASSISTANT if batch.trained is None else (batch.roles == ASSISTANT) & batch.trained
+    # (M,) turns that train: the assistant's and documents, except those that are kept as context
+    trains = (batch.roles == ASSISTANT) | ~said
+    trains = trains if batch.trained is None else trains & batch.trained
     is_output = batch.kinds == OUTPUT  # (P,)
     # the mask changes after a turn's start, after its end, and on both sides of an output in it
     output = trains[message] & is_output
     around_outputs = np.stack([part_starts[output], part_starts[output] + 2 + lengths[output]], axis=1)
-    changes = np.concatenate([np.stack([starts[trains], ends[trains]], axis=1) + 1, around_outputs]).reshape(-1)
+    turns = np.stack([first[trains], (ends + said)[trains]], axis=1)
+    changes = np.concatenate([turns, around_outputs]).reshape(-1)
     changes = np.sort(changes) if len(around_outputs) else changes
     stretches = np.diff(changes, prepend=0, append=total)  # of mask 0, of mask 1, of mask 0, ...
     mask = np.repeat((np.arange(len(stretches)) % 2).astype(np.uint8), stretches)
 
-    conversation_ends = offsets(np.diff(before[batch.parts]) + 2)[batch.messages]  # (C + 1,) without bos
+    conversation_ends = offsets(np.diff(before[batch.parts]) + 2 * said)[batch.messages]  # (C + 1,) without bos
     per_part = offsets(np.where(trains[message] & ~is_output, lengths + 2 * delimited, 0))[batch.parts]
-    per_message = offsets(np.diff(per_part) + trains)[batch.messages]
+    per_message = offsets(np.diff(per_part) + (trains & said))[batch.messages]
     return Rendered(
         tokens=tokens,
         mask=mask,

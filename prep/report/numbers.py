@@ -21,7 +21,7 @@ import numpy as np
 from prep.arrays import Array
 from prep.inspect.search import continues_previous_row
 from prep.inspect.stats import log_edges
-from prep.shard import Split
+from prep.shard import Manifest, Split
 from prep.shard.batches import document_chunks
 from prep.shard.steps import StepPlan
 
@@ -102,6 +102,16 @@ def padding_by_row(split: Split) -> list[tuple[str, int]]:
     counts = np.bincount(np.frexp(padding)[1]).tolist()  # 0, 1, 2 - 3, 4 - 7, ...
     names = ["none", "1", *(f"{2**i} – {2 ** (i + 1) - 1}" for i in range(1, len(counts)))]
     return list(zip(names, counts, strict=False))
+
+
+def left_aside(manifest: Manifest) -> list[tuple[str, str, str, int]]:
+    """Split, source, field, rows: what no source read"""
+    return [
+        (name, source["name"], field, rows)
+        for name, split in manifest["splits"].items()
+        for source in split["sources"]
+        for field, rows in source.get("left_aside", {}).items()
+    ]
 
 
 @dataclass(frozen=True)

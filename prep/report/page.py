@@ -26,7 +26,7 @@ from prep.report.run_section import run_section
 from prep.shard import COUNTS, Shards, Split, open_shards
 from prep.shard.mixing import mixing
 from prep.shard.steps import plan_steps
-from prep.text import short, size, visible
+from prep.text import short, size, visible, with_culprit
 from prep.tokenizer.load import load_tokenizer
 from train.launch import FACTS, read_plan
 
@@ -115,6 +115,7 @@ def make_page(report: Report, run: Path | None) -> str:
             if (lines := sections.manifest_lines(manifest, key))
         },
         "rejected": numbers.rejected_rows(report.root),
+        "aside": numbers.left_aside(manifest),
         "run": run_section(report.shards, run) if run else None,
         "mode_facts": FACTS,
         "charts": charts,
@@ -124,6 +125,10 @@ def make_page(report: Report, run: Path | None) -> str:
     }
     page = environment().get_template("page.html.j2").render(values)
     return visible(page)  # what is in the data drives no terminal and no text direction
+
+
+def _reason(example: dict[str, Any]) -> str:
+    return with_culprit(example["reason"], example.get("culprit", ""))
 
 
 def environment() -> Environment:
@@ -139,6 +144,7 @@ def environment() -> Environment:
         "n": "{:,}".format,
         "percent": charts.percent,
         "short": short,
+        "reason": _reason,
         "size": size,
         "colour": charts.colour,
     }

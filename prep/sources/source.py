@@ -69,6 +69,15 @@ class Source:
             if stamp := self.stamps[number]:
                 _check_stamp(self.readers[number].path, stamp)
 
+    def without(self, columns: set[str]) -> "Source":
+        """The same without some columns, which are never read"""
+        readers = [
+            reader if isinstance(reader, JsonLines)
+            else replace(reader, columns=tuple(name for name in reader.columns if name not in columns))
+            for reader in self.readers
+        ]  # fmt: skip
+        return replace(self, readers=tuple(readers))
+
     def mentions(self, name: str) -> bool:
         """Whether messages in a file may have a field of this name"""
         return any(reader.mentions(name) for reader in self.readers)

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from prep.arrays import Array
-from prep.conversations import messages
 from prep.conversations.conversation import Conversations
+from prep.conversations.objects import of_objects
 from prep.tasks.gsm8k import CALL, parts_of
 from prep.tasks.task import BuiltinTask
 from prep.tasks.words import DATA, choose, random_bits
@@ -73,7 +73,7 @@ def generate(start: int, stop: int, seed: int, split: str) -> Conversations:
         places = np.flatnonzero(template == i)  # (n,)
         for place, values in zip(places, draw(problem, rows[places], stream, split), strict=True):
             made[place] = conversation(problem, values)
-    return messages.of_objects(made)
+    return of_objects(made)
 
 
 def draw(problem: Problem, rows: Array, stream: str, split: str) -> list[dict[str, Any]]:

@@ -1,10 +1,12 @@
 """
-Your own conversations (chat), and those that teach the model who it is (identity).
+Your own conversations (chat), those that teach the model who it is (identity), and plain text (text).
+
+    {"text": "Oslo is the capital of Norway."}     ->     <|bos|>Oslo is the capital of Norway.
 """
 
 import pyarrow as pa
 
-from prep.conversations import layouts, turns
+from prep.conversations import read
 from prep.conversations.conversation import Conversations
 from prep.conversations.layouts import Layout
 from prep.tasks.task import BuiltinTask
@@ -31,10 +33,7 @@ IDENTITY_EXAMPLE = [
 
 def conversations(rows: pa.Table, layout: Layout = Layout()) -> Conversations:
     """C rows, columns or lines of JSON in a column `line`, -> C conversations"""
-    batch = layouts.conversations(rows, layout)
-    if layout.consecutive == "merge":
-        batch = turns.merge(batch)
-    return turns.train_on(batch, layout.train_on)
+    return read.conversations(rows, layout)
 
 
 CHAT = BuiltinTask(
@@ -43,7 +42,7 @@ CHAT = BuiltinTask(
     "Contents are strings or, for the assistant, lists of parts: SFT trains on text and Python calls, not on what Python "
     "answered.",
     CHAT_EXAMPLE,
-    version=1,
+    version=2,
     read=conversations,
 )
 IDENTITY = BuiltinTask(
@@ -51,8 +50,16 @@ IDENTITY = BuiltinTask(
     "Identity: who the model is. JSON lines, an array of messages per line, user and assistant in turn. Usually few and "
     "repeated; what the model says of itself comes from here and from nowhere else.",
     IDENTITY_EXAMPLE,
-    version=1,
+    version=2,
     read=conversations,
     file="identity_conversations.jsonl",
     columns=("messages",),
+)
+TEXT = BuiltinTask(
+    "text",
+    "Text: documents, as JSON lines, parquet or Arrow with a column `text`. Mid trains every token, SFT none (unless the "
+    'entry says train_on = "all"). One that is longer than a row is cut into rows, each of which begins with bos.',
+    {"text": "Oslo is the capital of Norway."},
+    version=1,
+    read=conversations,
 )

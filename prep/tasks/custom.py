@@ -25,9 +25,10 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from prep.conversations import messages
 from prep.conversations.conversation import Conversations
-from prep.conversations.layouts import Layout, rows_of
+from prep.conversations.layouts import Layout
+from prep.conversations.objects import of_objects
+from prep.conversations.rows import rows_of
 
 GROUP = "midprep.tasks"
 SIGNATURES = {("row",): "row", ("rows",): "rows", ("start", "stop", "seed", "split"): "generate"}
@@ -66,7 +67,7 @@ class CustomTask:
             raise _task_error(error, path) from error
 
     def _checked(self, result: Any, num_rows: int) -> Conversations:
-        batch = messages.of_objects(result, flags=True) if isinstance(result, list) else result
+        batch = of_objects(result) if isinstance(result, list) else result
         if not isinstance(batch, Conversations):
             raise ValueError(
                 f"{self.reference} returns {type(result).__name__}, wanted Conversations or a list of conversations."

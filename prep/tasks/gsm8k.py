@@ -10,9 +10,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from prep.conversations import messages
 from prep.conversations.conversation import Conversations
-from prep.conversations.layouts import rows_of
+from prep.conversations.objects import of_objects
+from prep.conversations.rows import rows_of
 from prep.tasks.task import BuiltinTask
 
 EXAMPLE = {
@@ -25,7 +25,7 @@ CALL = re.compile(r"<<([^>]+)>>")
 
 def conversations(rows: pa.Table) -> Conversations:
     """C rows -> C conversations of a question and an answer in parts"""
-    return messages.of_objects([_conversation(row) for row in rows_of(rows.select(COLUMNS.names).cast(COLUMNS))])
+    return of_objects([_conversation(row) for row in rows_of(rows.select(COLUMNS.names).cast(COLUMNS))])
 
 
 def _conversation(row: Any) -> Any:

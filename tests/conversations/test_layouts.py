@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prep.check.verify import problems
-from prep.conversations import tool_calls
 from prep.conversations.conversation import REASONS
 from prep.conversations.layouts import Layout
 from prep.conversations.recognise import FIRST_ROWS, recognise
 from prep.encode.encode import Encoder
+from prep.render import calls
 from prep.render.reference import render_conversation
 from prep.render.render import Rendered, render
 from prep.shard import open_shards
@@ -80,7 +80,7 @@ def test_every_layout_of_the_same_conversations_gives_the_same_tokens(
         {"conversations": share, "system": system},
         {"conversations": [*([{"from": "system", "value": system}] if system else []), *share]},
         {"dialog": [{"who": m["role"].upper(), "says": m["content"]} for m in led]},
-        {"prompt": led[:-1], "completion": led[-1:]},
+        {"prompt": led[: 1 + bool(system)], "completion": led[1 + bool(system) :]},
     ]
     if len(turns) == 1:
         (asked, said), empty = turns[0], {"input": "", "system": system}
@@ -134,8 +134,6 @@ def test_tool_calls_are_python_parts_each_with_its_answer_or_text() -> None:
 
 def test_tool_calls_are_never_dropped_without_a_word() -> None:
     row = {"messages": TOOL_TALK[:1] + [{**TOOL_TALK[1], "content": "Let me see."}]}
-    assert shown(lines(row), name="messages") == ["tool calls"]
-    assert shown(pa.Table.from_pylist([row]), name="messages") == ["tool calls"]
     orphan = {"messages": [TOOL_TALK[0], TOOL_TALK[2]]}
     assert shown(lines(row, orphan, {"messages": [*TOOL_TALK[:2], {**TOOL_TALK[2], "tool_call_id": "9"}]})) == [
         "<u>2+3, 2*3?</u><a>[[Let me see.<p>add(a=2, b=3)</p><p>2*3</p></a>]]",
@@ -216,11 +214,14 @@ def test_a_weight_of_0_does_not_train_wherever_it_first_stands(tmp_path: Path, s
     assert list(problems(root)) == []
 
 
-def test_train_goes_before_weight_message_by_message() -> None:
+def test_two_flags_of_a_message_agree_or_its_row_is_rejected() -> None:
     talk = weights(0, 0)
-    talk[1]["train"], talk[3]["train"] = True, None
+    talk[1]["train"], talk[3]["train"] = False, None
     for rows in (lines({"messages": talk}), pa.Table.from_pylist([{"messages": talk}])):
-        assert shown(rows) == ["<u>a</u><a>[[b</a>]]<u>c</u><a>d</a>"]
+        assert shown(rows) == ["<u>a</u><a>b</a><u>c</u><a>d</a>"]
+    talk[1]["train"] = True
+    for rows in (lines({"messages": talk}), pa.Table.from_pylist([{"messages": talk}])):
+        assert shown(rows) == ["train flags disagree"]
 
 
 def test_a_weight_that_is_no_flag_is_a_rejected_row_unless_it_is_left_aside() -> None:
@@ -239,7 +240,7 @@ def test_a_turn_whose_call_has_weight_0_and_its_answer_1_is_rejected() -> None:
         {"role": "tool", "content": "b"},
         {"role": "assistant", "content": "c", "weight": 0},
     ]
-    layout = Layout("tools", columns=(("weight", "train"),))
+    layout = Layout(columns=(("weight", "train"),))
     assert shown(lines({"messages": talk}), layout) == ["trained in part of a turn"]
 
 
@@ -341,4 +342,4 @@ def test_columns_give_what_lines_give(rows: list[Any], consecutive: str, train_o
 
 
 def test_the_examples_of_calls_are_right() -> None:
-    assert doctest.testmod(tool_calls) == (0, 2)
+    assert doctest.testmod(calls) == (0, 3)

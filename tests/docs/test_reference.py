@@ -26,12 +26,17 @@ def build_two(folder: Path, tokenizer: Tokenizer) -> list[tuple[dict[str, Any], 
     """(manifest, build.json) of a mixture that uses every key of an entry, and of a plain one"""
     calls = {"role": "assistant", "tool_calls": [{"function": {"name": "add", "arguments": '{"a": 2}'}}]}
     write_lines(folder / "calls.jsonl", [{"messages": [{"role": "user", "content": "2?"}, calls]}])
+    write_lines(folder / "text.jsonl", [{"text": "Oslo."}])
+    odd = [{**chat("a", ""), "id": 1}, {"messages": [{"role": "boss", "content": "a"}]}]
+    write_lines(folder / "odd.jsonl", [{**row, "good": True} for row in [*odd, *[chat("q", "r")] * 30]])
     write_lines(folder / "chat.jsonl", [chat(f"{i}?", str(i)) for i in range(40)])
     write_lines(folder / "copy" / "ann" / "chats" / "data" / "train.jsonl", [chat(f"{i}!", str(i)) for i in range(9)])
     everything = {
         "mix": {"by": "trained_tokens", "dedup": "exact", "drop_overlap": "exact"},
         "train": [
             {"task": "chat", "path": "calls.jsonl", "layout": "tools"},
+            {"task": "text", "path": "text.jsonl", "excess": "drop"},
+            {"task": "chat", "path": "odd.jsonl", "reasoning": "drop", "where": {"good": True}},
             {"task": "chat", "path": "chat.jsonl", "name": "a", "proportion": 0.2, **SIZES},
             {"task": "chat", "hub": "ann/chats", "choose": 4},
             {"task": "arithmetic", "size": 8, "repeat": 1.5},

@@ -34,7 +34,7 @@ def test_the_first_rows_are_shown_with_what_trains_and_what_is_rejected(
         "row 0  |  10 tokens, 2 loss tokens (20%)",
         "<|bos|><|user_start|>2+2?<|user_end|><|assistant_start|>[[4<|assistant_end|>]]",
         "",
-        "row 1: rejected, unknown role: " + json.dumps(SHARE),
+        "row 1: rejected, unknown role 'teacher': roles = { teacher = \"assistant\" }: " + json.dumps(SHARE),
         "",
     ]
 
@@ -90,7 +90,7 @@ def test_fields_of_messages_that_are_not_read_are_named(tmp_path: Path, capsys: 
     talk = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "weight": 0, "thoughts": "c"}]
     path = write_lines(tmp_path / "a.jsonl", [{"messages": talk, "tools": [{"type": "function"}]}])
     first = tried(capsys, path, "--plain").splitlines()[0]
-    assert first.endswith("reads messages, leaves aside tools, thoughts of messages")
+    assert first.endswith("reads messages, leaves aside thoughts of messages, tools")
 
 
 def test_what_cannot_be_tried_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis.strategies import SearchStrategy, booleans, builds, composite, lists, one_of, sampled_from, text
 
 from prep.arrays import offsets
-from prep.conversations import messages
 from prep.conversations.conversation import REASONS, Conversations
+from prep.conversations.objects import of_objects
 from prep.encode.encode import Encoder
 from prep.render.reference import render_conversation
 from prep.render.render import Rendered, render
@@ -27,7 +27,7 @@ def conversations_of(rendered: Rendered) -> list[tuple[list[int], list[int]]]:
 
 
 def render_rows(rows: list[Any], tokenizer: Tokenizer, engine: str = "tiktoken") -> Rendered:
-    return render(messages.of_objects(rows), Encoder(tokenizer, engine), tokenizer)
+    return render(of_objects(rows), Encoder(tokenizer, engine), tokenizer)
 
 
 def test_a_conversation_of_two_messages(toy: Tokenizer) -> None:
@@ -141,7 +141,7 @@ ENCODERS = [Encoder(NANO32K, name) for name in ("tiktoken", "fastokens")]
 def test_the_columnar_renderer_equals_the_plain_one(rows: list[dict[str, Any]]) -> None:
     wanted = [render_conversation(row["messages"], NANO32K) for row in rows]
     for encoder in ENCODERS:
-        rendered = render(messages.of_objects(rows), encoder, NANO32K)
+        rendered = render(of_objects(rows), encoder, NANO32K)
         assert conversations_of(rendered) == wanted
         assert rendered.trainable.tolist() == [sum(mask) for _, mask in wanted]
 
@@ -172,13 +172,13 @@ def test_nanochats_conversations_three_ways() -> None:
     assert len(rows) == 182
     for engine in ("tiktoken", "fastokens"):
         encoder = Encoder(NANO32K, engine)
-        compare(render(messages.of_objects(rows), encoder, NANO32K), rows)
+        compare(render(of_objects(rows), encoder, NANO32K), rows)
         for row in rows:
-            compare(render(messages.of_objects([row]), encoder, NANO32K), [row])
+            compare(render(of_objects([row]), encoder, NANO32K), [row])
         order = np.random.default_rng(0).permutation(len(rows))
         for batch in np.array_split(order, 7):
             some = [rows[i] for i in batch]
-            compare(render(messages.of_objects(some), encoder, NANO32K), some)
+            compare(render(of_objects(some), encoder, NANO32K), some)
 
 
 def test_of_turns_lays_columns_out_by_conversation(toy: Tokenizer) -> None:

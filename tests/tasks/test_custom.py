@@ -56,7 +56,7 @@ def test_rows_are_a_table_a_dict_or_made(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(
         LINE
         + """
-from prep.conversations.layouts import rows_of
+from prep.conversations.rows import rows_of
 def table(rows):
     return [pair(row) for row in rows_of(rows)]
 def made(start, stop, seed, split):

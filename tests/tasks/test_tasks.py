@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis.strategies import sampled_from, text
 
-from prep.conversations import messages
 from prep.conversations.conversation import KINDS, REASONS, ROLES, Conversations
+from prep.conversations.objects import of_objects
 from prep.render.nanochat import normalize
 from prep.tasks import TASKS, chat, gsm8k, mmlu, smoltalk
 
@@ -123,7 +123,7 @@ def test_columns_of_messages_and_parsed_json_give_the_same() -> None:
         [turn],
     ]
     found = plain(normalize(smoltalk.conversations(rows_of(values, pa.string()))))
-    assert found == plain(normalize(messages.of_objects(values)))
+    assert found == plain(normalize(of_objects(values)))
     assert found[2][0] == ("user", [("text", "s\n\na")])
     assert plain(smoltalk.conversations(rows_of([None], pa.string()))) == ["missing field"]
 

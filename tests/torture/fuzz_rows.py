@@ -80,7 +80,7 @@ def spoiled(random_: random.Random) -> list[Any]:
     elif how == 1:
         messages[place]["content"] = random_.choice([value for value in WRONG if value not in ("", [])])
     elif how == 2:
-        messages[place]["role"] = random_.choice((*WRONG, "User", "bot", "tool", "user ", "\x00"))
+        messages[place]["role"] = random_.choice((*WRONG, "Users", "bot", "tool", "user ", "\x00"))
     elif how == 3:
         del messages[place][random_.choice(("role", "content"))]
     elif how == 4:
@@ -169,7 +169,7 @@ def write_columns(path: Path, num_rows: int, seed: int) -> int:
             elif how == 3:
                 messages = random_.choice((None, []))
             elif how == 4:
-                messages[place]["role"] = random_.choice(("", "USER", "tool", "\x00"))
+                messages[place]["role"] = random_.choice(("", "USERS", "tool", "\x00"))
             else:
                 messages[place]["content"] = POISON + "\udfff"
         rows.append(messages)

@@ -1,0 +1,79 @@
+"""
+What single values of a message mean: calls of tools, flags that say whether it trains, texts. Each raises
+ValueError(reason, culprit) for what it cannot read.
+
+    tool_calls [{"id": "1", "function": {"name": "add", "arguments": {"a": 2}}}]    ->    CALL_ID 1, CALL_NAME add,
+                                                                                          CALL_ARGUMENTS {"a": 2}
+"""
+
+import json
+from typing import Any
+
+from prep.conversations.conversation import CALL_ARGUMENTS, CALL_ID, CALL_NAME
+from prep.conversations.layouts import CALL_FIELDS, FLAGS, UNUSED, toml_table
+
+Part = tuple[int, str]  # kind, text
+NOT_A_FLAG = "train or weight is not true or false"
+
+
+def read_calls(message: dict[str, Any]) -> list[list[Part]]:
+    """The parts of each call of a message, in `tool_calls` or in the older `function_call`"""
+    given = [name for name in CALL_FIELDS if message.get(name)]
+    if not given:
+        return []
+    if len(given) > 1:
+        raise ValueError("tool calls", f"both {' and '.join(given)}: leave one aside with columns")
+    return call_list(message[given[0]])
+
+
+def call_list(value: Any) -> list[list[Part]]:
+    """One call or a list of them, as objects or as JSON"""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            raise ValueError("tool calls", f"{value!r:.60} is no JSON") from None
+    return [_call(each) for each in (value if isinstance(value, list) else [value])]
+
+
+def _call(call: Any) -> list[Part]:
+    function = call.get("function", call) if isinstance(call, dict) else None
+    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+        raise ValueError("tool calls", f"{call!r:.60} has no name of a function")
+    arguments = function.get("arguments")
+    text = to_json({} if arguments is None else arguments)
+    parts = [(CALL_NAME, valid(function["name"])), (CALL_ARGUMENTS, valid(text))]
+    return parts if call.get("id") is None else [(CALL_ID, valid(str(call["id"]))), *parts]
+
+
+def trains(message: dict[str, Any]) -> bool:
+    flags = {name: message[name] for name in FLAGS if message.get(name) is not None}
+    for name, flag in flags.items():
+        if not isinstance(flag, int | float) or flag not in (0, 1):
+            raise ValueError(
+                NOT_A_FLAG, f"{name} is {flag!r:.60}: columns = {toml_table({name: UNUSED})} trains the turn"
+            )
+    if len(set(map(bool, flags.values()))) > 1:
+        raise ValueError("train flags disagree", ", ".join(f"{name} is {flag!r}" for name, flag in flags.items()))
+    return bool(next(iter(flags.values()), True))
+
+
+def to_json(value: Any) -> str:
+    """A value as JSON, keys in its order; escapes only where UTF-8 cannot hold it: JSON may spell lone surrogates"""
+    text = json.dumps(value, ensure_ascii=False)
+    return text if text.isascii() or _is_utf8(text) else json.dumps(value)
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def valid(text: str) -> str:
+    """The text, unless UTF-8 cannot hold it: JSON may spell lone surrogates"""
+    if text.isascii() or _is_utf8(text):
+        return text
+    raise ValueError("not valid Unicode")

@@ -1,0 +1,35 @@
+"""
+Why a row is no conversation: the culprit and the way on, for people. Asked of one row at a time, after it was rejected.
+
+    unknown role 'Bot': roles = { Bot = "assistant" }
+"""
+
+import pyarrow as pa
+
+from prep.conversations import read
+from prep.conversations.conversation import REASONS
+from prep.render import nanochat
+from prep.tasks.task import Task
+
+# what rows are rejected for as they are read and put into turns; other reasons say it all
+EXPLAINED = {
+    *(
+        "not an object",
+        "missing field",
+        "unknown role",
+        "roles out of turn",
+        "content is not text",
+        "unknown part type",
+    ),
+    *("tool calls", "trained in part of a turn", "train or weight is not true or false", "messages are no list"),
+    *("train flags disagree", "another layout", "call is not Python"),
+}
+
+
+def why(task: Task, row: pa.Table, code: int) -> str:
+    """The culprit in a table of one row that was rejected for REASONS[code]; "" where there is no more to say"""
+    if REASONS[code] not in EXPLAINED or task.generates:
+        return ""
+    if task.layout and (culprit := read.explain(row, task.layout)):
+        return culprit
+    return nanochat.explain(task.conversations(row), REASONS[code])
