@@ -41,11 +41,10 @@ class Guarded:
 
 @contextmanager
 def guarded_streams() -> Iterator[None]:
-    """Print through `visible` while the block runs. A character that the terminal does not have is shown by its code."""
+    """Print through `visible` while the block runs. What stdout has no character for is a question mark."""
     before = sys.stdout, sys.stderr
-    for stream in before:
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
     sys.stdout, sys.stderr = (cast(TextIO, Guarded(stream)) for stream in before)
     try:
         yield
@@ -65,6 +64,8 @@ def console(stderr: bool = False) -> "Console":
 
     stream = sys.stderr if stderr else sys.stdout
     stream = stream.stream if isinstance(stream, Guarded) else stream
+    if isinstance(stream, TextIOWrapper):
+        stream.reconfigure(errors="replace")
     return VisibleConsole(file=stream, highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 
