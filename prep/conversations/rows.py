@@ -6,9 +6,14 @@ Rows of a source as Python values, and as text for people.
 """
 
 import json
+import sys
 from typing import Any
 
 import pyarrow as pa
+
+# Python refuses integers of more than 4,300 digits, which JSON may have, also in fields that nobody reads. Its time grows with the
+# square of the digits: 0.1 s for these
+sys.set_int_max_str_digits(100_000)
 
 
 def parse(line: bytes) -> Any:

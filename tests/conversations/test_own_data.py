@@ -368,6 +368,14 @@ def test_the_record_keeps_calls_as_they_came() -> None:
     assert len(normalize(batch).roles) == 2
 
 
+def test_integers_of_any_length_are_json_and_stay_what_they_are() -> None:
+    huge = 10**5000 + 7
+    assert shown(lines({"messages": HELLO, "id": huge})) == ["<u>Hello?</u><a>[[Hello!</a>]]"]
+    call = {"function": {"name": "f", "arguments": {"n": huge}}}
+    (text,) = shown(lines({"messages": [said("user", "q"), said("assistant", "", tool_calls=[call])]}))
+    assert f"f(n={huge})" in text
+
+
 # ---- said ----
 
 CULPRITS = [
