@@ -11,8 +11,8 @@ from typing import Any
 
 import pyarrow as pa
 
-# Python refuses integers of more than 4,300 digits, which JSON may have, also in fields that nobody reads. Its time grows with the
-# square of the digits: 0.1 s for these
+# Python refuses integers of more than 4,300 digits, which JSON may have, also in fields that nobody reads. Its time grows with
+# the square of the digits: 0.1 s for so many
 sys.set_int_max_str_digits(100_000)
 
 
