@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from orjson import JSONDecodeError, loads
 
 from prep.arrays import offsets
 from prep.columns import text_array
@@ -49,51 +50,122 @@ from prep.conversations.layouts import (
     toml_table,
 )
 from prep.conversations.recognise import layout_of
+from prep.conversations.rows import parse
 from prep.conversations.values import Part, call_list, read_calls, to_json, trains, valid
 
 Turn = tuple[int, bool, list[Part]]  # role, trains, parts
 MOST_NAMES = 100  # of fields that are left aside: an object of a million keys is no row
 NO_NAME = "(other fields)"
 KNOWN = frozenset(TURN_FIELDS)
+PLAIN_SHAPES = (("role", "content"), ("from", "value"))
 
 
 def of_objects(objects: list[Any], layout: Layout = Layout()) -> Conversations:
     """C parsed values -> C conversations. A value that is a `str` here is a reason: the row could not be parsed."""
-    reader = RowReader(layout)
-    texts: list[str] = []
-    kinds, roles = bytearray(), bytearray()
-    num_parts: list[int] = []
-    trained: list[bool] = []
-    num_turns = np.zeros(len(objects), dtype=np.int64)
-    reasons = np.zeros(len(objects), dtype=np.uint8)
-    tools: list[str | None] = []
-    for i, value in enumerate(objects):
+    columns = _Columns(layout)
+    for value in objects:
+        columns.add(value)
+    return columns.conversations()
+
+
+def of_lines(lines: list[bytes], layout: Layout = Layout()) -> Conversations:
+    """The same of C lines of JSON"""
+    columns = _Columns(layout)
+    for line in lines:
+        if not (columns.may_be_plain and columns.add_plain(line)):
+            columns.add(parse(line))
+    return columns.conversations()
+
+
+class _Columns:
+    """The columns of a batch, as they grow row by row"""
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout, self.reader = layout, RowReader(layout)
+        self.texts: list[str] = []
+        self.kinds, self.roles = bytearray(), bytearray()
+        self.num_parts: list[int] = []
+        self.trained: list[bool] = []
+        self.num_turns: list[int] = []
+        self.reasons = bytearray()
+        self.tools: list[str | None] = []
+        self.may_be_plain = layout.table.shape in PLAIN_SHAPES and not layout.columns
+        self.special = {*layout.table.fields, *ASIDE, *DECIDE, *self.reader.decided}
+
+    def add(self, value: Any) -> None:
+        """Any row"""
+        reason = 0
         try:
-            turns = reader.read(value)
+            turns = self.reader.read(value)
         except ValueError as error:
-            reasons[i] = REASON[error.args[0]]
-            turns = []
-        num_turns[i] = len(turns)
+            reason, turns = REASON[error.args[0]], []
+        self.reasons.append(reason)
+        self.num_turns.append(len(turns))
         for role, flag, parts in turns:
-            roles.append(role)
-            trained.append(flag)
-            num_parts.append(len(parts))
+            self.roles.append(role)
+            self.trained.append(flag)
+            self.num_parts.append(len(parts))
             for kind, text in parts:
-                kinds.append(kind)
-                texts.append(text)
-        tools.append(reader.tools)
-    return Conversations(
-        texts=text_array(texts),
-        kinds=np.frombuffer(kinds, dtype=np.uint8),
-        parts=offsets(np.array(num_parts, dtype=np.int64)),
-        roles=np.frombuffer(roles, dtype=np.uint8),
-        messages=offsets(num_turns),
-        reasons=reasons,
-        trained=None if all(trained) else np.array(trained, dtype=bool),
-        tools=_tools(tools),
-        choices=layout.choices,
-        notes=Notes(dict(reader.aside), tuple(reader.refused)),
-    )
+                self.kinds.append(kind)
+                self.texts.append(text)
+        self.tools.append(self.reader.tools)
+
+    def add_plain(self, line: bytes) -> bool:
+        """
+        A line whose turns have a role and a text and nothing else; False, and nothing added, for any other. orjson reads it
+        in a third of the time: what it reads otherwise than `parse` does (large integers), it refuses (lone surrogates, NaN) or
+        is not in such turns.
+        """
+        try:
+            row = loads(line)
+        except JSONDecodeError:
+            return False
+        turns, aside = row, list[str]()
+        if type(row) is dict:
+            turns = row.get(self.layout.table.turns)
+            if len(row) > 1:
+                if not self.special.isdisjoint(row.keys() - {self.layout.table.turns}):
+                    return False
+                aside = [name for name, value in row.items() if value is not None and name != self.layout.table.turns]
+        if type(turns) is not list:
+            return False
+        (role_field, text_field), codes, before = self.layout.table.shape, self.reader.codes, len(self.texts)
+        add_role, add_text = self.roles.append, self.texts.append
+        num_roles = len(self.roles)
+        try:
+            for turn in turns:
+                text = turn[text_field]
+                if type(text) is not str or len(turn) != 2:
+                    raise TypeError
+                add_role(codes[turn[role_field]])
+                add_text(text)
+        except (KeyError, TypeError):
+            del self.texts[before:], self.roles[num_roles:]
+            return False
+        for name in aside:
+            self.reader.count(name)
+        num = len(turns)
+        self.kinds += bytes((TEXT,)) * num
+        self.num_parts += [1] * num
+        self.trained += [True] * num
+        self.num_turns.append(num)
+        self.reasons.append(0)
+        self.tools.append(None)
+        return True
+
+    def conversations(self) -> Conversations:
+        return Conversations(
+            texts=text_array(self.texts),
+            kinds=np.frombuffer(self.kinds, dtype=np.uint8),
+            parts=offsets(np.array(self.num_parts, dtype=np.int64)),
+            roles=np.frombuffer(self.roles, dtype=np.uint8),
+            messages=offsets(np.array(self.num_turns, dtype=np.int64)),
+            reasons=np.array(self.reasons, dtype=np.uint8),
+            trained=None if all(self.trained) else np.array(self.trained, dtype=bool),
+            tools=_tools(self.tools),
+            choices=self.layout.choices,
+            notes=Notes(dict(self.reader.aside), tuple(self.reader.refused)),
+        )
 
 
 def _tools(tools: list[str | None]) -> pa.LargeStringArray | None:
@@ -135,7 +207,7 @@ class RowReader:
                 return self._turns(value)
         finally:
             for name in self.in_row:
-                self._count(f"{name} of messages")
+                self.count(f"{name} of messages")
         if isinstance(value, str) and REASON.get(value):
             raise ValueError(value)
         raise ValueError("not an object", f"{value!r:.60}")
@@ -172,7 +244,7 @@ class RowReader:
             if canonical is not None:
                 renamed[canonical] = value
             elif name not in layout.renames and value is not None:
-                self.in_row.add(name) if of else self._count(name)
+                self.in_row.add(name) if of else self.count(name)
         return renamed
 
     def _unread(self, name: str, value: Any, of: str = "") -> None:
@@ -188,9 +260,9 @@ class RowReader:
         elif of:
             self.in_row.add(name)
         else:
-            self._count(name)
+            self.count(name)
 
-    def _count(self, name: str) -> None:
+    def count(self, name: str) -> None:
         self.aside[name if name in self.aside or len(self.aside) < MOST_NAMES else NO_NAME] += 1
 
     def _missing(self, row: dict[str, Any], missing: list[str]) -> tuple[str, str]:

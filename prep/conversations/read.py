@@ -19,8 +19,8 @@ from prep.arrays import Array
 from prep.conversations import messages, turns
 from prep.conversations.conversation import DOCUMENT, TEXT, Conversations, Notes, mark, reject
 from prep.conversations.layouts import ASIDE, DECIDE, SYSTEM_FIELDS, Layout
-from prep.conversations.objects import RowReader, of_objects
-from prep.conversations.rows import plain_rows
+from prep.conversations.objects import RowReader, of_lines, of_objects
+from prep.conversations.rows import is_lines, plain_rows
 
 
 def conversations(rows: pa.Table, layout: Layout) -> Conversations:
@@ -28,6 +28,8 @@ def conversations(rows: pa.Table, layout: Layout) -> Conversations:
     batch = None
     if "line" not in rows.column_names or layout.source_name(layout.table.needs[0]) in rows.column_names:
         batch = _of_columns(rows, layout)
+    if batch is None and is_lines(rows) and not layout.where:
+        return of_lines(rows["line"].to_pylist(), layout)
     objects = None if batch is not None else plain_rows(rows)
     if batch is None:
         assert objects is not None

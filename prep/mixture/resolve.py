@@ -237,7 +237,7 @@ def _open(entry: Entry, task: Task, files: SourceFiles, cache_dir: Path | None) 
         return open_files(files.paths, [], files.revision, cache_dir), task, True
     if task.label not in ("chat", "text"):
         source = open_files(files.paths, list(task.columns), files.revision, cache_dir)
-        return source, task, not task.hub and any(source.mentions(name) for name in FLAGS)
+        return source, task, not task.hub and source.mentions(FLAGS)
     first, rows = first_rows(files.paths, FIRST_ROWS)
     given = Layout(
         columns=tuple(sorted((entry.columns or {}).items())),
@@ -252,7 +252,7 @@ def _open(entry: Entry, task: Task, files: SourceFiles, cache_dir: Path | None) 
     source = open_files(files.paths, [], files.revision, cache_dir)
     source = source.without({name for name, canonical in layout.columns if canonical == UNUSED})
     context = ("role", "from") if layout.table.says else ()  # a prompt of messages is context
-    return source, task.with_layout(layout), any(source.mentions(name) for name in (*layout.flags, *context))
+    return source, task.with_layout(layout), source.mentions((*layout.flags, *context))
 
 
 def as_values(value: Any) -> tuple[Any, ...]:

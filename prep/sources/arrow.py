@@ -8,7 +8,7 @@ Text stays where it is in the map; only compressed buffers are decompressed, tho
 
 import os
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate, islice
@@ -54,9 +54,9 @@ class ArrowFile:
         """Blocks may begin at any row"""
         return 0, self.num_rows
 
-    def mentions(self, name: str) -> bool:
-        """Whether messages may have a field of this name"""
-        return any(has_message_field(rows.schema, name) for rows in self.read(0, min(self.num_rows, 1)))
+    def mentions(self, names: Collection[str]) -> bool:
+        """Whether messages may have a field of one of these names"""
+        return any(has_message_field(rows.schema, names) for rows in self.read(0, min(self.num_rows, 1)))
 
     def read(self, start: int, stop: int) -> Iterator[pa.Table]:
         """Rows start .. stop - 1 as tables of bounded size; text stays mapped"""

@@ -11,7 +11,7 @@ cache, which can be deleted, one chunk in memory at a time.
 import hashlib
 import mmap
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,15 +88,22 @@ class JsonLines:
                 if not left:
                     return
 
-    def mentions(self, word: str) -> bool:
-        """Whether a word stands anywhere in the file as a string of JSON"""
+    def mentions(self, words: Collection[str]) -> bool:
+        """Whether one of the words stands anywhere in the file as a string of JSON"""
         if not self.num_rows:
             return False
         with (
             open_lines(self.path, self.made_from) as file,
             mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
         ):
-            return data.find(f'"{word}"'.encode()) >= 0
+            for start in words:
+                if any(start != word and start.startswith(word) for word in words):
+                    continue  # "training" is looked for where "train is found
+                if data.find(f'"{start}'.encode()) >= 0:
+                    longer = [word for word in words if word.startswith(start)]
+                    if any(data.find(f'"{word}"'.encode()) >= 0 for word in longer):
+                        return True
+        return False
 
 
 def open_lines(path: Path, made_from: Compressed | None) -> IO[bytes]:

@@ -2,7 +2,7 @@
 What the readers share: how large the tables are that they give, which columns they accept, and the error for a bad file.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -35,11 +35,11 @@ def has_dictionary(schema: pa.Schema) -> bool:
     return any("dictionary<" in str(kind) for kind in schema.types)
 
 
-def has_message_field(schema: pa.Schema, name: str) -> bool:
-    """Whether a column holds lists of structs that have a field of this name"""
+def has_message_field(schema: pa.Schema, names: Collection[str]) -> bool:
+    """Whether a column holds lists of structs that have a field of one of these names"""
     for kind in schema.types:
         while pa.types.is_list(kind) or pa.types.is_large_list(kind):
             kind = kind.value_type
-        if pa.types.is_struct(kind) and kind.get_field_index(name) >= 0:
+        if pa.types.is_struct(kind) and any(kind.get_field_index(name) >= 0 for name in names):
             return True
     return False

@@ -1,6 +1,7 @@
 """Rows of every layout with every field that is read, however they are written, say what the plain reading says."""
 
 import json
+import random
 from collections.abc import Callable
 from typing import Any
 
@@ -11,11 +12,14 @@ from hypothesis import strategies as st
 
 from prep.conversations.conversation import Conversations, to_messages
 from prep.conversations.layouts import FLAGS, LAYOUTS, ROLE_NAMES, Layout
+from prep.conversations.objects import of_lines, of_objects
 from prep.conversations.recognise import recognise
+from prep.conversations.rows import parse
 from prep.render.nanochat import normalize
 from prep.tasks import chat
 from tests.conversations.plain_reading import Row, as_rendered, read_plainly
 from tests.conversations.test_layouts import lines
+from tests.torture.fuzz_rows import bad_line, good_line
 
 
 def columns(rows: list[Row]) -> pa.Table:
@@ -154,3 +158,23 @@ def test_every_way_of_writing_a_row_says_what_the_plain_reading_says(
         batch = chat.conversations(table, found)
         assert rendered(normalize(batch)) == wanted, (name, rows)
         assert (found.name, batch.notes.refused, batch.notes.left_aside) == (layout, (), {}), name
+
+
+@pytest.mark.parametrize("layout", ["messages", "sharegpt"])
+@pytest.mark.parametrize("seed", range(4))
+def test_lines_say_what_their_values_say_rubbish_included(layout: str, seed: int) -> None:
+    """The short way of plain lines against the way of all others"""
+    rng = random.Random(seed)
+    rows = [(bad_line if rng.random() < 0.4 else good_line)(rng) for _ in range(400)]
+    turns = '[{"from": "human", "value": "é\\u00e9"}, {"from": "gpt", "value": "b"}]'
+    plain = f'{{"conversations": {turns}, "id": 18446744073709551616}}'
+    rows += [plain.encode(), plain.replace("conversations", "messages").replace("from", "role").encode(), b"[]", b"{}"]
+    rows += [
+        plain.replace('"gpt"', name).encode() for name in ('"system"', '"observation"', "7", '"GPT"', "null", "[]")
+    ]
+    short, long = of_lines(rows, Layout(layout)), of_objects([parse(line) for line in rows], Layout(layout))
+    for field in ("kinds", "parts", "roles", "messages", "reasons"):
+        assert getattr(short, field).tolist() == getattr(long, field).tolist()
+    assert short.texts.to_pylist() == long.texts.to_pylist()
+    assert short.notes == long.notes
+    assert (short.trained is None) == (long.trained is None)
