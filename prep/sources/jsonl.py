@@ -17,8 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Self
 
+import numpy as np
 import pyarrow as pa
 
+from prep.arrays import Array
 from prep.columns import binary_array
 from prep.files import new_file, sha256_of
 from prep.sources import tables
@@ -27,6 +29,8 @@ from prep.sources.tables import readable
 CHUNK_BYTES = 1 << 20
 CACHE_ATTEMPTS = 10  # to find or make a file that somebody else may be deleting
 COMPRESSED = ("gzip", "zstd")
+NEWLINE = ord("\n")
+IS_SPACE = np.array([bytes((byte,)).isspace() for byte in range(256)])
 
 
 @dataclass(frozen=True)
@@ -52,15 +56,14 @@ class JsonLines:
 
     @classmethod
     def open(cls, path: Path, block_rows: int, made_from: Compressed | None = None) -> Self:
-        offsets = []
+        offsets = list[int]()
         num_rows = place = 0
         with open_lines(path, made_from) as file:
-            for line in file:
-                if not line.isspace():
-                    if num_rows % block_rows == 0:
-                        offsets.append(place)
-                    num_rows += 1
-                place += len(line)
+            for data in whole_lines(file):
+                starts, _ = line_bounds(data)
+                offsets += (place + starts[-num_rows % block_rows :: block_rows]).tolist()
+                num_rows += len(starts)
+                place += len(data)
         return cls(path, num_rows, block_rows, tuple(offsets), made_from=made_from)
 
     @property
@@ -71,20 +74,13 @@ class JsonLines:
     def read(self, start: int, stop: int) -> Iterator[pa.Table]:
         """Rows start .. stop - 1 as tables of a column `line`, of bounded size; a block begins at `start`"""
         left = stop - start
-        lines: list[bytes] = []
-        num_bytes = 0
         with open_lines(self.path, self.made_from) as file:
             file.seek(self.offsets[start // self.block_rows])
-            for line in file:
-                if line.isspace():
-                    continue
-                lines.append(line)
-                num_bytes += len(line)
-                left -= 1
-                if not left or len(lines) == tables.BATCH_ROWS or num_bytes > tables.BATCH_BYTES:
-                    yield pa.table({"line": binary_array(lines)})
-                    lines = []
-                    num_bytes = 0
+            for data in whole_lines(file):
+                lines = lines_of(data)[:left]
+                left -= len(lines)
+                for first in range(0, len(lines), tables.BATCH_ROWS):
+                    yield pa.table({"line": lines[first : first + tables.BATCH_ROWS]})
                 if not left:
                     return
 
@@ -104,6 +100,40 @@ class JsonLines:
                     if any(data.find(f'"{word}"'.encode()) >= 0 for word in longer):
                         return True
         return False
+
+
+def whole_lines(file: IO[bytes]) -> Iterator[bytes]:
+    """What follows in a file, in pieces of about BATCH_BYTES that end where lines do"""
+    while data := file.read(tables.BATCH_BYTES):
+        yield data if data.endswith(b"\n") else data + file.readline()
+
+
+def line_bounds(data: bytes) -> tuple[Array, Array]:
+    r"""
+    Where the lines that are not blank begin and end (n,) each, their line ends included.
+
+    >>> line_bounds(b"a\n \nbc\n")
+    (array([0, 4]), array([2, 7]))
+    """
+    ends = np.flatnonzero(np.frombuffer(data, dtype=np.uint8) == NEWLINE) + 1
+    if not data.endswith(b"\n"):
+        ends = np.append(ends, len(data))
+    starts = np.append(0, ends[:-1])
+    # a line that begins with white space may be nothing else; JSON lines seldom do
+    spaces = np.flatnonzero(IS_SPACE[np.frombuffer(data, dtype=np.uint8)[starts]])
+    blank = [i for i in spaces.tolist() if data[starts[i] : ends[i]].isspace()]
+    return np.delete(starts, blank), np.delete(ends, blank)
+
+
+def lines_of(data: bytes) -> pa.LargeBinaryArray:
+    """The lines that are not blank, their line ends included; the data themselves, where none is blank"""
+    starts, ends = line_bounds(data)
+    if len(starts) and starts[0] == 0 and np.array_equal(starts[1:], ends[:-1]):
+        bounds = np.append(starts, ends[-1])
+        return pa.LargeBinaryArray.from_buffers(
+            pa.large_binary(), len(starts), [None, pa.py_buffer(bounds), pa.py_buffer(data)]
+        )
+    return binary_array([data[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True)])
 
 
 def open_lines(path: Path, made_from: Compressed | None) -> IO[bytes]:

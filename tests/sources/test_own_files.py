@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,15 @@ import pyarrow as pa
 import pyarrow.feather as feather
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from prep.mixture.mixture import parse_mixture
 from prep.shard import open_shards
 from prep.sources import detect as formats
 from prep.sources import source as sources
 from prep.sources import tables
+from prep.sources.jsonl import JsonLines
 from prep.sources.source import open_files, read_rows
 from tests.conftest import SHARED, build_mixture, needs_shared, toy_tokenizer, write_lines
 from tests.conversations.test_layouts import messages
@@ -269,3 +273,24 @@ def test_a_file_whose_name_is_not_unicode_is_read(tmp_path: Path, kind: str) -> 
     os.replace(tmp_path / f"a.{kind}", os.fsencode(tmp_path / "talks") + b"/a\xff." + kind.encode())
     _, manifest, _ = build_mixture(tmp_path, {"train": [{"task": "chat", "path": "talks"}]}, TOY, max_seq_len=64)
     assert manifest["splits"]["train"]["conversations"] == 50
+
+
+@settings(deadline=None)
+@given(
+    lines=st.lists(st.sampled_from([b"", b" ", b"\r", b"\t\x0b", b" 1", b"22", b"333\r", b"x" * 40]), max_size=30),
+    end=st.sampled_from([b"", b"\n"]),
+    size=st.integers(1, 50),
+)
+def test_lines_are_those_between_line_ends_that_are_not_blank(lines: list[bytes], end: bytes, size: int) -> None:
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tables, "BATCH_BYTES", size)
+        patch.setattr(tables, "BATCH_ROWS", 3)
+        path = Path(folder) / "a.jsonl"
+        path.write_bytes(b"\n".join(lines) + end)
+        wanted = [line for line in lines if line.strip(b" \t\r\x0b")]
+        file = JsonLines.open(path, 4)
+        assert file.num_rows == len(wanted)
+        for start in range(0, len(wanted), 4):
+            for stop in (min(start + 4, len(wanted)), len(wanted)):
+                found = [row["line"] for table in file.read(start, stop) for row in table.to_pylist()]
+                assert [line.rstrip(b"\n") for line in found] == wanted[start:stop]
