@@ -17,7 +17,7 @@ from prep.signals import Interrupted
 
 AGAINST = "Also compare with a file of chats, or a task (its test split); may be repeated."
 TRIED = "JSON lines (also .gz, .zst), parquet, Arrow, a directory or a pattern; none for a task that makes its rows."
-TRIED_TASK = "Your own task instead of chat, as my_task.py:row; or one that makes its rows, as arithmetic."
+TRIED_TASK = "text, or your own task, as my_task.py:row, instead of chat; or one that makes its rows, as arithmetic."
 LAYOUT = "messages, sharegpt, gemini, pairs, strings, alpaca, completion or query; recognised by default."
 COLUMNS = "theirs=ours: a field of the data, and what it holds; may be repeated."
 

@@ -43,8 +43,6 @@ def recognise(rows: pa.Table, where: object, given: Layout, name: str | None) ->
     check_columns(objects, where, given)
     canonical = [renamed(row, given) for row in objects]
     example = show_row(rows.slice(0, 1), SHOWN_CHARACTERS) if len(rows) else "{}"
-    if _is_array_of_rows(objects, given) or example in ("[", "[{"):
-        raise ValueError(f"{where} is one JSON array of rows, wanted one object per line: jq -c '.[]' makes them.")
     if not objects:
         raise ValueError(
             f"{where}: its first rows cannot be read, as {example}; wanted JSON in UTF-8, one object per line."
@@ -152,11 +150,3 @@ def _checked(layout: Layout, where: object) -> Layout:
                 f"one of {', '.join(sorted(known))}."
             )
     return layout
-
-
-def _is_array_of_rows(objects: list[Any], layout: Layout) -> bool:
-    """Whether the first line is a list of rows, not of messages"""
-    first = objects[0] if objects else None
-    if not isinstance(first, list) or layout_of(renamed(first, layout))[0]:
-        return False
-    return bool(first) and isinstance(first[0], dict)

@@ -10,7 +10,7 @@ Only these rows are read, so it is instant for files of any size. A task that ma
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,10 @@ from prep.tasks.task import BuiltinTask, Task
 from prep.text import SHOWN_CHARACTERS, nearest, with_culprit
 from prep.tokenizer.tokenizer import Tokenizer
 
-LINES = {"lines": "JSON lines", "gzip": "JSON lines, gzip", "zstd": "JSON lines, zstd"}
+KINDS = {
+    **{"lines": "JSON lines", "gzip": "JSON lines, gzip", "zstd": "JSON lines, zstd"},
+    **{"json": "JSON that is no lines: written as lines into the cache", "text": "plain text, a document a file"},
+}
 SEED = 42  # of an entry that gives none
 DEFAULTS = {"train_on": "all", "consecutive": "reject", "tools": "parts", "reasoning": None}
 
@@ -82,7 +85,7 @@ class Preview:
         if self.num_made:
             return f"task {self.task.label}: generated, split train, seed {SEED}"
         more = f" (the first of {len(self.files)} files)" if len(self.files) > 1 else ""
-        words = [LINES.get(self.kind, self.kind) + more]
+        words = [KINDS.get(self.kind, self.kind) + more]
         words.append(f"layout {described['layout']}" if "layout" in described else f"task {described['task']}")
         words += [f"{key} {described[key]}" for key, usual in DEFAULTS.items() if described.get(key, usual) != usual]
         words += [f"reads {', '.join(self.used)}"] if self.used else []
@@ -92,15 +95,17 @@ class Preview:
 
 def preview(path: Path, num_rows: int, options: Layout, layout: str | None, task_name: str | None) -> Preview:
     """FileNotFoundError or ValueError where there are no rows, or none of a known layout"""
-    files = find_files(path)
+    is_text = task_name == "text"
+    files = find_files(path, is_text)
     if not files:
         raise FileNotFoundError(f"{path} not found, or without data in it: give a file, a directory or a pattern.")
-    first, rows = first_rows(files, max(num_rows, FIRST_ROWS))
-    kind, shown = kind_of(files[0]), rows.slice(0, num_rows)
-    if task_name is not None:
+    first, rows = first_rows(files, max(num_rows, FIRST_ROWS), is_text)
+    kind, shown = kind_of(files[0], is_text), rows.slice(0, num_rows)
+    if task_name is not None and not is_text:
         return Preview(files, kind, _custom_task(task_name, path), [], [], shown)
-    recognised = recognise(rows, first, options, layout)
-    task = TASKS["chat"].with_layout(recognised)
+    options = replace(options, train_on="none") if is_text else options  # as in an entry that says nothing of it
+    recognised = recognise(rows, first, options, "text" if is_text else layout)
+    task = TASKS["text" if is_text else "chat"].with_layout(recognised)
     rows = rows.drop_columns([name for name in rows.column_names if recognised.renames.get(name) == UNUSED])
     notes = task.conversations(rows).notes
     if notes.refused:
@@ -134,7 +139,7 @@ def made_rows(num_rows: int, task_name: str) -> Preview:
 
 def _custom_task(name: str, path: Path) -> Task:
     if not is_custom(name):
-        advice = f"drop {path}" if name in TASKS and TASKS[name].generates else "without it rows are read as chats"
+        advice = f"drop {path}" if name in TASKS and TASKS[name].generates else "text, or none for chats"
         raise ValueError(f"--task {name}: wanted your own task, as my_task.py:row; {advice}.")
     task = find(name, Path())
     if task.generates:

@@ -138,7 +138,7 @@ def _find(entry: Entry, split: str, task: Task, places: Places) -> SourceFiles:
     if task.label == "identity" and places.identity:
         return SourceFiles([places.identity])
     if entry.path:
-        return SourceFiles(_find_path(entry.label, entry.path, places.mixture.folder))
+        return SourceFiles(_find_path(entry.label, entry.path, places.mixture.folder, task.label == "text"))
     if task.label == "identity":
         return SourceFiles([_find_identity(places)])
     raise ValueError(f'{entry.label}: task {entry.task!r} reads rows: give a path, as path = "mine.jsonl", or a hub.')
@@ -202,13 +202,13 @@ def local_files(root: Path, repo: str, subset: str, split: str) -> list[Path]:
     return []
 
 
-def _find_path(label: str, path: str, folder: Path) -> list[Path]:
+def _find_path(label: str, path: str, folder: Path, text: bool) -> list[Path]:
     """The files of a path in a mixture: one that ships, or from the mixture's directory, else from the current one"""
     if path.startswith(SHIPPED):
         check_value("path", path, SHIPPED_FILES, f"{label}: ")
         return [DATA / path.removeprefix(SHIPPED)]
     for candidate in (folder / Path(path).expanduser(), Path(path).expanduser()):
-        if paths := find_files(candidate):
+        if paths := find_files(candidate, text):
             return paths
         if candidate.is_dir():
             raise FileNotFoundError(
@@ -238,18 +238,19 @@ def _open(entry: Entry, task: Task, files: SourceFiles, cache_dir: Path | None) 
     if task.label not in ("chat", "text"):
         source = open_files(files.paths, list(task.columns), files.revision, cache_dir)
         return source, task, not task.hub and source.mentions(FLAGS)
-    first, rows = first_rows(files.paths, FIRST_ROWS)
+    is_text = task.label == "text"
+    first, rows = first_rows(files.paths, FIRST_ROWS, is_text)
     given = Layout(
         columns=tuple(sorted((entry.columns or {}).items())),
         roles=tuple(sorted((entry.roles or {}).items())),
-        train_on=entry.train_on or ("none" if task.label == "text" else "all"),
+        train_on=entry.train_on or ("none" if is_text else "all"),
         consecutive=entry.consecutive,
         tools=entry.tools,
         reasoning=entry.reasoning,
         where=tuple(sorted((name, as_values(value)) for name, value in (entry.where or {}).items())),
     )
-    layout = recognise(rows, entry.hub or first, given, "text" if task.label == "text" else entry.layout)
-    source = open_files(files.paths, [], files.revision, cache_dir)
+    layout = recognise(rows, entry.hub or first, given, "text" if is_text else entry.layout)
+    source = open_files(files.paths, [], files.revision, cache_dir, is_text)
     source = source.without({name for name, canonical in layout.columns if canonical == UNUSED})
     context = ("role", "from") if layout.table.says else ()  # a prompt of messages is context
     return source, task.with_layout(layout), source.mentions((*layout.flags, *context))

@@ -6,7 +6,10 @@ Which files hold data, and in which format: told by their first bytes, not by th
     ff ff ff ff   Arrow stream        the same without an index: batches before the first are skipped
     1f 8b         gzip                JSON lines, decompressed once into the cache
     28 b5 2f fd   Zstandard           the same
+    [ {           JSON documents      an array of rows, or rows over several lines: written as lines into the cache
     else          JSON lines          read from the byte where a block begins
+
+A .txt file is a document of plain text, for the task that reads them: one row.
 """
 
 from collections.abc import Callable
@@ -16,6 +19,7 @@ import pyarrow as pa
 
 from prep.columns import binary_array
 from prep.sources.arrow import ArrowFile
+from prep.sources.json_documents import START_BYTES, is_document
 from prep.sources.jsonl import chunks
 from prep.sources.parquet import ParquetFile
 
@@ -31,13 +35,21 @@ COLUMNAR: dict[str, Callable[[Path], ParquetFile | ArrowFile]] = {
     "arrow": ArrowFile.open,
     "arrow stream": ArrowFile.open,
 }
-REFUSED = {b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"PK\x03\x04": "zip", b"FEA1": "Feather of version 1"}
+REFUSED = {
+    b"\xff\xfe": "UTF-16",
+    b"\xfe\xff": "UTF-16",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ": "xz",
+    b"PK\x03\x04": "zip",
+    b"FEA1": "Feather of version 1",
+}
 NOT_LINES = {  # suffixes of files whose first bytes tell nothing
     ".parquet": "not a Parquet file, whatever its name says",
     ".csv": "CSV",
     ".tsv": "TSV",
     ".xlsx": "a spreadsheet",
 }
+TEXT_SUFFIX = ".txt"
 LINE_BYTES = 64 << 20  # of a first line that is read: a longer one is one JSON array, or not text
 # of data in a directory: a README or a checksum beside it is not data
 SUFFIXES = (
@@ -46,27 +58,34 @@ SUFFIXES = (
 )
 
 
-def kind_of(path: Path) -> str:
-    """parquet, arrow, arrow stream, gzip, zstd or lines. ValueError for what cannot be read."""
+def kind_of(path: Path, text: bool = False) -> str:
+    """parquet, arrow, arrow stream, gzip, zstd, json, text (where `text`) or lines. ValueError for what cannot be read."""
+    if text and path.suffix.lower() == TEXT_SUFFIX:
+        return "text"
     with open(path, "rb") as file:
-        start = file.read(8)
+        start = file.read(START_BYTES)
     kind = next((kind for magic, kind in MAGIC.items() if start.startswith(magic)), "lines")
     refused = next((name for magic, name in REFUSED.items() if start.startswith(magic)), None)
     if kind == "lines":
         refused = NOT_LINES.get(path.suffix.lower(), refused)
     if refused:
         raise ValueError(
-            f"{path} is {refused}, wanted JSON lines (plain, .gz or .zst), Parquet or Arrow: convert it first."
+            f"{path} is {refused}, wanted JSON lines or a JSON array of rows, in UTF-8 (plain, .gz or "
+            ".zst), Parquet or Arrow: convert it first."
         )
-    return kind
+    return "json" if kind == "lines" and is_document(start) else kind
 
 
-def find_files(path: Path) -> list[Path]:
-    """Data files that a path means: itself, those of a directory, or those that match a pattern; sorted, [] if none"""
+def find_files(path: Path, text: bool = False) -> list[Path]:
+    """
+    Data files that a path means: itself, those of a directory (`text`: .txt files too), or those that match a pattern; sorted,
+    [] if none
+    """
     if path.is_file():
         return [path]
     if path.is_dir():
-        return sorted(file for file in path.iterdir() if file.is_file() and file.name.lower().endswith(SUFFIXES))
+        suffixes = (*SUFFIXES, *([TEXT_SUFFIX] if text else []))
+        return sorted(file for file in path.iterdir() if file.is_file() and file.name.lower().endswith(suffixes))
     if not any(sign in path.name for sign in "*?["):
         return []
     first = next(i for i, part in enumerate(path.parts) if any(sign in part for sign in "*?["))
@@ -74,10 +93,10 @@ def find_files(path: Path) -> list[Path]:
     return sorted(file for file in matches if file.is_file())
 
 
-def first_rows(files: list[Path], num_rows: int) -> tuple[Path, pa.Table]:
+def first_rows(files: list[Path], num_rows: int, text: bool = False) -> tuple[Path, pa.Table]:
     """The first file that has rows, and its first rows, as a source would give them. ValueError where none has any."""
     for path in files:
-        kind = kind_of(path)
+        kind = kind_of(path, text)
         if kind in COLUMNAR:
             reader = COLUMNAR[kind](path)
             rows = pa.concat_tables([*reader.read(0, min(num_rows, reader.num_rows))] or [pa.table({})])

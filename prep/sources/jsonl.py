@@ -1,19 +1,21 @@
 """
-JSON lines, plain or compressed: where blocks begin, and reading from there.
+JSON lines, plain or made of another file: where blocks begin, and reading from there.
 
     {"messages": ...}\n\n{"messages": ...}\n      two rows: blank lines do not count
 
-Lines travel as bytes in a column `line`; the task parses them. A compressed file cannot be entered in the middle: each
-worker would decompress all that lies before its block, half of (blocks x file) in sum. It is decompressed once into the
-cache, which can be deleted, one chunk in memory at a time.
+Lines travel as bytes in a column `line`; the task parses them. A compressed file, or one of JSON that is not a value a line,
+cannot be entered in the middle: each worker would read all that lies before its block, half of (blocks x file) in sum. It
+is written as lines into the cache once, which can be deleted, one chunk in memory at a time.
 """
 
 import hashlib
+import json
 import mmap
 import os
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import IO, Self
 
@@ -23,19 +25,19 @@ import pyarrow as pa
 from prep.arrays import Array
 from prep.columns import binary_array
 from prep.files import new_file, sha256_of
-from prep.sources import tables
+from prep.sources import json_documents, tables
 from prep.sources.tables import readable
 
 CHUNK_BYTES = 1 << 20
 CACHE_ATTEMPTS = 10  # to find or make a file that somebody else may be deleting
-COMPRESSED = ("gzip", "zstd")
+REWRITTEN = ("gzip", "zstd", "json", "text")  # as lines, in the cache
 NEWLINE = ord("\n")
 IS_SPACE = np.array([bytes((byte,)).isspace() for byte in range(256)])
 
 
 @dataclass(frozen=True)
-class Compressed:
-    """A compressed file of lines, and the cache that has its contents"""
+class Rewritten:
+    """A file that is no plain lines, and the cache that has its rows as lines"""
 
     path: Path
     sha256: str
@@ -52,10 +54,10 @@ class JsonLines:
     block_rows: int
     offsets: tuple[int, ...]
     columns: tuple[str, ...] = ()  # lines have none
-    made_from: Compressed | None = None  # of a file in the cache
+    made_from: Rewritten | None = None  # of a file in the cache
 
     @classmethod
-    def open(cls, path: Path, block_rows: int, made_from: Compressed | None = None) -> Self:
+    def open(cls, path: Path, block_rows: int, made_from: Rewritten | None = None) -> Self:
         offsets = list[int]()
         num_rows = place = 0
         with open_lines(path, made_from) as file:
@@ -136,41 +138,61 @@ def lines_of(data: bytes) -> pa.LargeBinaryArray:
     return binary_array([data[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True)])
 
 
-def open_lines(path: Path, made_from: Compressed | None) -> IO[bytes]:
+def open_lines(path: Path, made_from: Rewritten | None) -> IO[bytes]:
     """A file of lines, opened; one in the cache, which can be deleted at any time, is made again. ValueError if it is gone"""
     for _ in range(CACHE_ATTEMPTS if made_from else 1):
         with suppress(FileNotFoundError):
             return open(path, "rb")
         with suppress(FileNotFoundError):
-            if made_from and decompressed(made_from) != path:
+            if made_from and rewritten(made_from) != path:
                 break
     raise ValueError(f"{made_from.path if made_from else path} was removed while it was read: build again.")
 
 
-def decompressed(file: Compressed) -> Path:
+def rewritten(file: Rewritten) -> Path:
     """
-    The file's contents as a file in the cache: <sha256 of the compressed>-<sha256 of the contents>, checked when it is
-    there and made again when it is damaged. ValueError where the file cannot be decompressed.
+    The file's rows as lines in the cache: <sha256 of the file>-<sha256 of the lines>, checked when they are there and
+    made again when they are damaged. ValueError where the file cannot be read.
     """
     folder = file.cache_dir / "plain"
-    for cached in folder.glob(f"{file.sha256}-*.jsonl"):
+    name = f"{file.sha256}.text" if file.kind == "text" else file.sha256
+    for cached in folder.glob(f"{name}-*.jsonl"):
         with suppress(FileNotFoundError):
             if sha256_of(cached) == cached.stem.partition("-")[2]:
                 return cached
         cached.unlink(missing_ok=True)
     digest = hashlib.sha256()
-    with new_file(folder, file.sha256) as (plain, keep):
+    with new_file(folder, name) as (plain, keep):
         for chunk in chunks(file.path, file.kind):
             digest.update(chunk)
             plain.write(chunk)
-        target = folder / f"{file.sha256}-{digest.hexdigest()}.jsonl"
+        target = folder / f"{name}-{digest.hexdigest()}.jsonl"
         keep(target)
     return target
 
 
 def chunks(path: Path, kind: str) -> Iterator[bytes]:
-    """What a file of lines holds, decompressed, a chunk at a time"""
-    compression = kind if kind in COMPRESSED else None
+    """The lines that a file holds or is made into, a chunk at a time"""
+    if kind == "text":
+        text = path.read_bytes().decode("utf-8", "surrogateescape")
+        yield json.dumps({"text": text}, ensure_ascii=False).encode("utf-8", "surrogateescape") + b"\n"
+        return
+    contents = decompressed_chunks(path, kind)
+    start = b""
+    while len(start) < json_documents.START_BYTES and (chunk := next(contents, b"")):
+        start += chunk
+    contents = chain([start], contents)
+    if not json_documents.is_document(start[: json_documents.START_BYTES]):
+        yield from contents
+        return
+    try:
+        yield from json_documents.lines(contents)
+    except ValueError as error:
+        raise ValueError(f"{path} is no readable JSON ({error}): correct it, or write a row a line.") from None
+
+
+def decompressed_chunks(path: Path, kind: str) -> Iterator[bytes]:
+    compression = kind if kind in ("gzip", "zstd") else None
     with (
         readable(path, compression or "text"),
         pa.input_stream(pa.OSFile(os.fsencode(path)), compression=compression) as stream,

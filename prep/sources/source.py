@@ -21,7 +21,7 @@ from prep.arrays import Array
 from prep.files import default_cache_dir, sha256_of
 from prep.sources.arrow import ArrowFile
 from prep.sources.detect import COLUMNAR, kind_of
-from prep.sources.jsonl import COMPRESSED, Compressed, JsonLines, decompressed
+from prep.sources.jsonl import REWRITTEN, JsonLines, Rewritten, rewritten
 from prep.sources.parquet import ParquetFile
 
 BLOCK_ROWS = 8192  # rows rendered and cached together; Parquet's row groups round it up
@@ -97,9 +97,16 @@ def _check_stamp(path: Path, stamp: Stamp) -> None:
 
 
 def open_files(
-    files: list[Path], columns: list[str], revision: str | None = None, cache_dir: Path | None = None
+    files: list[Path],
+    columns: list[str],
+    revision: str | None = None,
+    cache_dir: Path | None = None,
+    text: bool = False,
 ) -> Source:
-    """A source over files of one kind, hashed and counted; `columns` [] are all. Compressed lines go to the cache."""
+    """
+    A source over files of one kind, hashed and counted; `columns` [] are all. What is no plain lines goes to the cache as
+    lines; `text`: a .txt file is a document.
+    """
     for path in files:
         if not path.is_file():
             raise FileNotFoundError(f"{path} not found: give a file that is there.")
@@ -107,7 +114,7 @@ def open_files(
     with ThreadPoolExecutor() as pool:  # hashing and reading release the interpreter
         digests = list(pool.map(sha256_of, files))
     readers = [
-        _open(path, digest, cache_dir or default_cache_dir()) for path, digest in zip(files, digests, strict=True)
+        _open(path, digest, cache_dir or default_cache_dir(), text) for path, digest in zip(files, digests, strict=True)
     ]
     for path, reader in zip(files, readers, strict=True):
         if type(reader) is not type(readers[0]):
@@ -134,14 +141,14 @@ def open_files(
     )
 
 
-def _open(path: Path, sha256: str, cache_dir: Path) -> Reader:
-    kind = kind_of(path)
+def _open(path: Path, sha256: str, cache_dir: Path, text: bool) -> Reader:
+    kind = kind_of(path, text)
     if kind in COLUMNAR:
         return COLUMNAR[kind](path)
-    if kind not in COMPRESSED:
+    if kind not in REWRITTEN:
         return JsonLines.open(path, BLOCK_ROWS)
-    compressed = Compressed(path, sha256, kind, cache_dir)
-    return JsonLines.open(decompressed(compressed), BLOCK_ROWS, compressed)
+    file = Rewritten(path, sha256, kind, cache_dir)
+    return JsonLines.open(rewritten(file), BLOCK_ROWS, file)
 
 
 def _select(reader: Reader, columns: list[str]) -> Reader:

@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.feather as feather
 import pyarrow.parquet as pq
@@ -18,8 +19,8 @@ from hypothesis import strategies as st
 from prep.mixture.mixture import parse_mixture
 from prep.shard import open_shards
 from prep.sources import detect as formats
+from prep.sources import json_documents, jsonl, tables
 from prep.sources import source as sources
-from prep.sources import tables
 from prep.sources.jsonl import JsonLines
 from prep.sources.source import open_files, read_rows
 from tests.conftest import SHARED, build_mixture, needs_shared, toy_tokenizer, write_lines
@@ -134,14 +135,15 @@ def test_a_stream_that_was_cut_between_two_batches_is_not_a_shorter_one(tmp_path
     ("name", "data", "words"),
     [
         ("a.jsonl", b'{"text": "a"}\n', r"its first rows have the fields \['text'\], as in {\"text\": \"a\"}; wanted messages"),
-        ("a.json", b'[\n{"messages": []}\n]', "is one JSON array of rows, wanted one object per line"),
-        ("a.json", b'[{"prompt": "a", "completion": "b"}]', "is one JSON array of rows, wanted one object per line"),
+        ("a.json", b'[{"prompt": "a", "completion": "b"}, {"prompt"]', r"no readable JSON \(Expecting ':' .*character 46\)"),
+        ("a.json", '[{"prompt": "a"}]'.encode("utf-16"), "is UTF-16, wanted JSON lines"),
         ("a.jsonl", b"hello\n", "its first rows cannot be read, as hello; wanted JSON in UTF-8, one object per line"),
         ("a.jsonl", b'{"a": 1}\n', r"wanted messages \(messages\); or conversations \(sharegpt\)"),
         ("a.jsonl", b"\n\n", "has no rows|its first rows have"),
         ("a.jsonl.gz", gzip.compress(b"{}\n" * 999, mtime=0)[:-20], "not a readable gzip file"),
         ("a.jsonl.zst", b"\x28\xb5\x2f\xfdnothing", "not a readable zstd file"),
-        ("a.json", b"[" + b"{}, " * 1001, "a first line of more than 0 MB: wanted an object a line"),
+        ("a.json", b"[" + b'{"prompt": "a", "completion": "b"}, ' * 200, "it ends before its array does, at character 7,2"),
+        ("a.jsonl", b'{"a": "' + b"x" * 5000, "a first line of more than 0 MB: wanted an object a line"),
         ("a.zip", b"PK\x03\x04", "is zip, wanted JSON lines"),
         ("a.csv", b"question,answer\n1,2\n", "is CSV, wanted JSON lines"),
         ("a.parquet", b"hello\n", "is not a Parquet file, whatever its name says"),
@@ -294,3 +296,93 @@ def test_lines_are_those_between_line_ends_that_are_not_blank(lines: list[bytes]
             for stop in (min(start + 4, len(wanted)), len(wanted)):
                 found = [row["line"] for table in file.read(start, stop) for row in table.to_pylist()]
                 assert [line.rstrip(b"\n") for line in found] == wanted[start:stop]
+
+
+PRETTY = b"\n".join(json.dumps(row, indent=1).encode() for row in ROWS)
+ARRAYS = {
+    "array.json": json.dumps(ROWS).encode(),
+    "pretty.json": b"\xef\xbb\xbf" + json.dumps(ROWS, indent=2).encode(),
+    "line_by_line.json": b"[" + b",\n".join(json.dumps(row).encode() for row in ROWS) + b"]\n",
+    "objects.json": PRETTY,
+    "array.json.gz": gzip.compress(json.dumps(ROWS).encode()),
+}
+
+
+@pytest.mark.parametrize("name", ARRAYS)
+def test_json_that_is_no_lines_gives_the_bytes_of_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(jsonl, "CHUNK_BYTES", 1000)
+    write_lines(tmp_path / "a.jsonl", ROWS)
+    (tmp_path / name).write_bytes(ARRAYS[name])
+    (tmp_path / "folder").mkdir()
+    for number, row in enumerate(ROWS):  # a pretty-printed object a file
+        (tmp_path / "folder" / f"{number:03}.json").write_text(json.dumps(row, indent=1))
+    paths = ["a.jsonl", name, "folder"]
+    one, two, three = (
+        content(build_mixture(tmp_path, {"train": [{"task": "chat", "path": path, "name": "c"}]}, TOY, f"o{i}")[0])
+        for i, path in enumerate(paths)
+    )
+    assert one == two == three
+
+
+@given(
+    rows=st.lists(
+        st.recursive(
+            st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+            lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+            max_leaves=6,
+        ),
+        max_size=5,
+    ),
+    indent=st.none() | st.integers(0, 2),
+    size=st.integers(1, 40),
+    as_array=st.booleans(),
+)
+def test_values_of_a_document_are_lines_however_it_is_cut(
+    rows: list[Any], indent: int | None, size: int, as_array: bool
+) -> None:
+    text = json.dumps(rows, indent=indent) if as_array else " \n".join(json.dumps(row, indent=indent) for row in rows)
+    if not as_array and rows and isinstance(rows[0], list):
+        return  # it is the array
+    data = text.encode()
+    lines = list(json_documents.lines(data[i : i + size] for i in range(0, len(data), size)))
+    assert [json.dumps(json.loads(line)) for line in lines] == [json.dumps(row) for row in rows]
+    assert all(line.count(b"\n") == 1 for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("start", "document"),
+    [
+        (b'[\n{"a": 1},\n{"b": 2}\n]', True),
+        (b'[{"messages": []},\n{"messages": []}]', True),
+        (b'[[{"role": "user"}], [{"role": "user"}]]', True),
+        (b'[{"text": "' + b"x" * (1 << 21), True),
+        (b'{\n"a": 1}\n{"b": 2}', True),
+        (b'{"a":\n1}', True),
+        (b'[{"role": "user"}]', False),
+        (b'[{"role": "user"}]\n[{"role": "user"}]', False),
+        (b'[{"role": "user", "cont\n[{"role": "user"}]', False),
+        (b'{"messages": [\n{"messages": []}\n', False),
+        (b'["a", "b"]\n["c"]', False),
+        (b'{"a": 1}\n{"b": 2}', False),
+        (b"hello", False),
+        (b"[]", False),
+        (b"", False),
+    ],
+)
+def test_what_begins_like_an_array_of_rows_or_an_object_over_lines_is_one(start: bytes, document: bool) -> None:
+    assert json_documents.is_document(start[: json_documents.START_BYTES]) is document
+
+
+def test_text_files_are_documents_of_the_task_that_reads_text(tmp_path: Path) -> None:
+    (tmp_path / "texts").mkdir()
+    for name, data in (("a.txt", b"Zwei\nZeilen.\n"), ("b.txt", b"One."), ("c.txt", b"caf\xe9"), ("d.md", b"no")):
+        (tmp_path / "texts" / name).write_bytes(data)
+    for number, (path, num) in enumerate([("texts", 2), ("texts/*.txt", 2), ("texts/a.txt", 1)]):
+        mixture = {"train": [{"task": "text", "path": path}]}
+        root, manifest, _ = build_mixture(tmp_path, mixture, TOY, f"out{number}", max_seq_len=64, max_rejected=0.5)
+        (source,) = manifest["splits"]["train"]["sources"]
+        assert (source["conversations"], source["rejected"]) == (num, {"not valid Unicode": 1} if num == 2 else {})
+    tokens = open_shards(root).split("train").read_tokens(np.array([0]))[0].tolist()
+    assert bytes(token for token in tokens if token < 256) == b"Zwei\nZeilen.\n"
