@@ -4,6 +4,8 @@ Arrow columns from numpy arrays and strings, without a copy.
 pa.array() is avoided: its first call costs 0.12 s, as it imports pandas to see whether it was given something of theirs.
 """
 
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 
@@ -27,3 +29,15 @@ def index_array(numbers: Array) -> pa.Int64Array:
     return pa.Int64Array.from_buffers(
         pa.int64(), len(numbers), [None, pa.py_buffer(np.ascontiguousarray(numbers, dtype=np.int64))]
     )
+
+
+def without_nulls(value: Any) -> Any:
+    """
+    A value of a column without the nulls of its structs: a field that one row has is null in all others, where it is not.
+
+    >>> without_nulls({"a": None, "b": [{"c": None}, None]})
+    {'b': [{}, None]}
+    """
+    if isinstance(value, dict):
+        return {name: without_nulls(inner) for name, inner in value.items() if inner is not None}
+    return [without_nulls(inner) for inner in value] if isinstance(value, list) else value

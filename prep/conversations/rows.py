@@ -11,6 +11,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from prep.columns import without_nulls
+
 # Python refuses integers of more than 4,300 digits, which JSON may have, also in fields that nobody reads. Its time grows with
 # the square of the digits: 0.1 s for so many
 sys.set_int_max_str_digits(100_000)
@@ -46,16 +48,6 @@ def plain_rows(rows: pa.Table) -> list[Any]:
     """The same without what Arrow adds: a field that one row has is null in all others, where it is not there"""
     values = rows_of(rows)
     return values if is_lines(rows) else [without_nulls(value) for value in values]
-
-
-def without_nulls(value: Any) -> Any:
-    """
-    >>> without_nulls({"a": None, "b": [{"c": None}, None]})
-    {'b': [{}, None]}
-    """
-    if isinstance(value, dict):
-        return {name: without_nulls(inner) for name, inner in value.items() if inner is not None}
-    return [without_nulls(inner) for inner in value] if isinstance(value, list) else value
 
 
 def show_row(row: pa.Table, longest: int) -> str:

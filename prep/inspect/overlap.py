@@ -25,7 +25,7 @@ from prep.plan.overlap import HeldOut
 from prep.render.blocks import WorkItem, read_batches
 from prep.render.nanochat import normalize
 from prep.shard import Split, open_shards
-from prep.sources.detect import find_files
+from prep.sources.files import find_files
 from prep.tasks import TASKS
 from prep.text import visible
 from prep.tokenizer.load import load_tokenizer

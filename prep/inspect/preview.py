@@ -25,7 +25,8 @@ from prep.encode.encode import Encoder
 from prep.inspect.show import segments
 from prep.render.render import render
 from prep.render.why import why
-from prep.sources.detect import find_files, first_rows, kind_of
+from prep.sources.detect import first_rows, kind_of
+from prep.sources.files import find_files
 from prep.tasks import TASKS
 from prep.tasks.custom import find, is_custom
 from prep.tasks.task import BuiltinTask, Task
@@ -96,7 +97,7 @@ class Preview:
 def preview(path: Path, num_rows: int, options: Layout, layout: str | None, task_name: str | None) -> Preview:
     """FileNotFoundError or ValueError where there are no rows, or none of a known layout"""
     is_text = task_name == "text"
-    files = find_files(path, is_text)
+    files = find_files(path, text=is_text)
     if not files:
         raise FileNotFoundError(f"{path} not found, or without data in it: give a file, a directory or a pattern.")
     first, rows = first_rows(files, max(num_rows, FIRST_ROWS), is_text)

@@ -17,7 +17,7 @@ inherited, so a build of one does not replace a build of the other.
 from pathlib import Path
 from typing import Any
 
-from prep.sources.detect import find_files
+from prep.sources.files import escaped, find_files
 from prep.text import nearest
 
 Tables = dict[str, list[dict[str, Any]]]  # entries of each split
@@ -68,8 +68,8 @@ def without(tables: Tables, drops: list[Any], prefix: str) -> Tables:
 def from_folder(entry: dict[str, Any], folder: Path) -> dict[str, Any]:
     """An inherited entry, whose files are found from its own mixture's directory"""
     found = dict(entry)
-    if (path := entry.get("path")) and find_files(folder / Path(path).expanduser()):
-        found["path"] = str((folder / Path(path).expanduser()).absolute())
+    if (path := entry.get("path")) and find_files(path, folder):
+        found["path"] = escaped(path, folder)
     file, colon, function = entry["task"].rpartition(".py:")
     if colon and (folder / f"{file}.py").is_file():
         found["task"] = f"{(folder / file).absolute()}.py:{function}"

@@ -18,7 +18,8 @@ from prep.conversations.recognise import FIRST_ROWS, recognise
 from prep.files import nanochat_home
 from prep.mixture.checks import SAMPLING_KEYS, check_value
 from prep.mixture.mixture import Entry, Mixture
-from prep.sources.detect import find_files, first_rows
+from prep.sources.detect import first_rows
+from prep.sources.files import check_parts, find_files
 from prep.sources.hub import hub_files
 from prep.sources.source import Source, generated, open_files
 from prep.tasks import TASKS
@@ -198,6 +199,7 @@ def local_files(root: Path, repo: str, subset: str, split: str) -> list[Path]:
     for kind in ("parquet", "jsonl", "jsonl.gz", "jsonl.zst", "arrow"):
         for pattern in patterns:
             if files := sorted(folder.glob(pattern.removesuffix("parquet") + kind)):
+                check_parts(files)
                 return files
     return []
 
@@ -207,12 +209,12 @@ def _find_path(label: str, path: str, folder: Path, text: bool) -> list[Path]:
     if path.startswith(SHIPPED):
         check_value("path", path, SHIPPED_FILES, f"{label}: ")
         return [DATA / path.removeprefix(SHIPPED)]
-    for candidate in (folder / Path(path).expanduser(), Path(path).expanduser()):
-        if paths := find_files(candidate, text):
+    for place in (folder, Path()):
+        if paths := find_files(path, place, text):
             return paths
-        if candidate.is_dir():
+        if (found := place / Path(path).expanduser()).is_dir():
             raise FileNotFoundError(
-                f"{label}: {candidate} has no data in it: wanted .jsonl, .jsonl.gz, .jsonl.zst, .parquet or .arrow."
+                f"{label}: {found} has no data in it: wanted .jsonl, .jsonl.gz, .jsonl.zst, .json, .parquet or .arrow."
             )
     raise FileNotFoundError(f"{label}: {folder / path} not found, nor {path} from here: correct its path.")
 

@@ -18,7 +18,7 @@ from typing import Any, Self
 import pyarrow as pa
 
 from prep.sources import tables
-from prep.sources.tables import check_names, has_dictionary, has_message_field, readable
+from prep.sources.tables import check_names, has_dictionary, has_message_field, plain_form, readable
 
 # https://arrow.apache.org/docs/format/Columnar.html#ipc-streaming-format
 END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
@@ -69,7 +69,7 @@ class ArrowFile:
                 rows = rows.slice(0, stop - max(start, first))
                 size = _table_rows(rows)
                 for place in range(0, len(rows), size):
-                    yield pa.Table.from_batches([rows.slice(place, size)])
+                    yield plain_form(pa.Table.from_batches([rows.slice(place, size)]))
 
 
 def _checked_rows(batch: pa.RecordBatch) -> int:

@@ -1,5 +1,5 @@
 """
-Which files hold data, and in which format: told by their first bytes, not by their names.
+In which format a file is: told by its first bytes, not by its name.
 
     PAR1          Parquet             row groups, read where they lie
     ARROW1        Arrow file          record batches, mapped: Feather is this
@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from prep.columns import binary_array
 from prep.sources.arrow import ArrowFile
+from prep.sources.files import TEXT_SUFFIX
 from prep.sources.json_documents import START_BYTES, is_document
 from prep.sources.jsonl import chunks
 from prep.sources.parquet import ParquetFile
@@ -49,13 +50,7 @@ NOT_LINES = {  # suffixes of files whose first bytes tell nothing
     ".tsv": "TSV",
     ".xlsx": "a spreadsheet",
 }
-TEXT_SUFFIX = ".txt"
 LINE_BYTES = 64 << 20  # of a first line that is read: a longer one is one JSON array, or not text
-# of data in a directory: a README or a checksum beside it is not data
-SUFFIXES = (
-    *(kind + packed for kind in (".jsonl", ".ndjson", ".json") for packed in ("", ".gz", ".zst")),
-    *(".parquet", ".arrow", ".feather", ".ipc"),
-)
 
 
 def kind_of(path: Path, text: bool = False) -> str:
@@ -74,23 +69,6 @@ def kind_of(path: Path, text: bool = False) -> str:
             ".zst), Parquet or Arrow: convert it first."
         )
     return "json" if kind == "lines" and is_document(start) else kind
-
-
-def find_files(path: Path, text: bool = False) -> list[Path]:
-    """
-    Data files that a path means: itself, those of a directory (`text`: .txt files too), or those that match a pattern; sorted,
-    [] if none
-    """
-    if path.is_file():
-        return [path]
-    if path.is_dir():
-        suffixes = (*SUFFIXES, *([TEXT_SUFFIX] if text else []))
-        return sorted(file for file in path.iterdir() if file.is_file() and file.name.lower().endswith(suffixes))
-    if not any(sign in path.name for sign in "*?["):
-        return []
-    first = next(i for i, part in enumerate(path.parts) if any(sign in part for sign in "*?["))
-    matches = Path(*path.parts[:first]).glob(str(Path(*path.parts[first:])))
-    return sorted(file for file in matches if file.is_file())
 
 
 def first_rows(files: list[Path], num_rows: int, text: bool = False) -> tuple[Path, pa.Table]:

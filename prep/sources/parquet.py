@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from prep.sources import tables
-from prep.sources.tables import check_names, has_dictionary, has_message_field, readable
+from prep.sources.tables import check_names, has_dictionary, has_message_field, plain_form, readable
 
 
 @dataclass(frozen=True)
@@ -55,14 +55,14 @@ class ParquetFile:
                 skip = max(0, skip - len(batch))
                 left -= len(rows)
                 if gathered and not _fit([*gathered, rows]):
-                    yield pa.Table.from_batches(gathered)
+                    yield plain_form(pa.Table.from_batches(gathered))
                     gathered = []
                 if len(rows):
                     gathered.append(rows)
                 if not left:
                     break
         if gathered:
-            yield pa.Table.from_batches(gathered)
+            yield plain_form(pa.Table.from_batches(gathered))
 
 
 def _open(path: Path) -> pq.ParquetFile:
