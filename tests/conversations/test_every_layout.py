@@ -2,10 +2,15 @@
 
 import json
 import random
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import datasets
+import polars as pl
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,6 +21,8 @@ from prep.conversations.objects import of_lines, of_objects
 from prep.conversations.recognise import recognise
 from prep.conversations.rows import parse
 from prep.render.nanochat import normalize
+from prep.sources.files import find_files
+from prep.sources.source import open_files, read_rows
 from prep.tasks import chat
 from tests.conversations.plain_reading import Row, as_rendered, read_plainly
 from tests.conversations.test_layouts import lines
@@ -28,11 +35,29 @@ def columns(rows: list[Row]) -> pa.Table:
     return pa.table({name: [row.get(name) for row in rows] for name in names})
 
 
+def through(name: str, write: Callable[[list[Row], Path], object]) -> Callable[[list[Row]], pa.Table]:
+    """Rows written as a file or directory of a name, and read as a source reads it"""
+
+    def read(rows: list[Row]) -> pa.Table:
+        with tempfile.TemporaryDirectory() as folder:
+            write(rows, Path(folder, name))
+            source = open_files(find_files(name, Path(folder)), [], cache_dir=Path(folder, "cache"))
+            return pa.concat_tables(list(read_rows(source, 0, source.num_rows)))
+
+    return read
+
+
 # rows -> a table as a source gives it; another writer is another line here
 WRITERS: dict[str, Callable[[list[Row]], pa.Table]] = {
     "lines": lambda rows: lines(*rows),
     "columns": columns,
+    "JSON array": through("a.json", lambda rows, path: path.write_text(json.dumps(rows, indent=1))),
+    "Parquet": through("a.parquet", lambda rows, path: pq.write_table(columns(rows), path)),
+    "polars Parquet": through("b.parquet", lambda rows, path: pl.DataFrame(rows).write_parquet(path)),
+    "polars IPC": through("b.arrow", lambda rows, path: pl.DataFrame(rows).write_ipc(path)),
+    "datasets": through("saved", lambda rows, path: datasets.Dataset(columns(rows)).save_to_disk(str(path))),
 }
+datasets.disable_progress_bars()
 TEXT = st.text(st.sampled_from("ab é\n"), max_size=4)
 NAMES = {
     role: [name for name, known in ROLE_NAMES.items() if known == role]
