@@ -25,7 +25,7 @@ from prep.encode.encode import Encoder
 from prep.inspect.show import segments
 from prep.render.render import render
 from prep.render.why import why
-from prep.sources.detect import first_rows, kind_of
+from prep.sources.detect import first_rows, kind_of, rows_of_file
 from prep.sources.files import find_files
 from prep.tasks import TASKS
 from prep.tasks.custom import find, is_custom
@@ -107,15 +107,27 @@ def preview(path: Path, num_rows: int, options: Layout, layout: str | None, task
     options = replace(options, train_on="none") if is_text else options  # as in an entry that says nothing of it
     recognised = recognise(rows, first, options, "text" if is_text else layout)
     task = TASKS["text" if is_text else "chat"].with_layout(recognised)
-    rows = rows.drop_columns([name for name in rows.column_names if recognised.renames.get(name) == UNUSED])
-    notes = task.conversations(rows).notes
-    if notes.refused:
-        raise ValueError(f"{first}: {refusal(notes.refused, recognised)}")
-    fields = _fields(rows_of(rows))
+    fields, aside = list[str](), set[str]()
+    for file, head in heads(files, first, rows, is_text):
+        head = head.drop_columns([name for name in head.column_names if recognised.renames.get(name) == UNUSED])
+        notes = task.conversations(head).notes
+        if notes.refused:
+            raise ValueError(f"{file}: {refusal(notes.refused, recognised)}")
+        fields += _fields(rows_of(head))
+        aside.update(notes.left_aside)
     decided = {name for name, _ in recognised.where}
     read = [recognised.source_name(name) for name in recognised.table.fields]
     used = [name for name in (*read, *sorted(decided - {*read})) if name in fields]
-    return Preview(files, kind, task, used, sorted(notes.left_aside), shown)
+    return Preview(files, kind, task, used, sorted(aside), shown)
+
+
+def heads(files: list[Path], first: Path, rows: pa.Table, text: bool) -> Iterator[tuple[Path, pa.Table]]:
+    """The first rows of every file that has some: what a build would stop at, or leave aside, may be in any of them"""
+    yield first, rows
+    for file in files[files.index(first) + 1 :]:
+        head = rows_of_file(file, FIRST_ROWS, text)
+        if len(head):
+            yield file, head
 
 
 def made_rows(num_rows: int, task_name: str) -> Preview:

@@ -74,15 +74,18 @@ def kind_of(path: Path, text: bool = False) -> str:
 def first_rows(files: list[Path], num_rows: int, text: bool = False) -> tuple[Path, pa.Table]:
     """The first file that has rows, and its first rows, as a source would give them. ValueError where none has any."""
     for path in files:
-        kind = kind_of(path, text)
-        if kind in COLUMNAR:
-            reader = COLUMNAR[kind](path)
-            rows = pa.concat_tables([*reader.read(0, min(num_rows, reader.num_rows))] or [pa.table({})])
-        else:
-            rows = pa.table({"line": binary_array(_first_lines(path, kind, num_rows))})
-        if len(rows):
+        if len(rows := rows_of_file(path, num_rows, text)):
             return path, rows
     raise ValueError(f"{files[0]} has no rows: give a file with rows.")
+
+
+def rows_of_file(path: Path, num_rows: int, text: bool = False) -> pa.Table:
+    """The first rows of a file, as a source would give them"""
+    kind = kind_of(path, text)
+    if kind not in COLUMNAR:
+        return pa.table({"line": binary_array(_first_lines(path, kind, num_rows))})
+    reader = COLUMNAR[kind](path)
+    return pa.concat_tables([*reader.read(0, min(num_rows, reader.num_rows))] or [pa.table({})])
 
 
 def _first_lines(path: Path, kind: str, num_lines: int) -> list[bytes]:

@@ -13,6 +13,7 @@ import pytest
 
 from prep.cli.main import app
 from tests.conftest import midprep_command, write_lines
+from tests.conversations.test_layouts import messages
 
 SHARE = {"id": 1, "conversations": [{"from": "human", "value": "Hi"}, {"from": "teacher", "value": "\x1b[31mA"}]}
 FINE = {"id": 2, "conversations": [{"from": "human", "value": "2+2?"}, {"from": "gpt", "value": "4"}]}
@@ -69,6 +70,18 @@ def test_columns_of_parquet_and_a_directory_are_tried(tmp_path: Path, capsys: py
         f"{tmp_path}/a.parquet: parquet (the first of 2 files), layout completion, reads q, a, leaves aside n"
     )
     assert "<|user_start|>Q?<|user_end|><|assistant_start|>[[A<|assistant_end|>]]" in found
+
+
+def test_every_file_is_looked_at_as_a_build_does(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder := tmp_path / "many").mkdir()
+    for name, fields in (("a", {}), ("b", {"topic": "sky"}), ("c", {"system": "Be brief."})):
+        write_lines(folder / f"{name}.jsonl", [{"messages": messages("Why?", "Because."), **fields}])
+    first = tried(capsys, folder).splitlines()[0]
+    assert "reads messages, system" in first
+    assert "leaves aside topic" in first
+    write_lines(folder / "d.jsonl", [{"messages": messages("Why?", "Because."), "label": False}])
+    with pytest.raises(ValueError, match=r"d\.jsonl: `label` says whether an answer is good"):
+        tried(capsys, folder)
 
 
 def test_a_task_of_ones_own_is_tried(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
