@@ -76,8 +76,6 @@ FILES = {
     "magic.gz.jsonl": b"\x1f\x8b\x08",
     "zip.jsonl": b"PK\x03\x04" + bytes(100),
     "zeros.jsonl": bytes(100_000),
-    "array.jsonl": json.dumps(SOUND).encode(),
-    "pretty.jsonl": json.dumps(SOUND, indent=1).encode(),
     "cr_only.jsonl": lines(SOUND, "\r"),
     "utf16.jsonl": lines(SOUND).decode().encode("utf-16"),
     "utf32.jsonl": lines(SOUND).decode().encode("utf-32"),
@@ -104,7 +102,7 @@ def test_a_file_of_nothing_usable_is_one_line_that_names_it(tmp_path: Path, toy:
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("name", ["strings.parquet", "cut.parquet", "noise.jsonl", "array.jsonl"])
+@pytest.mark.parametrize("name", ["strings.parquet", "cut.parquet", "noise.jsonl"])
 def test_so_it_is_for_the_tasks_of_the_hub(tmp_path: Path, toy: Tokenizer, name: str) -> None:
     for task, place in (
         ("gsm8k", "openai/gsm8k/main"),
