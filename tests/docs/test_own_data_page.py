@@ -42,7 +42,7 @@ def test_every_example_of_the_page_builds_and_loses_nothing(tmp_path: Path, monk
         if kind in ("jsonl", "toml", "python") and name and not name.startswith("not-run"):
             (tmp_path / name).write_text(body, encoding="utf-8")
             mixtures += [tmp_path / name] if kind == "toml" else []
-        elif kind == "python" and body.startswith("import json, pyarrow"):
+        elif kind == "python" and "tools.parquet" in body:
             exec(body, {})  # writes the Parquet file of tool calls
     assert len(mixtures) >= 5
     for path in mixtures:
