@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import platform
+import random
 import re
 import shutil
 import statistics
@@ -22,12 +23,14 @@ import threading
 import time
 from collections import defaultdict
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.json
+import pyarrow.parquet as pq
 
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT)]
@@ -59,6 +62,7 @@ class Bench:
     data_root: Path | None
     mixture: str
     repeats: int
+    own: bool = False  # whether the mixture reads files of its own
     lines: list[tuple[str, str, str]] = field(default_factory=list)
 
     def add(self, name: str, value: str, note: str = "") -> None:
@@ -66,6 +70,8 @@ class Bench:
         print(f"{name:<66} {value:>16}   {note}", flush=True)
 
     def data(self) -> list[str]:
+        if self.own:
+            return []
         roots = ["--data-root", str(self.data_root)] if self.data_root else []
         return [*roots, "--identity", str(IDENTITY)]
 
@@ -196,6 +202,76 @@ def compare_speed(bench: Bench) -> dict[str, Result]:
         )
         bench.add(f"two workers over one, {engine}: encoding alone", f"{alone['seconds'] / alone2['seconds']:.2f}x")
     return medians
+
+
+def compare_own(bench: Bench, copies: int) -> None:
+    """Own chats as JSON lines and as Parquet: whole builds, plain loop and encoding alone, processor seconds, in turns"""
+    if bench.data_root is None:
+        return
+    paths = write_chats(bench.data_root, bench.folder, copies)
+    benches = {
+        kind: replace(
+            bench, own=True, mixture=bench.mixture_file(f"own-{kind}", f'[[train]]\ntask = "chat"\npath = "{path}"\n')
+        )
+        for kind, path in paths.items()
+    }
+    results = defaultdict[str, list[Result]](list)
+    engines = [engine for engine in installed_engines() if engine != "tiktoken"]
+    for _ in range(bench.repeats):
+        results["plain"].append(plain(benches["Parquet"], "plain"))
+        for engine in engines:
+            results[f"encode {engine}"].append(plain(benches["Parquet"], "encode", "--encoder", engine))
+            for kind, own in benches.items():
+                for workers in "12":
+                    built = own.build(own.mixture, "--encoder", engine, "--workers", workers)
+                    results[f"{kind} {engine} {workers}"].append(built)
+    medians = {name: median(runs) for name, runs in results.items()}
+    aims = {"JSON lines": {"fastokens": "2.9", "gigatoken": "5.0"}, "Parquet": {"fastokens": "3.2", "gigatoken": "6.5"}}
+    for engine in engines:
+        cpu = {kind: medians[f"{kind} {engine} 1"]["cpu"] for kind in paths}
+        alone, base = medians[f"encode {engine}"]["cpu"], medians["plain"]["cpu"]
+        ratio = cpu["JSON lines"] / cpu["Parquet"]
+        bench.add(f"own JSON lines over own Parquet, {engine}", f"{ratio:.2f}x", "at most 1.15x")
+        most = {"fastokens": "1.5", "gigatoken": "2.0"}[engine]
+        bench.add(f"own Parquet over encoding alone, {engine}", f"{cpu['Parquet'] / alone:.2f}x", f"at most {most}x")
+        for kind in paths:
+            bench.add(
+                f"own {kind} over the plain loop, {engine}",
+                f"{base / cpu[kind]:.2f}x",
+                f"at least {aims[kind][engine]}x",
+            )
+            one, two = (medians[f"{kind} {engine} {workers}"]["seconds"] for workers in "12")
+            bench.add(
+                f"two workers over one, own {kind}, {engine}", f"{one / two:.2f}x", "at least 1.85x, from 300 Mtok"
+            )
+
+
+def write_chats(data_root: Path, folder: Path, copies: int) -> dict[str, Path]:
+    """
+    The chats and problems of a data root, `copies` times, as {kind: file}. In the later copies a word in three is another
+    word of them, so that no encoder has seen a text before.
+    """
+    chats = [row["messages"] for row in rows_of(data_root / "HuggingFaceTB/smol-smoltalk/data")]
+    for row in rows_of(data_root / "openai/gsm8k/main"):
+        chats.append([{"role": "user", "content": row["question"]}, {"role": "assistant", "content": row["answer"]}])
+    word, rng = re.compile("[A-Za-z]{3,}"), random.Random(0)
+    words = sorted({found for chat in chats[::7] for message in chat for found in word.findall(message["content"])})
+    paths = {"JSON lines": folder / "own.jsonl", "Parquet": folder / "own.parquet"}
+    with open(paths["JSON lines"], "w", encoding="utf-8") as file:
+        for share in [0, *[0.33] * (copies - 1)]:
+
+            def other(found: re.Match[str], share: float = share) -> str:
+                return rng.choice(words) if rng.random() < share else found[0]
+
+            for chat in chats:
+                said = [{"role": each["role"], "content": word.sub(other, each["content"])} for each in chat]
+                file.write(json.dumps({"messages": said}, ensure_ascii=False) + "\n")
+    pq.write_table(pyarrow.json.read_json(paths["JSON lines"]), paths["Parquet"])
+    return paths
+
+
+def rows_of(folder: Path) -> list[dict[str, Any]]:
+    return [row for path in sorted(folder.glob("train-*.parquet")) for row in pq.read_table(path).to_pylist()]
 
 
 def compare_tasks(bench: Bench) -> None:
@@ -362,7 +438,7 @@ def main() -> None:
     parser.add_argument("--data-root", type=Path, help="data sets in the Hub's layout")
     parser.add_argument("--quick", action="store_true", help="one repetition, smaller sizes")
     parser.add_argument("--real", type=float, metavar="SHARE", help="so large a part of the real data sets' rows")
-    parser.add_argument("--only", default="speed,tasks,warm,pack,steps,scale", help="parts, with commas")
+    parser.add_argument("--only", default="speed,own,tasks,warm,pack,steps,scale", help="parts, with commas")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         data_root = args.data_root or (HUB if HUB.is_dir() else None)
@@ -383,6 +459,7 @@ def main() -> None:
         print(", ".join(line for line in versions if line.split("=")[0] in names))
         parts: dict[str, Any] = {
             "speed": lambda: compare_speed(bench),
+            "own": lambda: compare_own(bench, 4 if args.quick else 12),
             "tasks": lambda: compare_tasks(bench),
             "warm": lambda: compare_warm(bench),
             "pack": lambda: measure_packing(bench, [850_000] if args.quick else [850_000, 10_000_000]),
