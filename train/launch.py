@@ -14,14 +14,14 @@ train.sizes). Memory is an estimate: what eager bfloat16 training keeps, measure
 import math
 import shlex
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from prep.shard import Split, open_shards
-from prep.shard.steps import StepPlan, device_batch, plan_steps, step_sums
+from prep.shard.steps import StepPlan, device_batch, plan_steps, step_sums, sum_of_run
 from prep.text import duration, short, size
 from train.config import Config
 from train.schedule import lr_multiplier
@@ -29,6 +29,7 @@ from train.sizes import CHUNK_BYTES, DEPTHS, ModelConfig, config_of_depth
 
 DEFAULTS = Config()  # the trainer's
 RANKS_PER_NODE = 8
+MOST_STEPS = 1_000_000  # whose targets are counted one by one
 BFLOAT16 = 2  # bytes
 
 Facts = dict[str, Any]  # a part of `midprep plan --json`
@@ -101,24 +102,27 @@ def read_plan(
 def describe_mode(split: Split, plan: StepPlan, model: ModelConfig, config: Config, itemsize: int) -> Facts:
     """What a run of one mode does on any number of ranks; `itemsize` of activations, in bytes."""
     num_steps = plan.num_steps
-    targets = step_sums(plan, plan.num_targets)  # (S,)
+    looked_at = min(num_steps, MOST_STEPS)
+    first = replace(plan, num_steps=looked_at, num_positions=min(plan.num_positions, looked_at * plan.rows_per_step))
+    targets = step_sums(first, plan.num_targets)  # (S,), of a very long run those of its beginning
     half = float(targets.mean() / 2)
     few = np.flatnonzero(targets < half)
     tokens = num_steps * plan.rows_per_step * split.max_seq_len
-    filled = int(step_sums(plan, split.rows["num_targets"][plan.row_ids].astype(np.int64)).sum())
+    filled = sum_of_run(plan, split.rows["num_targets"][plan.row_ids].astype(np.int64))
+    num_targets = sum_of_run(plan, plan.num_targets.astype(np.int64))
     checkpoints = math.ceil(num_steps / config.save_every)
     return {
         "rows": len(plan.row_ids),
         "rows_skipped": split.num_rows - len(plan.row_ids),
         "steps": num_steps,
         "tokens": tokens,
-        "targets": int(targets.sum()),
+        "targets": num_targets,
         "targets_per_step": {
             "min": int(targets.min()), "mean": round(float(targets.mean()), 1), "max": int(targets.max()),
         },
         "steps_with_few_targets": {"under": round(half, 1), "number": len(few), "first": few[:5].tolist()},
         "filler_rows": num_steps * plan.rows_per_step - plan.num_positions,
-        "untrained_share": round(1 - int(targets.sum()) / tokens, 6),
+        "untrained_share": round(1 - num_targets / tokens, 6),
         "padding_share": round(1 - filled / tokens, 6),
         "warmdown_start": warmdown_start(num_steps, config.warmdown_ratio),
         "last_lr_multiplier": lr_multiplier(num_steps - 1, num_steps, config.warmdown_ratio, config.lr_frac),

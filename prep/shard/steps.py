@@ -139,6 +139,8 @@ def make_plan(counts: Array, rows_per_step: int, num_iterations: int | None, num
     num_positions = math.ceil(round(num_epochs * len(row_ids), 6))  # 1.1 * 10 is 11.000000000000002
     if num_iterations is not None:
         num_positions = num_iterations * rows_per_step
+    if num_positions < 1:
+        raise ValueError(f"{num_epochs:g} epochs of {len(row_ids):,} rows are no step: give more --num-epochs.")
     num_steps = math.ceil(num_positions / rows_per_step)
     return StepPlan(row_ids, counts[row_ids], rows_per_step, num_steps, num_positions, seed)
 
@@ -182,6 +184,13 @@ def plan_steps(
 def micro_batches(rows: Array, device_batch: int, rank: int, world_size: int) -> list[Array]:
     """(G,) rows of a step -> this rank's micro-batches, (B,) each, taken by position."""
     return list(rows.reshape(-1, world_size, device_batch)[:, rank])
+
+
+def sum_of_run(plan: StepPlan, values: Array) -> int:
+    """(N,) a value for each of the plan's rows -> its sum over all steps, in the time of one epoch"""
+    epochs, rest = divmod(plan.num_positions, len(plan.row_ids))
+    last = values[epoch_order(plan.seed, epochs, len(plan.row_ids))[:rest]]
+    return epochs * int(values.sum(dtype=np.int64)) + int(last.sum(dtype=np.int64))
 
 
 def step_sums(plan: StepPlan, values: Array) -> Array:

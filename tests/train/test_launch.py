@@ -17,6 +17,7 @@ from prep.cli.main import app
 from prep.mixture.mixture import parse_mixture
 from prep.shard import open_shards
 from prep.tokenizer.load import load_tokenizer
+from train import launch as launching
 from train.launch import memory_bytes, warmdown_start
 from train.schedule import lr_multiplier
 from train.sizes import CHUNK_BYTES, config_of_depth
@@ -176,3 +177,11 @@ def test_every_number_of_the_table_has_a_unit(root: Path) -> None:
         if not cell.startswith("from step "):
             assert re.fullmatch(rf"({number.pattern} ?({units})[^\d]*)+", cell), cell
     assert "micro-batches" in "".join(lines)
+
+
+def test_a_very_long_run_is_planned_at_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launching, "MOST_STEPS", 100)
+    few, many = (plan(root, "--num-epochs", epochs) for epochs in (1, 10**9))
+    for mode in ("mid", "sft"):
+        assert many["modes"][mode]["targets"] == 10**9 * few["modes"][mode]["targets"]
+        assert many["modes"][mode]["steps"] > 10**7
