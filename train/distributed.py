@@ -27,6 +27,9 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
+# Ctrl-C and `kill`; a closed terminal; what Slurm's --signal, Lightning and submitit send before the time is over
+STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+
 
 @dataclass(frozen=True)
 class Ranks:
@@ -79,8 +82,9 @@ def no_sync_unless(net: nn.Module, last: bool) -> AbstractContextManager[None]:
 
 def stop_signals() -> list[float]:
     """
-    Times of SIGTERM and Ctrl-C, filled as they come: the loop ends after its step, with a checkpoint. A signal more than
-    five seconds after the first ends the process at once.
+    Times of the STOPS, filled as they come: the loop ends after its step, with a checkpoint. A signal more than five seconds
+    after the first ends the process at once. One that is ignored stays so (nohup), but under torchrun: that hands SIGHUP on
+    in spite of nohup, and kills the ranks 30 s later.
     """
     times: list[float] = []
 
@@ -90,8 +94,9 @@ def stop_signals() -> list[float]:
         if times[-1] > times[0] + 5:  # not the second: Slurm and torchrun may both send
             leave(128 + number)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, note)
+    for number in STOPS:
+        if signal.getsignal(number) is not signal.SIG_IGN or "TORCHELASTIC_RUN_ID" in os.environ:
+            signal.signal(number, note)
     return times
 
 

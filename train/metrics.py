@@ -13,7 +13,7 @@ import math
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,8 +96,20 @@ class Metrics:
         with open(self.path, "a") as file:
             file.write(json.dumps(record) + "\n")
         print(self.line(record), flush=True)
-        if self.remote is not None:
-            self.remote.log(record, step=record["step"])
+        self.tell(lambda remote: remote.log(record, step=record["step"]))
+
+    def tell(self, what: Callable[[Any], object]) -> None:
+        """Tell the logger, if there is one; one that fails is left out from then on, and the run goes on."""
+        if self.remote is None:
+            return
+        try:
+            what(self.remote)
+        except Exception as error:  # whatever it raises
+            self.remote = None
+            said = " ".join(str(error).split()) or type(error).__name__
+            print(
+                f"the logger failed ({said}): nothing more is sent to it; {self.path} has everything", file=sys.stderr
+            )
 
     def line(self, record: Record) -> str:
         step, num_steps = record["step"], record["num_steps"]
@@ -112,8 +124,7 @@ class Metrics:
         return line
 
     def close(self) -> None:
-        if self.remote is not None:
-            self.remote.finish()
+        self.tell(lambda remote: remote.finish())
 
 
 # ---- what a run says when it ends ----

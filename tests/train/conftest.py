@@ -49,9 +49,10 @@ def run_here(*flags: Any) -> None:
     """The same in this process, without the two seconds of importing torch; threads and signals are put back."""
     import signal
 
+    from train.distributed import STOPS
     from train.mid import main
 
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.getsignal(number) for number in STOPS}
     try:
         main([str(flag) for flag in flags])
     finally:

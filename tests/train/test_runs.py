@@ -85,20 +85,45 @@ def test_two_ranks_train_the_rows_and_losses_of_one(build: Path, tmp_path: Path)
         assert a.get("val_bpb") == pytest.approx(b.get("val_bpb"), abs=1e-5)
 
 
-def test_sigterm_writes_a_checkpoint_and_says_how_to_go_on(build: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
+def test_a_stop_signal_writes_a_checkpoint_and_says_how_to_go_on(
+    build: Path, tmp_path: Path, number: signal.Signals
+) -> None:
     flags = ["--shards", build, *TINY, "--num-iterations", 100_000, "--out", tmp_path]
     with subprocess.Popen(command(*flags), env=environment(), stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         while "step 00003" not in process.stdout.readline():
             pass
-        process.send_signal(signal.SIGTERM)
-        process.send_signal(signal.SIGTERM)  # as where Slurm sends it to torchrun too, which hands it on
+        process.send_signal(number)
+        process.send_signal(number)  # as where Slurm sends it to torchrun too, which hands it on
         out = process.stdout.read()
     assert process.returncode == 0
     (path,) = tmp_path.glob("mid_checkpoints/d1/meta_*.json")
     step = json.loads(path.read_text())["step"]
     assert [record["step"] for record in records(tmp_path)] == list(range(step))
     assert f"to continue at step {step}, run the same command" in out
+
+
+def test_a_signal_that_is_ignored_stays_so_but_under_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
+    from train.distributed import STOPS, stop_signals
+
+    before = {number: signal.getsignal(number) for number in STOPS}
+    try:
+        for run_id, ignored in ((None, True), ("job", False)):
+            for number in STOPS:
+                signal.signal(number, signal.SIG_DFL)
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+            monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+            if run_id:
+                monkeypatch.setenv("TORCHELASTIC_RUN_ID", run_id)
+            times = stop_signals()
+            signal.raise_signal(signal.SIGHUP)
+            assert (times == []) is ignored
+            signal.raise_signal(signal.SIGUSR2)
+            assert len(times) == (1 if ignored else 2)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def test_a_finished_run_is_not_trained_again_and_another_one_is_not_overwritten(
@@ -406,6 +431,27 @@ def test_a_named_run_is_sent_to_the_logger(
     run_here(*flags, "--resume", "never", "--logger", logger, "--run", "first")
     assert (sent[0]["project"], sent[0]["name"], sent[0]["config"]["num_iterations"]) == ("midprep", "first", 3)
     assert sent[1:] == [*enumerate(records(tmp_path)), "finished"]
+
+
+@pytest.mark.parametrize("fails", ["log", "finish"])
+def test_a_logger_that_fails_is_said_once_and_the_run_goes_on(
+    build: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], fails: str
+) -> None:
+    def fail(*arguments: Any, **options: Any) -> None:
+        raise RuntimeError("the service\nis away")
+
+    module = ModuleType("wandb")
+    functions = {"init": lambda **about: module, "log": lambda record, step: None, "finish": lambda: None} | {
+        fails: fail
+    }
+    for name, function in functions.items():
+        setattr(module, name, function)
+    monkeypatch.setitem(sys.modules, "wandb", module)
+    run_here("--shards", build, *TINY, "--out", tmp_path, "--run", "first")
+    printed = capsys.readouterr()
+    assert printed.err.count("the logger failed (the service is away): nothing more is sent to it") == 1
+    assert "mid run finished" in printed.out
+    assert len(records(tmp_path)) == 6
 
 
 def test_a_logger_that_is_not_installed_is_named(
