@@ -37,6 +37,9 @@ class Config:
     base_step: int | None = flag(None, int, "step of --base (default: its last)")
     base_optimizer: bool = flag(False, bool, "also load the optimizer state of --base")
     depth: int | None = flag(None, int, "layers of a model from scratch (default: 4 on a CPU, 12 on a GPU)")
+    generation: str | None = flag(
+        None, str, "nanochat's generation of a model from scratch (default: 2025-12)", ("2025-12", "2026-07")
+    )
     out: str | None = flag(None, str, "directory for checkpoints (default: runs/<name of the shards>)")
     resume: str = flag("auto", str, "auto: continue an unfinished run in --out; never: replace it", ("auto", "never"))
     run: str = flag("dummy", str, "name of the run for --logger; dummy: only metrics.jsonl")
@@ -128,6 +131,8 @@ def problems(config: Config) -> Iterator[str]:
             yield f"{flag_name(name)} is {value}, it has to be 0 or more"
     if config.base is None and (config.base_step is not None or config.base_optimizer):
         yield "--base-step and --base-optimizer have no effect without --base: also give it, or leave them out"
+    if config.base is not None and config.generation is not None:
+        yield "--generation is of models from scratch, --base has its own: leave one of them out"
     if config.num_iterations is not None and config.num_epochs != 1:
         yield "--num-iterations and --num-epochs both set the length of the run: give one of them"
     if config.warmdown_ratio > 1:

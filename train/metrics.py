@@ -163,7 +163,8 @@ def next_step(run: "Run", step: int) -> Iterator[str]:
         if not (home / "tokenizer" / "tokenizer.pkl").is_file():
             words = ["midprep", "tokenizer", "export", f"{home}/tokenizer", "--tokenizer", config.shards]
             yield f"\nnext: {shlex.join(words)}"
-        yield f"\nnext, in nanochat: NANOCHAT_BASE_DIR={shlex.quote(str(home))} python -m scripts.chat_cli -i sft"
+        which = "today's nanochat" if run.model.config.is_2026 else "nanochat of 2025-12 (not today's)"
+        yield f"\nnext, in {which}: NANOCHAT_BASE_DIR={shlex.quote(str(home))} python -m scripts.chat_cli -i sft"
 
 
 def closing_table(records: list[Record]) -> Iterator[str]:

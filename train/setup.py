@@ -157,10 +157,11 @@ def make_model(config: Config, ranks: Ranks, split: Split, start: Start, checkpo
                 f"--dtype is {dtype}, the run had {dtype_before} so far: its losses will differ a little from here on"
             )
     else:
-        model = GPT(config_of_depth(start.depth, split.max_seq_len, split.manifest["vocab_size"]))
+        vocab_size = split.manifest["vocab_size"]
+        model = GPT(config_of_depth(start.depth, split.max_seq_len, vocab_size, config.generation))
         model.init_weights(config.seed)
         model.to(ranks.device)
-        ranks.say(f"model: depth {start.depth} from scratch (--depth, --base)")
+        ranks.say(f"model: depth {start.depth} from scratch, generation {model.config.generation} (--depth, --base)")
     if notice := notice_of_length(model.config, split.max_seq_len):
         ranks.say(notice)
     model.set_dtype(getattr(torch, dtype))
