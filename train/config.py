@@ -58,6 +58,7 @@ class Config:
     init_lr_frac: float | None = flag(None, float, "factor of all learning rates (default: 1 for mid, 0.02 for sft)")
     warmdown_ratio: float = flag(0.2, float, "part of the steps in which the learning rate falls to 0")
     eval_every: int = flag(150, int, "steps between evaluations; also before the first and after the last; 0: none")
+    eval_at_end: bool = flag(False, bool, "evaluate after the last step only, whatever --eval-every is")
     eval_tokens: int | None = flag(None, int, "tokens per evaluation (default: 10485760, at most a tenth of the run's)")
     save_every: int = flag(500, int, "steps between checkpoints; also after the last")
     seed: int = flag(42, int, "seed of weights from scratch, and of the order of later epochs")

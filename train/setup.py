@@ -122,13 +122,17 @@ def plan_run(config: Config, split: Split, ranks: Ranks) -> tuple[StepPlan, int]
 
 def plan_evaluation(config: Config, shards: Shards, plan: StepPlan, ranks: Ranks) -> Array:
     """Rows of the val split that an evaluation reads; none if there is nothing to evaluate on."""
-    if config.eval_every == 0 or (config.val_split == "val" and "val" not in shards.splits):
-        ranks.say("no evaluation" + (f": {shards.root} has no {config.val_split}" if config.eval_every else ""))
+    is_on = config.eval_every > 0 or config.eval_at_end
+    if not is_on or (config.val_split == "val" and "val" not in shards.splits):
+        ranks.say("no evaluation" + (f": {shards.root} has no {config.val_split}" if is_on else ""))
         return np.empty(0, dtype=np.int64)
     val = shards.split(config.val_split)
     _ = shards.token_bytes  # an error here, and not in the middle of a run
     tokens = config.eval_tokens or min(EVAL_TOKENS, plan.num_steps * plan.rows_per_step * val.max_seq_len // 10)
-    return np.flatnonzero(row_targets(val, config.mode, config.isolated))[: max(1, -(-tokens // val.max_seq_len))]
+    rows = np.flatnonzero(row_targets(val, config.mode, config.isolated))
+    if not len(rows):
+        ranks.say(f"no evaluation: none of the {val.num_rows:,} rows of {val.name} has a target in {config.mode}")
+    return rows[: max(1, -(-tokens // val.max_seq_len))]
 
 
 def make_run_config(config: Config, shards: Shards, plan: StepPlan, start: Start) -> dict[str, Any]:

@@ -25,7 +25,9 @@ def test_a_model_from_scratch_is_of_the_generation_asked_for_and_says_which_nano
 ) -> None:
     run_here("--shards", build, "--out", tmp_path, *TINY, "--num-iterations", 2, *flags)
     assert f"from scratch, generation {generation} " in capsys.readouterr().out
-    run_here("--shards", build, "--out", tmp_path, *TINY[2:], "--num-iterations", 2, "--mode", "sft", "--base", tmp_path)
+    run_here(
+        "--shards", build, "--out", tmp_path, *TINY[2:], "--num-iterations", 2, "--mode", "sft", "--base", tmp_path
+    )
     assert f"next, in {loader}: " in capsys.readouterr().out
     for stage in ("mid_checkpoints", "chatsft_checkpoints"):
         (root,) = (tmp_path / stage).iterdir()
