@@ -54,8 +54,8 @@ def sums_by_source(losses: Tensor, labels: Tensor, sources: Tensor, token_bytes:
 @torch.no_grad()
 def evaluate(run: Run, net: BatchLoss, ranks: Ranks, steps_done: int) -> Record:
     """
-    Bits per byte of the run's rows of its val split, of all and by source, named as in a record; {} without rows or bytes. Before the
-    first step the names end in "_before".
+    Bits per byte of the run's rows of its val split, of all and by source, named as in a record; {} without rows or bytes.
+    Before the first step the names end in "_before".
     """
     if not len(run.eval_rows):
         return {}

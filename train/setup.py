@@ -8,6 +8,7 @@ tokenizer than the model's, another run in the same place, ranks that see differ
 """
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import torch
 from torch.optim import Optimizer
 
 from prep.arrays import Array
+from prep.cpu import has_amx
 from prep.shard import Shards, Split, check_files, open_shards
 from prep.shard.steps import DEVICE_BATCH_LIMIT, REFERENCE_BATCH, StepPlan, device_batch, plan_steps, row_targets
 from train.base import Start, check_tokenizer, check_vocabulary, find_start, notice_of_length
@@ -84,7 +86,7 @@ def set_up(config: Config, ranks: Ranks) -> Run:
     return Run(
         config=config, shards=shards, split=split, plan=plan, device_batch=batch, root=start.root, run_config=run_config,
         eval_rows=plan_evaluation(config, shards, plan, ranks), first_step=first_step, model=model,
-        optimizers=optimizers, compiled=ranks.device.type == "cuda" if config.compile is None else config.compile,
+        optimizers=optimizers, compiled=is_compiled(config, ranks),
     )  # fmt: skip
 
 
@@ -168,5 +170,18 @@ def make_model(config: Config, ranks: Ranks, split: Split, start: Start, checkpo
         ranks.say(f"model: depth {start.depth} from scratch, generation {model.config.generation} (--depth, --base)")
     if notice := notice_of_length(model.config, split.max_seq_len):
         ranks.say(notice)
+    for notice in notices_of_speed(dtype, ranks.device.type, is_compiled(config, ranks)):
+        ranks.say(notice)
     model.set_dtype(getattr(torch, dtype))
     return model
+
+
+def is_compiled(config: Config, ranks: Ranks) -> bool:
+    return ranks.device.type == "cuda" if config.compile is None else config.compile
+
+
+def notices_of_speed(dtype: str, device: str, compiled: bool) -> Iterator[str]:
+    if dtype == "bfloat16" and device == "cpu" and not has_amx():
+        yield "bfloat16 is slower than float32 on this CPU, which has no AMX: leave out --dtype"
+    if compiled:
+        yield "the first step and the first evaluation compile the model, which takes a while (--no-compile)"
