@@ -40,6 +40,7 @@ def find_start(config: Config, out: Path, default_depth: int, say: Say) -> Start
     folder = out / STAGES[config.mode]
     if config.base is None:
         depth = config.depth or default_depth
+        check_generation(config, folder / f"d{depth}")
         return Start(folder / f"d{depth}", depth)
     try:
         base = find_checkpoint(config.base, config.base_step, BASES[config.mode])
@@ -58,6 +59,16 @@ def find_start(config: Config, out: Path, default_depth: int, say: Say) -> Start
     if noted is None or config.base_step is not None or Path(config.base).resolve() == root.resolve():
         raise ValueError(f"--base {base[0]} is where this run would write its own checkpoints: give another --out")
     return without_base(config, Start(root, depth, None, noted), say)  # of what --base names, only the run is left
+
+
+def check_generation(config: Config, root: Path) -> None:
+    """ValueError where a run from scratch would go on with checkpoints of the other generation"""
+    steps = steps_in(root) if config.resume == "auto" else []
+    if steps:
+        found = "2026-07" if read_meta(root, steps[-1])["model_config"].get("window_pattern") else "2025-12"
+        if found != (asked := config.generation or "2025-12"):
+            problem = f"{root} holds a run of generation {found}, this one is of {asked}"
+            raise ValueError(f"{problem}: give --generation {found}, another --out, or --resume never to replace it")
 
 
 def noted_checkpoint(config: Config, base: Checkpoint, noted: str | None) -> Checkpoint:

@@ -37,6 +37,9 @@ class Config:
     base_step: int | None = flag(None, int, "step of --base (default: its last)")
     base_optimizer: bool = flag(False, bool, "also load the optimizer state of --base")
     depth: int | None = flag(None, int, "layers of a model from scratch (default: 4 on a CPU, 12 on a GPU)")
+    generation: str | None = flag(
+        None, str, "nanochat's generation of a model from scratch (default: 2025-12)", ("2025-12", "2026-07")
+    )
     out: str | None = flag(None, str, "directory for checkpoints (default: runs/<name of the shards>)")
     resume: str = flag("auto", str, "auto: continue an unfinished run in --out; never: replace it", ("auto", "never"))
     run: str = flag("dummy", str, "name of the run for --logger; dummy: only metrics.jsonl")
@@ -55,6 +58,7 @@ class Config:
     init_lr_frac: float | None = flag(None, float, "factor of all learning rates (default: 1 for mid, 0.02 for sft)")
     warmdown_ratio: float = flag(0.2, float, "part of the steps in which the learning rate falls to 0")
     eval_every: int = flag(150, int, "steps between evaluations; also before the first and after the last; 0: none")
+    eval_at_end: bool = flag(False, bool, "evaluate after the last step only, whatever --eval-every is")
     eval_tokens: int | None = flag(None, int, "tokens per evaluation (default: 10485760, at most a tenth of the run's)")
     save_every: int = flag(500, int, "steps between checkpoints; also after the last")
     seed: int = flag(42, int, "seed of weights from scratch, and of the order of later epochs")
@@ -128,6 +132,8 @@ def problems(config: Config) -> Iterator[str]:
             yield f"{flag_name(name)} is {value}, it has to be 0 or more"
     if config.base is None and (config.base_step is not None or config.base_optimizer):
         yield "--base-step and --base-optimizer have no effect without --base: also give it, or leave them out"
+    if config.base is not None and config.generation is not None:
+        yield "--generation is of models from scratch, --base has its own: leave one of them out"
     if config.num_iterations is not None and config.num_epochs != 1:
         yield "--num-iterations and --num-epochs both set the length of the run: give one of them"
     if config.warmdown_ratio > 1:

@@ -25,9 +25,9 @@ from train.records import Record
 from train.setup import Run
 
 
-def bits_per_byte(nats: Tensor, num_bytes: Tensor, names: Sequence[str]) -> tuple[float, dict[str, float]]:
-    """nats, num_bytes (S,) by source -> bits per byte, of all and by name"""
-    bpb = float(nats.sum() / num_bytes.sum()) / math.log(2) if num_bytes.sum() else 0.0
+def bits_per_byte(nats: Tensor, num_bytes: Tensor, names: Sequence[str]) -> tuple[float | None, dict[str, float]]:
+    """nats, num_bytes (S,) by source -> bits per byte, of all and by name; None where no target has bytes"""
+    bpb = float(nats.sum() / num_bytes.sum()) / math.log(2) if num_bytes.sum() else None
     return bpb, ratios(names, nats.tolist(), num_bytes.tolist(), math.log(2))
 
 
@@ -54,8 +54,8 @@ def sums_by_source(losses: Tensor, labels: Tensor, sources: Tensor, token_bytes:
 @torch.no_grad()
 def evaluate(run: Run, net: BatchLoss, ranks: Ranks, steps_done: int) -> Record:
     """
-    Bits per byte of the run's rows of its val split, of all and by source, named as in a record; {} without rows. Before the
-    first step the names end in "_before".
+    Bits per byte of the run's rows of its val split, of all and by source, named as in a record; {} without rows or bytes.
+    Before the first step the names end in "_before".
     """
     if not len(run.eval_rows):
         return {}
@@ -71,6 +71,9 @@ def evaluate(run: Run, net: BatchLoss, ranks: Ranks, steps_done: int) -> Record:
         sums += sums_by_source(losses, batch.labels, batch.sources, token_bytes, sums.size(1))
     nats, num_bytes = ranks.sum(sums).cpu()
     bpb, by_source = bits_per_byte(nats, num_bytes, val.source_names)
+    if bpb is None:
+        ranks.say(f"val bpb after {steps_done} steps: none, no target of {val.name} that was read has bytes")
+        return {}
     each = " ".join(f"{name} {value:.4f}" for name, value in by_source.items())
     ranks.say(f"val bpb after {steps_done} steps: {bpb:.4f} | {each}")
     suffix = "" if steps_done else "_before"

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prep.shard.steps import FILLER
-from train.records import Record, first_and_last, keep_steps, measured_bpb
+from train.records import Record, first_and_last, first_and_last_means, keep_steps, measured_bpb
 
 if TYPE_CHECKING:  # without torch
     from train.setup import Run
@@ -174,13 +174,14 @@ def next_step(run: "Run", step: int) -> Iterator[str]:
         if not (home / "tokenizer" / "tokenizer.pkl").is_file():
             words = ["midprep", "tokenizer", "export", f"{home}/tokenizer", "--tokenizer", config.shards]
             yield f"\nnext: {shlex.join(words)}"
-        yield f"\nnext, in nanochat: NANOCHAT_BASE_DIR={shlex.quote(str(home))} python -m scripts.chat_cli -i sft"
+        which = "today's nanochat" if run.model.config.is_2026 else "nanochat of 2025-12 (not today's)"
+        yield f"\nnext, in {which}: NANOCHAT_BASE_DIR={shlex.quote(str(home))} python -m scripts.chat_cli -i sft"
 
 
 def closing_table(records: list[Record]) -> Iterator[str]:
-    """Lines: training loss and bits per byte on val of each source, first and last."""
-    yield f"  {'source':<24}{'train loss':>20}{'val bpb':>20}"
-    columns = [first_and_last(records, key) for key in ("loss_by_source", "val_bpb_by_source")]
+    """Lines: mean training loss of the first and the last steps, and bits per byte on val, by source."""
+    yield f"  {'source':<24}{'mean train loss':>20}{'val bpb':>20}"
+    columns = [first_and_last_means(records, "loss_by_source"), first_and_last(records, "val_bpb_by_source")]
     for name in sorted({name for column in columns for name in column}):
         yield f"  {name:<24}" + "".join(f"{from_to(column[name]) if name in column else '-':>20}" for column in columns)
 

@@ -47,7 +47,7 @@ def train(run: Run, ranks: Ranks, metrics: Metrics) -> None:
     batches = prefetch(run.split, rows_to_train(run, ranks), config.mode, config.isolated, ranks.device)
     peak = peak_tokens_per_second(run, ranks)
     for step in range(run.first_step, plan.num_steps):
-        evaluation = evaluate(run, loss_of, ranks, 0) if step == 0 else {}
+        evaluation = evaluate(run, loss_of, ranks, 0) if step == 0 and not config.eval_at_end else {}
         started = time.perf_counter()
         num_targets = plan.targets_of_step(step)
         lrm = lr_multiplier(step, plan.num_steps, config.warmdown_ratio, config.lr_frac)
@@ -71,7 +71,7 @@ def train(run: Run, ranks: Ranks, metrics: Metrics) -> None:
 
         seconds = time.perf_counter() - started
         record = step_record(run, step, lrm, loss, ratios(names, nats, counts), seconds, peak)
-        if is_due(step + 1, config.eval_every, plan.num_steps):
+        if is_due(step + 1, plan.num_steps if config.eval_at_end else config.eval_every, plan.num_steps):
             evaluation |= evaluate(run, loss_of, ranks, step + 1)
         metrics.write(record | evaluation)
         if stop or is_due(step + 1, config.save_every, plan.num_steps):

@@ -9,10 +9,12 @@ metrics.jsonl: one JSON object per step of a training run, written as the step e
 
 import json
 import os
+import statistics
 from pathlib import Path
 from typing import Any
 
 Record = dict[str, Any]
+MEAN_STEPS = 10  # at either end of a run, whose mean loss is compared
 
 
 def keep_steps(path: Path, num_steps: int) -> list[Record]:
@@ -42,11 +44,27 @@ def keep_steps(path: Path, num_steps: int) -> list[Record]:
 
 def first_and_last(records: list[Record], key: str) -> dict[str, tuple[float, float]]:
     """{source: (first, last)} of the values under `key` + "_before" (before training) and `key` (after a step)."""
-    out: dict[str, tuple[float, float]] = {}
+    return {name: (values[0], values[-1]) for name, values in values_by_source(records, key).items()}
+
+
+def first_and_last_means(records: list[Record], key: str) -> dict[str, tuple[float, float]]:
+    """
+    {source: (mean, mean)} over the first and the last steps that have a value under `key`: up to 10, never one step in both.
+    A single step is noisy: rows hold different conversations.
+    """
+    out = {}
+    for name, values in values_by_source(records, key).items():
+        num = max(1, min(MEAN_STEPS, len(values) // 2))
+        out[name] = statistics.fmean(values[:num]), statistics.fmean(values[-num:])
+    return out
+
+
+def values_by_source(records: list[Record], key: str) -> dict[str, list[float]]:
+    out: dict[str, list[float]] = {}
     for record in records:
         for by_name in (record.get(f"{key}_before"), record.get(key)):
             for name, value in (by_name or {}).items():
-                out[name] = (out[name][0] if name in out else value, value)
+                out.setdefault(name, []).append(value)
     return out
 
 

@@ -8,6 +8,7 @@ tokenizer than the model's, another run in the same place, ranks that see differ
 """
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import torch
 from torch.optim import Optimizer
 
 from prep.arrays import Array
+from prep.cpu import has_amx
 from prep.shard import Shards, Split, check_files, open_shards
 from prep.shard.steps import DEVICE_BATCH_LIMIT, REFERENCE_BATCH, StepPlan, device_batch, plan_steps, row_targets
 from train.base import Start, check_tokenizer, check_vocabulary, find_start, notice_of_length
@@ -84,7 +86,7 @@ def set_up(config: Config, ranks: Ranks) -> Run:
     return Run(
         config=config, shards=shards, split=split, plan=plan, device_batch=batch, root=start.root, run_config=run_config,
         eval_rows=plan_evaluation(config, shards, plan, ranks), first_step=first_step, model=model,
-        optimizers=optimizers, compiled=ranks.device.type == "cuda" if config.compile is None else config.compile,
+        optimizers=optimizers, compiled=is_compiled(config, ranks),
     )  # fmt: skip
 
 
@@ -122,13 +124,17 @@ def plan_run(config: Config, split: Split, ranks: Ranks) -> tuple[StepPlan, int]
 
 def plan_evaluation(config: Config, shards: Shards, plan: StepPlan, ranks: Ranks) -> Array:
     """Rows of the val split that an evaluation reads; none if there is nothing to evaluate on."""
-    if config.eval_every == 0 or (config.val_split == "val" and "val" not in shards.splits):
-        ranks.say("no evaluation" + (f": {shards.root} has no {config.val_split}" if config.eval_every else ""))
+    is_on = config.eval_every > 0 or config.eval_at_end
+    if not is_on or (config.val_split == "val" and "val" not in shards.splits):
+        ranks.say("no evaluation" + (f": {shards.root} has no {config.val_split}" if is_on else ""))
         return np.empty(0, dtype=np.int64)
     val = shards.split(config.val_split)
     _ = shards.token_bytes  # an error here, and not in the middle of a run
     tokens = config.eval_tokens or min(EVAL_TOKENS, plan.num_steps * plan.rows_per_step * val.max_seq_len // 10)
-    return np.flatnonzero(row_targets(val, config.mode, config.isolated))[: max(1, -(-tokens // val.max_seq_len))]
+    rows = np.flatnonzero(row_targets(val, config.mode, config.isolated))
+    if not len(rows):
+        ranks.say(f"no evaluation: none of the {val.num_rows:,} rows of {val.name} has a target in {config.mode}")
+    return rows[: max(1, -(-tokens // val.max_seq_len))]
 
 
 def make_run_config(config: Config, shards: Shards, plan: StepPlan, start: Start) -> dict[str, Any]:
@@ -157,11 +163,25 @@ def make_model(config: Config, ranks: Ranks, split: Split, start: Start, checkpo
                 f"--dtype is {dtype}, the run had {dtype_before} so far: its losses will differ a little from here on"
             )
     else:
-        model = GPT(config_of_depth(start.depth, split.max_seq_len, split.manifest["vocab_size"]))
+        vocab_size = split.manifest["vocab_size"]
+        model = GPT(config_of_depth(start.depth, split.max_seq_len, vocab_size, config.generation))
         model.init_weights(config.seed)
         model.to(ranks.device)
-        ranks.say(f"model: depth {start.depth} from scratch (--depth, --base)")
+        ranks.say(f"model: depth {start.depth} from scratch, generation {model.config.generation} (--depth, --base)")
     if notice := notice_of_length(model.config, split.max_seq_len):
+        ranks.say(notice)
+    for notice in notices_of_speed(dtype, ranks.device.type, is_compiled(config, ranks)):
         ranks.say(notice)
     model.set_dtype(getattr(torch, dtype))
     return model
+
+
+def is_compiled(config: Config, ranks: Ranks) -> bool:
+    return ranks.device.type == "cuda" if config.compile is None else config.compile
+
+
+def notices_of_speed(dtype: str, device: str, compiled: bool) -> Iterator[str]:
+    if dtype == "bfloat16" and device == "cpu" and not has_amx():
+        yield "bfloat16 is slower than float32 on this CPU, which has no AMX: leave out --dtype"
+    if compiled:
+        yield "the first step and the first evaluation compile the model, which takes a while (--no-compile)"

@@ -16,6 +16,7 @@ CHUNK_BYTES = {"cpu": 64 << 20, "cuda": 512 << 20}  # logits at a time: enough t
 # values kept for the backward, per position, layer and channel: 22.6 to 23.1 measured in bfloat16, 18.5 in float32
 ACTIVATIONS_PER_POSITION = 23
 VOCAB_MULTIPLE = 64  # 2026-07 pads wte, lm_head and value_embeds to a multiple of this many rows
+WINDOW_PATTERN = "SSSL"  # 2026-07: of a model from scratch, three layers of short windows for one of long
 SMEAR_WIDTH, GATE_WIDTH = 24, 12  # 2026-07: channels that its two gates look at
 
 
@@ -54,6 +55,10 @@ class ModelConfig:
     @property
     def is_2026(self) -> bool:
         return self.window_pattern is not None
+
+    @property
+    def generation(self) -> str:
+        return "2026-07" if self.is_2026 else "2025-12"
 
     @property
     def head_dim(self) -> int:
@@ -110,11 +115,12 @@ class ModelConfig:
         return ACTIVATIONS_PER_POSITION * num_positions * self.n_embd * self.n_layer * itemsize
 
 
-def config_of_depth(depth: int, sequence_len: int, vocab_size: int) -> ModelConfig:
-    """Depth 12 is width 768 with 6 heads."""
+def config_of_depth(depth: int, sequence_len: int, vocab_size: int, generation: str | None = None) -> ModelConfig:
+    """Depth 12 is width 768 with 6 heads. A generation that is not given is the first."""
     num_heads = math.ceil(64 * depth / 128)
     if 64 * depth % num_heads:
         raise ValueError(
             f"--depth {depth} is width {64 * depth}, not a multiple of {num_heads} heads: give an even depth"
         )
-    return ModelConfig(sequence_len, vocab_size, depth, num_heads, num_heads, 64 * depth)
+    pattern = WINDOW_PATTERN if generation == "2026-07" else None
+    return ModelConfig(sequence_len, vocab_size, depth, num_heads, num_heads, 64 * depth, pattern)

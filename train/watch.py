@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from prep.screen import console
 from prep.signals import Interrupted
 from prep.text import clock, short, visible
-from train.records import Record, first_and_last, measured_bpb
+from train.records import Record, first_and_last, first_and_last_means, measured_bpb
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -130,7 +130,7 @@ def summary(path: Path, records: list[Record]) -> Summary:
         "seconds": round(sum(record["dt"] for record in records), 3),
         "seconds_left": round(seconds_per_step * (last["num_steps"] - done), 1),
         "seconds_since": round(max(0.0, time.time() - path.stat().st_mtime), 1),
-        "loss_by_source": first_and_last(records, "loss_by_source"),
+        "loss_by_source": first_and_last_means(records, "loss_by_source"),
         "val_bpb_by_source": first_and_last(records, "val_bpb_by_source"),
     }
 
@@ -183,7 +183,7 @@ def view(state: Summary, records: list[Record], width: int) -> "RenderableType":
         last = f"{values[-1]:,.6g}" if values else "-"
         curve = sparkline(values, max(10, width - 34), from_zero)
         curves.add_row(Text(name, "dim"), Text(last, "bold"), Text(curve, "green"))
-    headers = (Column(name, justify="right") for name in ("loss, first", "last", "val bpb, first", "last"))
+    headers = (Column(name, justify="right") for name in ("mean loss, first steps", "last", "val bpb, first", "last"))
     sources = Table("source", *headers, box=None, pad_edge=False, header_style="dim")
     ends = [state["loss_by_source"], state["val_bpb_by_source"]]
     for name in sorted({name for by_source in ends for name in by_source}):

@@ -24,6 +24,7 @@ from prep.build.options import BuildOptions
 from prep.build.record import package_version
 from prep.check.verify import problems
 from prep.conversations.objects import of_objects
+from prep.cpu import has_amx
 from prep.encode.encode import ENGINES, Encoder, choose_engine, why_not
 from prep.files import default_cache_dir, scratch_folder
 from prep.mixture.mixture import parse_mixture
@@ -156,6 +157,12 @@ def examine(num_cores: int) -> Iterator[tuple[str, str, str]]:
         yield "accelerator", "an NVIDIA driver is there", ""
     else:
         yield "accelerator", "none", "training runs on the CPU: for looking, not for models"
+        amx = has_amx()
+        yield (
+            "bfloat16",
+            f"CPU {'with' if amx else 'without'} AMX",
+            "" if amx else "slower than float32: train without --dtype",
+        )
     cache = default_cache_dir()
     blocks = list(list_blocks(cache))
     num_bytes = sum(block.stat().st_size for block in blocks)

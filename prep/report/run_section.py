@@ -12,7 +12,7 @@ import numpy as np
 from prep.arrays import Array
 from prep.report.charts import Plot, Shape, Tick, line
 from prep.shard import Shards
-from train.records import first_and_last
+from train.records import first_and_last, first_and_last_means
 from train.watch import find_metrics, read_records
 
 POINTS = 600  # of a curve; more steps are averaged
@@ -40,7 +40,7 @@ def run_section(shards: Shards, run: Path) -> RunSection:
         curve("Learning rate multiplier", steps, series(records, "lrm"), "times the rates of the flags", low=0.0),
         curve("Tokens per second", steps, series(records, "tokens_per_second"), "of all ranks", low=0.0),
     ]
-    ends = [first_and_last(records, key) for key in ("loss_by_source", "val_bpb_by_source")]
+    ends = [first_and_last_means(records, "loss_by_source"), first_and_last(records, "val_bpb_by_source")]
     by_source = [
         [name, *(cell for by in ends for cell in (map("{:.4f}".format, by[name]) if name in by else ("–", "–")))]
         for name in sorted({name for by in ends for name in by})

@@ -19,7 +19,7 @@ def test_the_example_in_a_docstring_is_right() -> None:
 
 
 def test_the_shipped_mixtures_are_valid() -> None:
-    assert mixture_names() == ["default", "sample"]
+    assert mixture_names() == ["default", "sample", "sft-2026-07"]
     default = load_mixture("default")
     assert (default.name, default.seed) == ("mid", 42)
     assert [(e.task, e.repeat, e.size) for e in default.splits["train"]] == [
@@ -27,6 +27,16 @@ def test_the_shipped_mixtures_are_valid() -> None:
         ("simple_spelling", 1, 200_000), ("spelling_bee", 1, 80_000),
     ]  # fmt: skip
     assert [(e.task, e.stop) for e in default.splits["val"]] == [("smoltalk", None), ("mmlu", 5200), ("gsm8k", 420)]
+
+
+def test_the_sft_mixture_of_2026_07_has_nanochats_entries_in_its_order() -> None:
+    sft = load_mixture("sft-2026-07")
+    assert (sft.name, sft.seed) == ("sft-2026-07", 42)
+    assert [(e.task, e.repeat, e.size) for e in sft.splits["train"]] == [
+        ("smoltalk", 1, None), ("identity", 2, None), ("mmlu", 3, None), ("gsm8k", 4, None),
+        ("simple_spelling", 1, 200_000), ("spelling_bee", 1, 80_000),
+    ]  # fmt: skip
+    assert sft.splits["val"] == load_mixture("default").splits["val"]
 
 
 @pytest.mark.parametrize(
