@@ -1,5 +1,6 @@
 """What Arrow adds is not data, and a directory is what its writer says: the same rows, by every writer, are the same build."""
 
+import datetime
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from prep.conversations.rows import plain_rows
 from prep.sources.files import escaped, find_files
 from prep.sources.tables import plain_form
 from tests.conftest import build_mixture, toy_tokenizer, write_lines
@@ -75,8 +77,28 @@ ROWS: dict[str, list[Row]] = {
         {"instruction": "Translate.", "input": "Hund", "output": "dog", "history": [["Cat?", "Katze"]]},
         {"instruction": "Again.", "input": "", "output": "dog again"},
     ],
+    "a column that the first row has not": [
+        ROW,
+        {**ROW, "system": "Short."},
+        {"messages": [*ROW["messages"], says("user", "Again?", name=None), says("assistant", "Hi.", train=False)]},
+    ],
+    "parts": [
+        {
+            "messages": [
+                says("user", [{"type": "text", "text": text}]),
+                says("assistant", [{"type": "text", "text": "!"}]),
+            ]
+        }
+        for text in ("Hi", "")
+    ],
     "flags": [{"messages": [*ROW["messages"], says("user", "Again?"), says("assistant", "No.", train=False)]}, ROW],
 }
+
+
+def filled(rows: list[Row]) -> list[Row]:
+    """With all columns in each row: pyarrow and datasets take those of the first"""
+    names = dict.fromkeys(name for row in rows for name in row)
+    return [{name: row.get(name) for name in names} for row in rows]
 
 
 def with_types(rows: list[Row], folder: Path) -> Path:
@@ -89,7 +111,7 @@ def with_types(rows: list[Row], folder: Path) -> Path:
             return pa.large_list(other(kind.value_type))
         return pa.string_view() if pa.types.is_string(kind) else kind
 
-    table = pa.Table.from_pylist(rows)
+    table = pa.Table.from_pylist(filled(rows))
     table = table.cast(pa.schema([(field.name, other(field.type)) for field in table.schema]))
     with pa.ipc.new_file(folder / "a.arrow", table.schema) as writer:
         writer.write_table(table)
@@ -119,13 +141,13 @@ def save(data: Any, path: Path) -> Path:
 WRITERS: dict[str, Callable[[list[Row], Path], Path]] = {
     "JSON array": lambda rows, folder: written(lambda path: path.write_text(json.dumps(rows)), folder / "a.json"),
     "Parquet": lambda rows, folder: written(
-        lambda path: pq.write_table(pa.Table.from_pylist(rows), path), folder / "a.parquet"
+        lambda path: pq.write_table(pa.Table.from_pylist(filled(rows)), path), folder / "a.parquet"
     ),
     "polars Parquet": lambda rows, folder: written(pl.DataFrame(rows).write_parquet, folder / "a.parquet"),
     "polars IPC": lambda rows, folder: written(pl.DataFrame(rows).write_ipc, folder / "a.arrow"),
-    "datasets": lambda rows, folder: save(datasets.Dataset.from_list(rows), folder / "saved"),
+    "datasets": lambda rows, folder: save(datasets.Dataset.from_list(filled(rows)), folder / "saved"),
     "datasets, a dict": lambda rows, folder: save(
-        datasets.DatasetDict({"train": datasets.Dataset.from_list(rows)}), folder / "saved"
+        datasets.DatasetDict({"train": datasets.Dataset.from_list(filled(rows))}), folder / "saved"
     ),
     "other types": with_types,
     "arrow.json": as_json,
@@ -160,6 +182,7 @@ def test_one_form_of_what_arrow_has_several_types_for() -> None:
             "bytes": pa.array([b"caf\xc3\xa9"]),
             "lists": [{"role": ["user", "assistant"], "content": ["q", "a"]}],
             "uneven": [{"role": ["user"], "content": ["q", "a"]}],
+            "other": [{"scores": [1, 2], "names": ["x", "y"]}],
         }
     )
     assert plain_form(table).to_pylist() == [
@@ -167,11 +190,76 @@ def test_one_form_of_what_arrow_has_several_types_for() -> None:
             "fixed": ["a", "b"],
             "bytes": "café",
             "lists": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}],
-            "uneven": {"role": ["user"], "content": ["q", "a"]},
+            "uneven": None,
+            "other": {"scores": [1, 2], "names": ["x", "y"]},
         }
     ]
     maps = pa.table({"arguments": pa.array([[("x", 1), ("y", None)]], pa.map_(pa.string(), pa.int64())), "id": [None]})
-    assert [json.loads(line) for line in plain_form(maps)["line"].to_pylist()] == [{"arguments": {"x": 1}}]
+    assert [json.loads(line) for line in plain_form(maps)["line"].to_pylist()] == [{"arguments": {"x": 1, "y": None}}]
+
+
+def table_of(kind: str) -> pa.Table:
+    """ROW's messages, then none, then ROW's again"""
+    messages, turns = ROW["messages"], pa.array(ROW["messages"])
+    lists = pa.array([messages, None, messages])
+    fields = {name: [turn[name] for turn in messages] for name in messages[0]}
+    structs = pa.StructArray.from_arrays(
+        [turns.field("role").dictionary_encode(), turns.field("content")], ["role", "content"]
+    )
+    return pa.table(
+        {
+            "messages": {
+                "fixed lists": pa.array([messages, None, messages], pa.list_(turns.type, 2)),
+                "list views": pa.ListViewArray.from_arrays(
+                    [0, 0, 0], [2, 0, 2], turns, mask=pa.array([False, True, False])
+                ),
+                "a dictionary of lists": pa.DictionaryArray.from_arrays(pa.array([0, None, 0]), lists.slice(0, 1)),
+                "dictionaries in lists": pa.LargeListArray.from_arrays([0, 2, 2], structs),
+                "a struct of lists": pa.array([fields, None, fields]),
+                "maps": pa.array(
+                    [[list(turn.items()) for turn in messages], None], pa.list_(pa.map_(pa.string(), pa.string()))
+                ),
+            }[kind]
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["fixed lists", "list views", "a dictionary of lists", "dictionaries in lists", "a struct of lists", "maps"],
+)
+def test_lists_of_every_kind_keep_every_turn_and_what_is_null(kind: str) -> None:
+    table = table_of(kind)
+    expected = {
+        "dictionaries in lists": [ROW["messages"], []],
+        "maps": [ROW["messages"], None],
+    }.get(kind, [ROW["messages"], None, ROW["messages"]])
+    for start in (0, 1):
+        rows = plain_rows(plain_form(table.slice(start)))
+        assert [row.get("messages") for row in rows] == expected[start:]
+
+
+def test_json_inside_of_structs_and_lists_is_read_as_json() -> None:
+    def stored(texts: list[str | None]) -> pa.Array:
+        return pa.ExtensionArray.from_storage(pa.json_(), pa.array(texts))
+
+    turns = pa.StructArray.from_arrays(
+        [pa.array(["user", "assistant"]), stored(['[{"type": "text", "text": "Hi"}]', '"5"'])], ["role", "content"]
+    )
+    calls = pa.StructArray.from_arrays([stored(['{"x": 0, "y": null}', None])], ["arguments"])
+    table = pa.table({"messages": pa.ListArray.from_arrays([0, 2, 2], turns), "call": calls, "raw": [b"\xff", b"b"]})
+    first, second = plain_rows(plain_form(table))
+    assert first["messages"] == [says("user", [{"type": "text", "text": "Hi"}]), says("assistant", "5")]
+    assert first["call"] == {"arguments": {"x": 0, "y": None}}  # a null that the JSON has is one
+    assert second == {"messages": [], "call": {}, "raw": "b"}
+
+
+def test_keys_of_maps_may_repeat_and_be_no_text() -> None:
+    days = pa.array([[(datetime.date(2024, 2, 3), 1)]], pa.map_(pa.date32(), pa.int64()))
+    twice = pa.array([[("a", 1), ("a", 2)]], pa.map_(pa.string(), pa.int64()))
+    assert plain_rows(plain_form(pa.table({"days": days, "twice": twice}))) == [
+        {"days": {"2024-02-03": 1}, "twice": {"a": 2}}  # as of an object of JSON
+    ]
 
 
 # ---- directories ----
