@@ -175,6 +175,38 @@ def test_rows_are_the_same_whoever_wrote_them(tmp_path: Path, kind: str) -> None
     assert {name: each == found["lines"] for name, each in found.items()} == dict.fromkeys(found, True)
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_columns_are_those_of_all_files(tmp_path: Path, order: int) -> None:
+    """Each row in a file of its own is the build of all of them in one, in any order, for each kind of file"""
+    rows = [
+        ROW,
+        {**ROW, "system": "Short.", "id": 1},
+        {"messages": [*ROW["messages"], says("user", "Again?"), says("assistant", "No.", train=False)]},
+        {"id": 2, **ROWS["parts"][0]},
+        *ROWS["calls"],
+        {"id": 3},  # and no messages
+        {"messages": None},
+    ]
+    first, *others = rows
+    rows = [first, *others[::order]]
+    write_lines(tmp_path / "all.jsonl", rows)
+    found = {}
+    for name in ("lines", "Parquet", "datasets", "other types", "arrow.json"):
+        for number, row in enumerate(rows):
+            if name != "lines":
+                (tmp_path / name / str(number)).mkdir(parents=True)
+                WRITERS[name]([row], tmp_path / name / str(number))
+        path = {"datasets": "datasets/*/saved/data-*", "other types": "other types/*/*", "lines": "all.jsonl"}.get(
+            name, f"{name}/*/*.parquet"
+        )
+        mixture = {"train": [{"task": "chat", "path": path, "name": "c"}]}
+        _, manifest, _ = build_mixture(tmp_path, mixture, TOY, f"out {name}", max_seq_len=256, max_rejected=1.0)
+        split = manifest["splits"]["train"]
+        (source,) = split["sources"]
+        found[name] = [split["shards"][0]["files"], source["rejected"], source.get("left_aside")]
+    assert {name: each == found["lines"] for name, each in found.items()} == dict.fromkeys(found, True)
+
+
 def test_one_form_of_what_arrow_has_several_types_for() -> None:
     table = pa.table(
         {
