@@ -12,8 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from prep.conversations.layouts import Layout
 from prep.conversations.rows import plain_rows
-from prep.sources.files import escaped, find_files
+from prep.inspect.preview import preview
+from prep.sources.files import find_files
 from prep.sources.tables import plain_form
 from tests.conftest import build_mixture, toy_tokenizer, write_lines
 
@@ -311,7 +313,29 @@ def test_hidden_names_are_no_data_and_patterns_work_in_every_part_of_a_path(tmp_
     assert names("?/*", folder) == ["a/x.jsonl", "a/y.parquet", "b/notes.md", "b/x.jsonl"]
     assert names("b/_*.jsonl", folder) == ["b/_x.jsonl"]
     for path in ("*/x.jsonl", "b/x.jsonl"):
-        assert find_files(escaped(path, folder)) == find_files(path, folder)
+        assert find_files(folder / path) == find_files(path, folder) == find_files(f"{folder.name}/{path}", tmp_path)
+    (folder / ".git").mkdir()
+    (folder / ".git" / "x.jsonl").touch()
+    assert names("**/x.jsonl", folder) == ["a/x.jsonl", "b/x.jsonl"]
+    assert names(".g*/*", folder) == [".git/x.jsonl"]
+
+
+def test_a_pattern_takes_no_caches_of_a_saved_data_set(tmp_path: Path) -> None:
+    save(datasets.Dataset.from_list([ROW]), tmp_path / "saved")
+    assert names("saved/*.arrow", tmp_path) == names("s*/*", tmp_path) == ["saved/data-00000-of-00001.arrow"]
+
+
+def test_try_looks_at_all_files_as_the_build_does(tmp_path: Path) -> None:
+    write_lines(tmp_path / "a.jsonl", [ROW])
+    write_lines(tmp_path / "b.jsonl", [{**ROW, "id": 1, "system": "Short."}])
+    described = preview(tmp_path, 5, Layout(), None, None).describe()
+    assert [described[key] for key in ("reads", "leaves_aside")] == [["messages", "system"], ["id"]]
+    write_lines(tmp_path / "c.jsonl", [{**ROW, "label": False}])
+    with pytest.raises(ValueError, match=r"c\.jsonl: .*label"):
+        preview(tmp_path, 5, Layout(), None, None)
+    pq.write_table(pa.Table.from_pylist([ROW]), tmp_path / "c.jsonl")
+    with pytest.raises(ValueError, match=r"a\.jsonl is lines, .*c\.jsonl is parquet: wanted files of one kind"):
+        preview(tmp_path, 5, Layout(), None, None)
 
 
 def test_a_missing_part_is_named_unless_it_was_not_asked_for(tmp_path: Path) -> None:
