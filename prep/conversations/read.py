@@ -64,8 +64,8 @@ def _of_columns(rows: pa.Table, layout: Layout) -> Conversations | None:
     table = layout.table
     named = {name: canonical for name in rows.column_names if (canonical := layout.canonical_name(name))}
     columns = {canonical: rows[name] for name, canonical in named.items()}
-    if missing := [name for name in table.needs if name not in columns]:
-        raise ValueError(f"columns are {rows.column_names}, wanted one named {' and one named '.join(missing)}.")
+    if any(name not in columns or pa.types.is_null(columns[name].type) for name in table.needs):
+        return None  # a file without what the first one has: its rows are rejected, as they are in JSON lines
     filled = {name: column for name, column in columns.items() if column.null_count < len(column)}
     decided = {name for name, _ in layout.where}
     others = filled.keys() - {*table.needs, *decided}

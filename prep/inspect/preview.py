@@ -6,7 +6,7 @@ The first rows of a file as a build would render them, before any build.
     <|bos|><|user_start|>2+2?<|user_end|><|assistant_start|>[[4<|assistant_end|>]]
     row 1: rejected, roles out of turn: {"conversations": [...
 
-Only these rows are read, so it is instant for files of any size. A task that makes its rows needs no file.
+Only the first rows of each file are read, so it is instant for files of any size. A task that makes its rows needs no file.
 """
 
 from collections.abc import Iterable, Iterator
@@ -25,7 +25,7 @@ from prep.encode.encode import Encoder
 from prep.inspect.show import segments
 from prep.render.render import render
 from prep.render.why import why
-from prep.sources.detect import first_rows, kind_of, rows_of_file
+from prep.sources.detect import check_kinds, first_rows, kind_of, rows_of_file
 from prep.sources.files import find_files
 from prep.tasks import TASKS
 from prep.tasks.custom import find, is_custom
@@ -100,6 +100,7 @@ def preview(path: Path, num_rows: int, options: Layout, layout: str | None, task
     files = find_files(path, text=is_text)
     if not files:
         raise FileNotFoundError(f"{path} not found, or without data in it: give a file, a directory or a pattern.")
+    check_kinds(files, is_text)
     first, rows = first_rows(files, max(num_rows, FIRST_ROWS), is_text)
     kind, shown = kind_of(files[0], is_text), rows.slice(0, num_rows)
     if task_name is not None and not is_text:

@@ -17,7 +17,7 @@ inherited, so a build of one does not replace a build of the other.
 from pathlib import Path
 from typing import Any
 
-from prep.sources.files import escaped, find_files
+from prep.sources.files import find_files
 from prep.text import nearest
 
 Tables = dict[str, list[dict[str, Any]]]  # entries of each split
@@ -69,7 +69,7 @@ def from_folder(entry: dict[str, Any], folder: Path) -> dict[str, Any]:
     """An inherited entry, whose files are found from its own mixture's directory"""
     found = dict(entry)
     if (path := entry.get("path")) and find_files(path, folder):
-        found["path"] = escaped(path, folder)
+        found["path"] = str((folder / Path(path).expanduser()).absolute())
     file, colon, function = entry["task"].rpartition(".py:")
     if colon and (folder / f"{file}.py").is_file():
         found["task"] = f"{(folder / file).absolute()}.py:{function}"

@@ -71,6 +71,16 @@ def kind_of(path: Path, text: bool = False) -> str:
     return "json" if kind == "lines" and is_document(start) else kind
 
 
+def check_kinds(files: list[Path], text: bool = False) -> None:
+    """ValueError for files of several kinds"""
+    kinds = [kind_of(path, text) for path in files]
+    for path, kind in zip(files, kinds, strict=True):
+        if COLUMNAR.get(kind) != COLUMNAR.get(kinds[0]):
+            raise ValueError(
+                f"{files[0]} is {kinds[0]}, {path} is {kind}: wanted files of one kind. Make an entry for each."
+            )
+
+
 def first_rows(files: list[Path], num_rows: int, text: bool = False) -> tuple[Path, pa.Table]:
     """The first file that has rows, and its first rows, as a source would give them. ValueError where none has any."""
     for path in files:

@@ -3,12 +3,11 @@ Which files a path means: itself, what a directory's writer says is in it, or wh
 
     talks/                      .jsonl, .json, .parquet, .arrow and the like; nothing whose name begins with . or _
     saved/ with a state.json    what datasets' save_to_disk wrote: the files that it lists, in its order, and no caches
-    talks/*/part-*.jsonl        a pattern, in any part of the path; the folder that it stands in is taken literally
+    talks/*/part-*.jsonl        a pattern, in any part of the path; folders that are there are taken literally, "data [v1]" too
 
 A part `name-00001-of-00003` without its fellows is refused: two of three would be taken for all.
 """
 
-import glob
 import json
 import re
 from fnmatch import fnmatch
@@ -44,19 +43,24 @@ def find_files(path: str | Path, folder: Path = Path(), text: bool = False) -> l
     if not SIGNS.search(str(pattern)):
         return []
     root = Path(pattern.anchor) if pattern.is_absolute() else folder
-    hidden = pattern.name.startswith((".", "_"))
-    matches = root.glob(str(pattern.relative_to(pattern.anchor)))
-    found = sorted(file for file in matches if file.is_file() and (hidden or not file.name.startswith((".", "_"))))
-    check_parts(found, pattern.name)
+    parts = pattern.relative_to(pattern.anchor).parts
+    while (root / parts[0]).is_dir():  # a folder that is there, whatever signs are in its name
+        root, parts = root / parts[0], parts[1:]
+    matches = sorted(file for file in root.glob(str(Path(*parts))) if file.is_file())
+    listed = {parent: _listed(parent) for parent in {file.parent for file in matches}}
+    found = [
+        file
+        for file in matches
+        if file in (listed[file.parent] or [file]) and not _is_hidden(file.relative_to(root).parts, parts)
+    ]
+    check_parts(found, parts[-1])
     return found
 
 
-def escaped(path: str, folder: Path) -> str:
-    """A path in a folder as one path that `find_files` takes for the same files"""
-    place = folder / Path(path).expanduser()
-    if place.exists() or not SIGNS.search(path) or Path(path).is_absolute():
-        return str(place.absolute())
-    return str(Path(glob.escape(str(folder.absolute())), path))
+def _is_hidden(names: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
+    """Whether one of the names begins with . or _ that no part of the pattern does"""
+    asked = [part for part in pattern if part.startswith((".", "_"))]
+    return any(name.startswith((".", "_")) and not any(fnmatch(name, part) for part in asked) for name in names)
 
 
 def _saved_files(folder: Path) -> list[Path] | None:
@@ -67,6 +71,11 @@ def _saved_files(folder: Path) -> list[Path] | None:
             advice = " or ".join(f"{folder.name}/{split}" for split in splits)
             raise ValueError(f"{folder} has the splits {', '.join(map(str, splits))}: give one of them, as {advice}.")
         return _saved_files(folder / str(splits[0]))
+    return _listed(folder)
+
+
+def _listed(folder: Path) -> list[Path] | None:
+    """The files that a saved data set consists of, None for another directory"""
     if not (folder / "state.json").is_file() or not (folder / "dataset_info.json").is_file():
         return None
     names = [

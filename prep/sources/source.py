@@ -20,7 +20,7 @@ import pyarrow as pa
 from prep.arrays import Array
 from prep.files import default_cache_dir, sha256_of
 from prep.sources.arrow import ArrowFile
-from prep.sources.detect import COLUMNAR, kind_of
+from prep.sources.detect import COLUMNAR, check_kinds, kind_of
 from prep.sources.jsonl import REWRITTEN, JsonLines, Rewritten, rewritten
 from prep.sources.parquet import ParquetFile
 
@@ -110,18 +110,13 @@ def open_files(
     for path in files:
         if not path.is_file():
             raise FileNotFoundError(f"{path} not found: give a file that is there.")
+    check_kinds(files, text)
     stamps = {path: _stamp(path) for path in files}
     with ThreadPoolExecutor() as pool:  # hashing and reading release the interpreter
         digests = list(pool.map(sha256_of, files))
     readers = [
         _open(path, digest, cache_dir or default_cache_dir(), text) for path, digest in zip(files, digests, strict=True)
     ]
-    for path, reader in zip(files, readers, strict=True):
-        if type(reader) is not type(readers[0]):
-            raise ValueError(
-                f"{files[0]} is {kind_of(files[0])}, {path} is {kind_of(path)}: wanted files of one kind. Make an entry "
-                "for each."
-            )
     num_rows = 0
     units = list[tuple[int, ...]]()
     for reader in readers:

@@ -1,5 +1,6 @@
 """What Arrow adds is not data, and a directory is what its writer says: the same rows, by every writer, are the same build."""
 
+import datetime
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from prep.sources.files import escaped, find_files
+from prep.conversations.layouts import Layout
+from prep.conversations.rows import plain_rows
+from prep.inspect.preview import preview
+from prep.sources.files import find_files
 from prep.sources.tables import plain_form
 from tests.conftest import build_mixture, toy_tokenizer, write_lines
 
@@ -75,8 +79,28 @@ ROWS: dict[str, list[Row]] = {
         {"instruction": "Translate.", "input": "Hund", "output": "dog", "history": [["Cat?", "Katze"]]},
         {"instruction": "Again.", "input": "", "output": "dog again"},
     ],
+    "a column that the first row has not": [
+        ROW,
+        {**ROW, "system": "Short."},
+        {"messages": [*ROW["messages"], says("user", "Again?", name=None), says("assistant", "Hi.", train=False)]},
+    ],
+    "parts": [
+        {
+            "messages": [
+                says("user", [{"type": "text", "text": text}]),
+                says("assistant", [{"type": "text", "text": "!"}]),
+            ]
+        }
+        for text in ("Hi", "")
+    ],
     "flags": [{"messages": [*ROW["messages"], says("user", "Again?"), says("assistant", "No.", train=False)]}, ROW],
 }
+
+
+def filled(rows: list[Row]) -> list[Row]:
+    """With all columns in each row: pyarrow and datasets take those of the first"""
+    names = dict.fromkeys(name for row in rows for name in row)
+    return [{name: row.get(name) for name in names} for row in rows]
 
 
 def with_types(rows: list[Row], folder: Path) -> Path:
@@ -89,7 +113,7 @@ def with_types(rows: list[Row], folder: Path) -> Path:
             return pa.large_list(other(kind.value_type))
         return pa.string_view() if pa.types.is_string(kind) else kind
 
-    table = pa.Table.from_pylist(rows)
+    table = pa.Table.from_pylist(filled(rows))
     table = table.cast(pa.schema([(field.name, other(field.type)) for field in table.schema]))
     with pa.ipc.new_file(folder / "a.arrow", table.schema) as writer:
         writer.write_table(table)
@@ -119,13 +143,13 @@ def save(data: Any, path: Path) -> Path:
 WRITERS: dict[str, Callable[[list[Row], Path], Path]] = {
     "JSON array": lambda rows, folder: written(lambda path: path.write_text(json.dumps(rows)), folder / "a.json"),
     "Parquet": lambda rows, folder: written(
-        lambda path: pq.write_table(pa.Table.from_pylist(rows), path), folder / "a.parquet"
+        lambda path: pq.write_table(pa.Table.from_pylist(filled(rows)), path), folder / "a.parquet"
     ),
     "polars Parquet": lambda rows, folder: written(pl.DataFrame(rows).write_parquet, folder / "a.parquet"),
     "polars IPC": lambda rows, folder: written(pl.DataFrame(rows).write_ipc, folder / "a.arrow"),
-    "datasets": lambda rows, folder: save(datasets.Dataset.from_list(rows), folder / "saved"),
+    "datasets": lambda rows, folder: save(datasets.Dataset.from_list(filled(rows)), folder / "saved"),
     "datasets, a dict": lambda rows, folder: save(
-        datasets.DatasetDict({"train": datasets.Dataset.from_list(rows)}), folder / "saved"
+        datasets.DatasetDict({"train": datasets.Dataset.from_list(filled(rows))}), folder / "saved"
     ),
     "other types": with_types,
     "arrow.json": as_json,
@@ -153,6 +177,38 @@ def test_rows_are_the_same_whoever_wrote_them(tmp_path: Path, kind: str) -> None
     assert {name: each == found["lines"] for name, each in found.items()} == dict.fromkeys(found, True)
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_columns_are_those_of_all_files(tmp_path: Path, order: int) -> None:
+    """Each row in a file of its own is the build of all of them in one, in any order, for each kind of file"""
+    rows = [
+        ROW,
+        {**ROW, "system": "Short.", "id": 1},
+        {"messages": [*ROW["messages"], says("user", "Again?"), says("assistant", "No.", train=False)]},
+        {"id": 2, **ROWS["parts"][0]},
+        *ROWS["calls"],
+        {"id": 3},  # and no messages
+        {"messages": None},
+    ]
+    first, *others = rows
+    rows = [first, *others[::order]]
+    write_lines(tmp_path / "all.jsonl", rows)
+    found = {}
+    for name in ("lines", "Parquet", "datasets", "other types", "arrow.json"):
+        for number, row in enumerate(rows):
+            if name != "lines":
+                (tmp_path / name / str(number)).mkdir(parents=True)
+                WRITERS[name]([row], tmp_path / name / str(number))
+        path = {"datasets": "datasets/*/saved/data-*", "other types": "other types/*/*", "lines": "all.jsonl"}.get(
+            name, f"{name}/*/*.parquet"
+        )
+        mixture = {"train": [{"task": "chat", "path": path, "name": "c"}]}
+        _, manifest, _ = build_mixture(tmp_path, mixture, TOY, f"out {name}", max_seq_len=256, max_rejected=1.0)
+        split = manifest["splits"]["train"]
+        (source,) = split["sources"]
+        found[name] = [split["shards"][0]["files"], source["rejected"], source.get("left_aside")]
+    assert {name: each == found["lines"] for name, each in found.items()} == dict.fromkeys(found, True)
+
+
 def test_one_form_of_what_arrow_has_several_types_for() -> None:
     table = pa.table(
         {
@@ -160,6 +216,7 @@ def test_one_form_of_what_arrow_has_several_types_for() -> None:
             "bytes": pa.array([b"caf\xc3\xa9"]),
             "lists": [{"role": ["user", "assistant"], "content": ["q", "a"]}],
             "uneven": [{"role": ["user"], "content": ["q", "a"]}],
+            "other": [{"scores": [1, 2], "names": ["x", "y"]}],
         }
     )
     assert plain_form(table).to_pylist() == [
@@ -167,11 +224,76 @@ def test_one_form_of_what_arrow_has_several_types_for() -> None:
             "fixed": ["a", "b"],
             "bytes": "café",
             "lists": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}],
-            "uneven": {"role": ["user"], "content": ["q", "a"]},
+            "uneven": None,
+            "other": {"scores": [1, 2], "names": ["x", "y"]},
         }
     ]
     maps = pa.table({"arguments": pa.array([[("x", 1), ("y", None)]], pa.map_(pa.string(), pa.int64())), "id": [None]})
-    assert [json.loads(line) for line in plain_form(maps)["line"].to_pylist()] == [{"arguments": {"x": 1}}]
+    assert [json.loads(line) for line in plain_form(maps)["line"].to_pylist()] == [{"arguments": {"x": 1, "y": None}}]
+
+
+def table_of(kind: str) -> pa.Table:
+    """ROW's messages, then none, then ROW's again"""
+    messages, turns = ROW["messages"], pa.array(ROW["messages"])
+    lists = pa.array([messages, None, messages])
+    fields = {name: [turn[name] for turn in messages] for name in messages[0]}
+    structs = pa.StructArray.from_arrays(
+        [turns.field("role").dictionary_encode(), turns.field("content")], ["role", "content"]
+    )
+    return pa.table(
+        {
+            "messages": {
+                "fixed lists": pa.array([messages, None, messages], pa.list_(turns.type, 2)),
+                "list views": pa.ListViewArray.from_arrays(
+                    [0, 0, 0], [2, 0, 2], turns, mask=pa.array([False, True, False])
+                ),
+                "a dictionary of lists": pa.DictionaryArray.from_arrays(pa.array([0, None, 0]), lists.slice(0, 1)),
+                "dictionaries in lists": pa.LargeListArray.from_arrays([0, 2, 2], structs),
+                "a struct of lists": pa.array([fields, None, fields]),
+                "maps": pa.array(
+                    [[list(turn.items()) for turn in messages], None], pa.list_(pa.map_(pa.string(), pa.string()))
+                ),
+            }[kind]
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["fixed lists", "list views", "a dictionary of lists", "dictionaries in lists", "a struct of lists", "maps"],
+)
+def test_lists_of_every_kind_keep_every_turn_and_what_is_null(kind: str) -> None:
+    table = table_of(kind)
+    expected = {
+        "dictionaries in lists": [ROW["messages"], []],
+        "maps": [ROW["messages"], None],
+    }.get(kind, [ROW["messages"], None, ROW["messages"]])
+    for start in (0, 1):
+        rows = plain_rows(plain_form(table.slice(start)))
+        assert [row.get("messages") for row in rows] == expected[start:]
+
+
+def test_json_inside_of_structs_and_lists_is_read_as_json() -> None:
+    def stored(texts: list[str | None]) -> pa.Array:
+        return pa.ExtensionArray.from_storage(pa.json_(), pa.array(texts))
+
+    turns = pa.StructArray.from_arrays(
+        [pa.array(["user", "assistant"]), stored(['[{"type": "text", "text": "Hi"}]', '"5"'])], ["role", "content"]
+    )
+    calls = pa.StructArray.from_arrays([stored(['{"x": 0, "y": null}', None])], ["arguments"])
+    table = pa.table({"messages": pa.ListArray.from_arrays([0, 2, 2], turns), "call": calls, "raw": [b"\xff", b"b"]})
+    first, second = plain_rows(plain_form(table))
+    assert first["messages"] == [says("user", [{"type": "text", "text": "Hi"}]), says("assistant", "5")]
+    assert first["call"] == {"arguments": {"x": 0, "y": None}}  # a null that the JSON has is one
+    assert second == {"messages": [], "call": {}, "raw": "b"}
+
+
+def test_keys_of_maps_may_repeat_and_be_no_text() -> None:
+    days = pa.array([[(datetime.date(2024, 2, 3), 1)]], pa.map_(pa.date32(), pa.int64()))
+    twice = pa.array([[("a", 1), ("a", 2)]], pa.map_(pa.string(), pa.int64()))
+    assert plain_rows(plain_form(pa.table({"days": days, "twice": twice}))) == [
+        {"days": {"2024-02-03": 1}, "twice": {"a": 2}}  # as of an object of JSON
+    ]
 
 
 # ---- directories ----
@@ -191,7 +313,29 @@ def test_hidden_names_are_no_data_and_patterns_work_in_every_part_of_a_path(tmp_
     assert names("?/*", folder) == ["a/x.jsonl", "a/y.parquet", "b/notes.md", "b/x.jsonl"]
     assert names("b/_*.jsonl", folder) == ["b/_x.jsonl"]
     for path in ("*/x.jsonl", "b/x.jsonl"):
-        assert find_files(escaped(path, folder)) == find_files(path, folder)
+        assert find_files(folder / path) == find_files(path, folder) == find_files(f"{folder.name}/{path}", tmp_path)
+    (folder / ".git").mkdir()
+    (folder / ".git" / "x.jsonl").touch()
+    assert names("**/x.jsonl", folder) == ["a/x.jsonl", "b/x.jsonl"]
+    assert names(".g*/*", folder) == [".git/x.jsonl"]
+
+
+def test_a_pattern_takes_no_caches_of_a_saved_data_set(tmp_path: Path) -> None:
+    save(datasets.Dataset.from_list([ROW]), tmp_path / "saved")
+    assert names("saved/*.arrow", tmp_path) == names("s*/*", tmp_path) == ["saved/data-00000-of-00001.arrow"]
+
+
+def test_try_looks_at_all_files_as_the_build_does(tmp_path: Path) -> None:
+    write_lines(tmp_path / "a.jsonl", [ROW])
+    write_lines(tmp_path / "b.jsonl", [{**ROW, "id": 1, "system": "Short."}])
+    described = preview(tmp_path, 5, Layout(), None, None).describe()
+    assert [described[key] for key in ("reads", "leaves_aside")] == [["messages", "system"], ["id"]]
+    write_lines(tmp_path / "c.jsonl", [{**ROW, "label": False}])
+    with pytest.raises(ValueError, match=r"c\.jsonl: .*label"):
+        preview(tmp_path, 5, Layout(), None, None)
+    pq.write_table(pa.Table.from_pylist([ROW]), tmp_path / "c.jsonl")
+    with pytest.raises(ValueError, match=r"a\.jsonl is lines, .*c\.jsonl is parquet: wanted files of one kind"):
+        preview(tmp_path, 5, Layout(), None, None)
 
 
 def test_a_missing_part_is_named_unless_it_was_not_asked_for(tmp_path: Path) -> None:

@@ -173,8 +173,7 @@ def test_lines_of_json_may_be_objects_or_bare_arrays() -> None:
 def test_a_column_of_another_type_is_an_error_that_says_what_was_wanted() -> None:
     with pytest.raises(ValueError, match="messages are string, wanted a list of structs"):
         chat.conversations(pa.table({"messages": ["a"]}))
-    with pytest.raises(ValueError, match=r"columns are \['text'\], wanted one named messages"):
-        chat.conversations(pa.table({"text": ["a"]}))
+    assert plain(chat.conversations(pa.table({"text": ["a"]}))) == ["missing field"]  # as of JSON lines
 
 
 def test_every_task_has_an_example_a_version_and_one_source() -> None:
