@@ -237,7 +237,8 @@ def _check_whole(request: HubSplit, files: list[Path]) -> None:
 
 def _remove(path: Path) -> None:
     """Remove a file from the Hub's cache: its contents, and the link to them"""
-    path.resolve().unlink(missing_ok=True)
+    if path.is_symlink():
+        (path.parent / os.readlink(path)).unlink(missing_ok=True)  # one link further: others may share what that leads to
     path.unlink(missing_ok=True)
 
 
