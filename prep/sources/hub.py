@@ -238,7 +238,9 @@ def _check_whole(request: HubSplit, files: list[Path]) -> None:
 def _remove(path: Path) -> None:
     """Remove a file from the Hub's cache: its contents, and the link to them"""
     if path.is_symlink():
-        (path.parent / os.readlink(path)).unlink(missing_ok=True)  # one link further: others may share what that leads to
+        (path.parent / os.readlink(path)).unlink(
+            missing_ok=True
+        )  # one link further: others may share what that leads to
     path.unlink(missing_ok=True)
 
 

@@ -90,7 +90,13 @@ def test_a_stop_signal_writes_a_checkpoint_and_says_how_to_go_on(
     build: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
     flags = ["--shards", build, *TINY, "--num-iterations", 100_000, "--out", tmp_path]
-    with subprocess.Popen(command(*flags), env=environment(), stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command(*flags),
+        env=environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # it may be ignored here, as under nohup
+    ) as process:
         assert process.stdout is not None
         while "step 00003" not in process.stdout.readline():
             pass
