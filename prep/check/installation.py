@@ -23,7 +23,7 @@ from prep.build.job import build, make_job
 from prep.build.options import BuildOptions
 from prep.build.record import package_version
 from prep.check.verify import problems
-from prep.conversations.objects import of_objects
+from prep.conversations.read import of_objects
 from prep.cpu import has_amx
 from prep.encode.encode import ENGINES, Encoder, choose_engine, why_not
 from prep.files import default_cache_dir, scratch_folder

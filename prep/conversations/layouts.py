@@ -8,7 +8,7 @@ and contents are called. Readers, checks, messages and the tables of docs/own-da
     in DECIDE                           the build stops until the entry says what to do with it
     in none of them                     left aside, counted and said
 
-Another layout is another Table, with example rows in tests/conversations/layout_rows.py.
+Another layout is another Table, with example rows in tests/conversations/test_every_layout.py.
 """
 
 import json

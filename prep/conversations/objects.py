@@ -1,5 +1,5 @@
 r"""
-From rows as Python values, in any layout, to the columnar batch. What every field of a row means is in
+From a row as a Python value, in any layout, to its turns. What every field of a row means is in
 prep.conversations.layouts; what becomes of it, here.
 
     {"system": "Be brief.", "messages": [{"role": "user", "content": "2+2?"},
@@ -15,32 +15,21 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-from orjson import JSONDecodeError, loads
-
-from prep.arrays import offsets
-from prep.columns import text_array
 from prep.conversations.conversation import (
     ASSISTANT,
     CALL_ID,
     DOCUMENT,
-    KINDS,
     REASON,
     REASONING,
     ROLES,
     SYSTEM,
     TEXT,
     USER,
-    Conversations,
-    Notes,
 )
 from prep.conversations.layouts import (
     ASIDE,
     DECIDE,
     PAIR_FIELDS,
-    PART_KINDS,
-    PART_TEXTS,
     PREFERENCES,
     REASONING_FIELDS,
     SYSTEM_FIELDS,
@@ -50,129 +39,12 @@ from prep.conversations.layouts import (
     toml_table,
 )
 from prep.conversations.recognise import layout_of
-from prep.conversations.rows import parse
-from prep.conversations.values import Part, call_list, read_calls, to_json, trains, valid
+from prep.conversations.values import Part, call_list, content_parts, read_calls, to_json, trains, valid
 
 Turn = tuple[int, bool, list[Part]]  # role, trains, parts
 MOST_NAMES = 100  # of fields that are left aside: an object of a million keys is no row
 NO_NAME = "(other fields)"
 KNOWN = frozenset(TURN_FIELDS)
-PLAIN_SHAPES = (("role", "content"), ("from", "value"))
-
-
-def of_objects(objects: list[Any], layout: Layout = Layout()) -> Conversations:
-    """C parsed values -> C conversations. A value that is a `str` here is a reason: the row could not be parsed."""
-    columns = _Columns(layout)
-    for value in objects:
-        columns.add(value)
-    return columns.conversations()
-
-
-def of_lines(lines: list[bytes], layout: Layout = Layout()) -> Conversations:
-    """The same of C lines of JSON"""
-    columns = _Columns(layout)
-    for line in lines:
-        if not (columns.may_be_plain and columns.add_plain(line)):
-            columns.add(parse(line))
-    return columns.conversations()
-
-
-class _Columns:
-    """The columns of a batch, as they grow row by row"""
-
-    def __init__(self, layout: Layout) -> None:
-        self.layout, self.reader = layout, RowReader(layout)
-        self.texts: list[str] = []
-        self.kinds, self.roles = bytearray(), bytearray()
-        self.num_parts: list[int] = []
-        self.trained: list[bool] = []
-        self.num_turns: list[int] = []
-        self.reasons = bytearray()
-        self.tools: list[str | None] = []
-        self.may_be_plain = layout.table.shape in PLAIN_SHAPES and not layout.columns
-        self.special = {*layout.table.fields, *ASIDE, *DECIDE, *self.reader.decided}
-
-    def add(self, value: Any) -> None:
-        """Any row"""
-        reason = 0
-        try:
-            turns = self.reader.read(value)
-        except ValueError as error:
-            reason, turns = REASON[error.args[0]], []
-        self.reasons.append(reason)
-        self.num_turns.append(len(turns))
-        for role, flag, parts in turns:
-            self.roles.append(role)
-            self.trained.append(flag)
-            self.num_parts.append(len(parts))
-            for kind, text in parts:
-                self.kinds.append(kind)
-                self.texts.append(text)
-        self.tools.append(self.reader.tools)
-
-    def add_plain(self, line: bytes) -> bool:
-        """
-        A line whose turns have a role and a text and nothing else; False, and nothing added, for any other. orjson reads it
-        in a third of the time: what it reads otherwise than `parse` does (large integers), it refuses (lone surrogates, NaN) or
-        is not in such turns.
-        """
-        try:
-            row = loads(line)
-        except JSONDecodeError:
-            return False
-        turns, aside = row, list[str]()
-        if type(row) is dict:
-            turns = row.get(self.layout.table.turns)
-            if len(row) > 1:
-                if not self.special.isdisjoint(row.keys() - {self.layout.table.turns}):
-                    return False
-                aside = [name for name, value in row.items() if value is not None and name != self.layout.table.turns]
-        if type(turns) is not list:
-            return False
-        (role_field, text_field), codes, before = self.layout.table.shape, self.reader.codes, len(self.texts)
-        add_role, add_text = self.roles.append, self.texts.append
-        num_roles = len(self.roles)
-        try:
-            for turn in turns:
-                text = turn[text_field]
-                if type(text) is not str or len(turn) != 2:
-                    raise TypeError
-                add_role(codes[turn[role_field]])
-                add_text(text)
-        except (KeyError, TypeError):
-            del self.texts[before:], self.roles[num_roles:]
-            return False
-        for name in aside:
-            self.reader.count(name)
-        num = len(turns)
-        self.kinds += bytes((TEXT,)) * num
-        self.num_parts += [1] * num
-        self.trained += [True] * num
-        self.num_turns.append(num)
-        self.reasons.append(0)
-        self.tools.append(None)
-        return True
-
-    def conversations(self) -> Conversations:
-        return Conversations(
-            texts=text_array(self.texts),
-            kinds=np.frombuffer(self.kinds, dtype=np.uint8),
-            parts=offsets(np.array(self.num_parts, dtype=np.int64)),
-            roles=np.frombuffer(self.roles, dtype=np.uint8),
-            messages=offsets(np.array(self.num_turns, dtype=np.int64)),
-            reasons=np.array(self.reasons, dtype=np.uint8),
-            trained=None if all(self.trained) else np.array(self.trained, dtype=bool),
-            tools=_tools(self.tools),
-            choices=self.layout.choices,
-            notes=Notes(dict(self.reader.aside), tuple(self.reader.refused)),
-        )
-
-
-def _tools(tools: list[str | None]) -> pa.LargeStringArray | None:
-    """(C,) JSON of the tools of each row; None where no row has any"""
-    if all(each is None for each in tools):
-        return None
-    return pa.chunked_array([tools], pa.large_string()).combine_chunks()
 
 
 def _document(text: Any) -> Turn:
@@ -384,24 +256,7 @@ class RowReader:
         return (message[name],)
 
     def _content(self, content: Any) -> list[Part]:
-        if isinstance(content, str):
-            return [(TEXT, valid(content))]
-        if not isinstance(content, list):
-            raise ValueError("content is not text", f"{content!r:.60}")
-        return [part for each in content for part in self._part(each)]
-
-    def _part(self, part: Any) -> list[Part]:
-        if not isinstance(part, dict):
-            raise ValueError("content is not text", f"a part is {part!r:.60}")
-        kind = PART_KINDS.get(name) if isinstance(name := part.get("type", "text"), str) else None
-        if kind == "call":
-            value = part.get("value", part.get(name, part.get("function")))
-            return [item for call in call_list(value) for item in call]
-        text = next((part[field] for field in PART_TEXTS if part.get(field) is not None), None)
-        if not isinstance(text, str):
-            raise ValueError("content is not text", f"a part of the type {name!r:.60} has no text")
-        if kind is None:
-            raise ValueError("unknown part type", f"{name!r:.60}")
-        if kind == "reasoning" and self.layout.reasoning is None:
+        parts = content_parts(content)
+        if self.layout.reasoning is None and any(kind == REASONING for kind, _ in parts):
             self.refused["reasoning"] = None
-        return [(KINDS.index(kind), valid(text))]
+        return parts

@@ -2,7 +2,8 @@
 Rows of your own data, in any layout, to conversations: the door of this folder.
 
     layout messages, columns of strings and lists of structs     columns, no string is touched
-    lines of JSON, calls, history, anything else                 row by row, prep.conversations.objects
+    lines of JSON whose turns are a role and a text              one by one, parsed by orjson
+    calls, history, anything else                                one by one, prep.conversations.objects
 
 Both say in `notes` what they met and did not read. Legend: C conversations.
 """
@@ -14,13 +15,17 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from orjson import JSONDecodeError, loads
 
-from prep.arrays import Array
+from prep.arrays import Array, offsets
+from prep.columns import text_array
 from prep.conversations import messages, turns
-from prep.conversations.conversation import DOCUMENT, TEXT, Conversations, Notes, mark, reject
+from prep.conversations.conversation import DOCUMENT, REASON, TEXT, Conversations, Notes, mark, reject
 from prep.conversations.layouts import ASIDE, DECIDE, SYSTEM_FIELDS, Layout
-from prep.conversations.objects import RowReader, of_lines, of_objects
-from prep.conversations.rows import is_lines, plain_rows
+from prep.conversations.objects import RowReader
+from prep.conversations.rows import is_lines, parse, plain_rows
+
+PLAIN_SHAPES = (("role", "content"), ("from", "value"))
 
 
 def conversations(rows: pa.Table, layout: Layout) -> Conversations:
@@ -54,6 +59,124 @@ def _filtered(batch: Conversations, rows: pa.Table, objects: list[Any] | None, l
 def _same(value: Any, wanted: Any) -> bool:
     """Equal, where true is not 1"""
     return bool(value == wanted) and isinstance(value, bool) == isinstance(wanted, bool)
+
+
+# ---- one by one ----
+
+
+def of_objects(objects: list[Any], layout: Layout = Layout()) -> Conversations:
+    """C parsed values -> C conversations. A value that is a `str` here is a reason: the row could not be parsed."""
+    columns = _Columns(layout)
+    for value in objects:
+        columns.add(value)
+    return columns.conversations()
+
+
+def of_lines(lines: list[bytes], layout: Layout = Layout()) -> Conversations:
+    """The same of C lines of JSON"""
+    columns = _Columns(layout)
+    for line in lines:
+        if not (columns.may_be_plain and columns.add_plain(line)):
+            columns.add(parse(line))
+    return columns.conversations()
+
+
+class _Columns:
+    """The columns of a batch, as they grow row by row"""
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout, self.reader = layout, RowReader(layout)
+        self.texts: list[str] = []
+        self.kinds, self.roles = bytearray(), bytearray()
+        self.num_parts: list[int] = []
+        self.trained: list[bool] = []
+        self.num_turns: list[int] = []
+        self.reasons = bytearray()
+        self.tools: list[str | None] = []
+        self.may_be_plain = layout.table.shape in PLAIN_SHAPES and not layout.columns
+        self.special = {*layout.table.fields, *ASIDE, *DECIDE, *self.reader.decided}
+
+    def add(self, value: Any) -> None:
+        """Any row"""
+        reason = 0
+        try:
+            turns = self.reader.read(value)
+        except ValueError as error:
+            reason, turns = REASON[error.args[0]], []
+        self.reasons.append(reason)
+        self.num_turns.append(len(turns))
+        for role, flag, parts in turns:
+            self.roles.append(role)
+            self.trained.append(flag)
+            self.num_parts.append(len(parts))
+            for kind, text in parts:
+                self.kinds.append(kind)
+                self.texts.append(text)
+        self.tools.append(self.reader.tools)
+
+    def add_plain(self, line: bytes) -> bool:
+        """
+        A line whose turns have a role and a text and nothing else; False, and nothing added, for any other. orjson reads it
+        in a third of the time: what it reads otherwise than `parse` does (large integers), it refuses (lone surrogates, NaN) or
+        is not in such turns.
+        """
+        try:
+            row = loads(line)
+        except JSONDecodeError:
+            return False
+        turns, aside = row, list[str]()
+        if type(row) is dict:
+            turns = row.get(self.layout.table.turns)
+            if len(row) > 1:
+                if not self.special.isdisjoint(row.keys() - {self.layout.table.turns}):
+                    return False
+                aside = [name for name, value in row.items() if value is not None and name != self.layout.table.turns]
+        if type(turns) is not list:
+            return False
+        (role_field, text_field), codes, before = self.layout.table.shape, self.reader.codes, len(self.texts)
+        add_role, add_text = self.roles.append, self.texts.append
+        num_roles = len(self.roles)
+        try:
+            for turn in turns:
+                text = turn[text_field]
+                if type(text) is not str or len(turn) != 2:
+                    raise TypeError
+                add_role(codes[turn[role_field]])
+                add_text(text)
+        except (KeyError, TypeError):
+            del self.texts[before:], self.roles[num_roles:]
+            return False
+        for name in aside:
+            self.reader.count(name)
+        num = len(turns)
+        self.kinds += bytes((TEXT,)) * num
+        self.num_parts += [1] * num
+        self.trained += [True] * num
+        self.num_turns.append(num)
+        self.reasons.append(0)
+        self.tools.append(None)
+        return True
+
+    def conversations(self) -> Conversations:
+        return Conversations(
+            texts=text_array(self.texts),
+            kinds=np.frombuffer(self.kinds, dtype=np.uint8),
+            parts=offsets(np.array(self.num_parts, dtype=np.int64)),
+            roles=np.frombuffer(self.roles, dtype=np.uint8),
+            messages=offsets(np.array(self.num_turns, dtype=np.int64)),
+            reasons=np.array(self.reasons, dtype=np.uint8),
+            trained=None if all(self.trained) else np.array(self.trained, dtype=bool),
+            tools=_tools(self.tools),
+            choices=self.layout.choices,
+            notes=Notes(dict(self.reader.aside), tuple(self.reader.refused)),
+        )
+
+
+def _tools(tools: list[str | None]) -> pa.LargeStringArray | None:
+    """(C,) JSON of the tools of each row; None where no row has any"""
+    if all(each is None for each in tools):
+        return None
+    return pa.chunked_array([tools], pa.large_string()).combine_chunks()
 
 
 # ---- columns ----

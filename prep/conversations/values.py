@@ -9,8 +9,8 @@ ValueError(reason, culprit) for what it cannot read.
 import json
 from typing import Any
 
-from prep.conversations.conversation import CALL_ARGUMENTS, CALL_ID, CALL_NAME
-from prep.conversations.layouts import CALL_FIELDS, FLAGS, UNUSED, toml_table
+from prep.conversations.conversation import CALL_ARGUMENTS, CALL_ID, CALL_NAME, KINDS, TEXT
+from prep.conversations.layouts import CALL_FIELDS, FLAGS, PART_KINDS, PART_TEXTS, UNUSED, toml_table
 
 Part = tuple[int, str]  # kind, text
 NOT_A_FLAG = "train or weight is not true or false"
@@ -44,6 +44,30 @@ def _call(call: Any) -> list[Part]:
     text = to_json({} if arguments is None else arguments)
     parts = [(CALL_NAME, valid(function["name"])), (CALL_ARGUMENTS, valid(text))]
     return parts if call.get("id") is None else [(CALL_ID, valid(str(call["id"]))), *parts]
+
+
+def content_parts(content: Any) -> list[Part]:
+    """The parts of a content: a text, or a list of parts with a type and a text"""
+    if isinstance(content, str):
+        return [(TEXT, valid(content))]
+    if not isinstance(content, list):
+        raise ValueError("content is not text", f"{content!r:.60}")
+    return [part for item in content for part in _parts(item)]
+
+
+def _parts(item: Any) -> list[Part]:
+    if not isinstance(item, dict):
+        raise ValueError("content is not text", f"a part is {item!r:.60}")
+    kind = PART_KINDS.get(name) if isinstance(name := item.get("type", "text"), str) else None
+    if kind == "call":
+        value = item.get("value", item.get(name, item.get("function")))
+        return [part for call in call_list(value) for part in call]
+    text = next((item[field] for field in PART_TEXTS if item.get(field) is not None), None)
+    if not isinstance(text, str):
+        raise ValueError("content is not text", f"a part of the type {name!r:.60} has no text")
+    if kind is None:
+        raise ValueError("unknown part type", f"{name!r:.60}")
+    return [(KINDS.index(kind), valid(text))]
 
 
 def trains(message: dict[str, Any]) -> bool:

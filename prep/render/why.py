@@ -13,16 +13,19 @@ from prep.tasks.task import Task
 
 # what rows are rejected for as they are read and put into turns; other reasons say it all
 EXPLAINED = {
-    *(
-        "not an object",
-        "missing field",
-        "unknown role",
-        "roles out of turn",
-        "content is not text",
-        "unknown part type",
-    ),
-    *("tool calls", "trained in part of a turn", "train or weight is not true or false", "messages are no list"),
-    *("train flags disagree", "another layout", "call is not Python"),
+    "not an object",
+    "missing field",
+    "unknown role",
+    "roles out of turn",
+    "content is not text",
+    "unknown part type",
+    "tool calls",
+    "trained in part of a turn",
+    "train or weight is not true or false",
+    "messages are no list",
+    "train flags disagree",
+    "another layout",
+    "call is not Python",
 }
 
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from prep.arrays import Array
 from prep.conversations.conversation import Conversations
-from prep.conversations.objects import of_objects
+from prep.conversations.read import of_objects
 from prep.tasks.gsm8k import CALL, parts_of
 from prep.tasks.task import BuiltinTask
 from prep.tasks.words import DATA, choose, random_bits

@@ -27,7 +27,7 @@ import pyarrow as pa
 
 from prep.conversations.conversation import Conversations
 from prep.conversations.layouts import Layout
-from prep.conversations.objects import of_objects
+from prep.conversations.read import of_objects
 from prep.conversations.rows import rows_of
 
 GROUP = "midprep.tasks"

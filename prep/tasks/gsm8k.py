@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from prep.conversations.conversation import Conversations
-from prep.conversations.objects import of_objects
+from prep.conversations.read import of_objects
 from prep.conversations.rows import rows_of
 from prep.tasks.task import BuiltinTask
 

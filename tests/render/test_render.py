@@ -10,7 +10,7 @@ from hypothesis.strategies import SearchStrategy, booleans, builds, composite, l
 
 from prep.arrays import offsets
 from prep.conversations.conversation import REASONS, Conversations
-from prep.conversations.objects import of_objects
+from prep.conversations.read import of_objects
 from prep.encode.encode import Encoder
 from prep.render.reference import render_conversation
 from prep.render.render import Rendered, render
