@@ -33,14 +33,16 @@ class SourceCounts:
     total_tokens: int
     trainable_tokens: int
     untrained: int  # conversations without a loss token
-    notes: dict[str, Any]  # of all rows of the source: left_aside, empty_answers
+    notes: dict[str, Any]  # of all rows of the source: left_aside, empty_answers, untrained_answers
     culprits: dict[str, str]  # of each reason, in its first row
 
     def to_manifest(self, total: dict[str, int], by: str, overlap: tuple[int, int] | None) -> dict[str, Any]:
         """Its part of the manifest; `total` are the counts of the split, `by` what proportions are of"""
         planned = self.planned
+        task, has_context = self.source.task, "untrained_answers" in self.notes
         entry = {
             **self.source.describe(),
+            **({"train_flags": has_context} if has_context or task.layout or task.is_custom else {}),
             "rows": planned.rows,
             "rejected": planned.rejected,
             "truncated": planned.truncated,

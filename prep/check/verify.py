@@ -154,7 +154,7 @@ def check_rows(split: Split, start: int, stop: int, counts: Counts) -> Iterator[
     flat_tokens, flat_mask = tokens[~padding], mask[~padding]
     whole = not split.wrapped
     special_tokens = manifest["tokenizer"]["special_tokens"]
-    skips = may_skip(manifest["mixture"][split.name])[split.docs["source"][a:b]]
+    skips = may_skip(manifest["splits"][split.name]["sources"])[split.docs["source"][a:b]]
     for place, what in broken_rules(flat_tokens, flat_mask, first, special_tokens, whole, skips):
         document = a + int(np.searchsorted(first, place, side="right")) - 1
         yield f"{where}: document {document}, token {place - first[document - a]}: {what}"

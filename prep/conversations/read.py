@@ -2,8 +2,8 @@
 Rows of your own data, in any layout, to conversations: the door of this folder.
 
     layout messages, columns of strings and lists of structs     columns, no string is touched
-    lines of JSON whose turns are a role and a text              one by one, parsed by orjson
-    calls, history, anything else                                one by one, prep.conversations.objects
+    lines of JSON in which that is all                           parsed into such columns
+    calls, history, anything else                                row by row, prep.conversations.objects
 
 Both say in `notes` what they met and did not read. Legend: C conversations.
 """
@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from orjson import JSONDecodeError, loads
 
 from prep.arrays import Array, offsets
 from prep.columns import text_array
@@ -23,27 +22,54 @@ from prep.conversations import messages, turns
 from prep.conversations.conversation import DOCUMENT, REASON, TEXT, Conversations, Notes, mark, reject
 from prep.conversations.layouts import ASIDE, DECIDE, SYSTEM_FIELDS, Layout
 from prep.conversations.objects import RowReader
-from prep.conversations.rows import is_lines, parse, plain_rows
-
-PLAIN_SHAPES = (("role", "content"), ("from", "value"))
+from prep.conversations.rows import columns_of, is_lines, plain_rows, rows_of
 
 
 def conversations(rows: pa.Table, layout: Layout) -> Conversations:
     """C rows, columns or lines of JSON in a column `line`, -> C conversations"""
-    batch = None
-    if "line" not in rows.column_names or layout.source_name(layout.table.needs[0]) in rows.column_names:
-        batch = _of_columns(rows, layout)
-    if batch is None and is_lines(rows) and not layout.where:
-        return of_lines(rows["line"].to_pylist(), layout)
-    objects = None if batch is not None else plain_rows(rows)
-    if batch is None:
-        assert objects is not None
-        batch = of_objects(objects, layout)
-    return batch if not layout.where else _filtered(batch, rows, objects, layout)
+    if is_lines(rows) and layout.source_name(layout.table.needs[0]) != "line":
+        return _of_lines(rows, layout)
+    if (batch := _of_columns(rows, layout)) is not None:
+        return _filtered(batch, rows, None, layout)
+    objects = plain_rows(rows)
+    return _filtered(of_objects(objects, layout), rows, objects, layout)
+
+
+def _of_lines(rows: pa.Table, layout: Layout) -> Conversations:
+    """C lines of JSON, as columns where those tell all of them"""
+    table = None if layout.where else columns_of(rows["line"].combine_chunks())
+    if table is not None and _is_whole(table, layout) and (batch := _of_columns(table, layout)) is not None:
+        return batch
+    objects = rows_of(rows)
+    return _filtered(of_objects(objects, layout), rows, objects, layout)
+
+
+def _is_whole(table: pa.Table, layout: Layout) -> bool:
+    """Whether turns are lists, and nothing that a row needs is null: a column does not tell that from what is not there"""
+    turns = layout.source_name(layout.table.turns)
+    if turns in table.column_names and not messages.is_list(table[turns].type):
+        return False
+    shape = {layout.source_name(name) for name in layout.table.shape}
+    needs = [layout.source_name(name) for name in layout.table.needs]
+    return all(name in table.column_names and _has_no_null(table[name].combine_chunks(), shape) for name in needs)
+
+
+def _has_no_null(column: pa.Array, names: set[str]) -> bool:
+    """Whether a column has no null, in lists and in those fields of structs either, which are all fields of structs in them"""
+    if column.null_count:
+        return False
+    if messages.is_list(column.type):
+        return _has_no_null(column.flatten(), names)
+    if pa.types.is_struct(column.type):
+        fields = [field.name for field in column.type if not names or field.name in names]
+        return all(_has_no_null(column.field(name), set()) for name in fields)
+    return True
 
 
 def _filtered(batch: Conversations, rows: pa.Table, objects: list[Any] | None, layout: Layout) -> Conversations:
-    """The batch with the rows left out whose fields have other values than `where` says"""
+    """The batch without the rows whose fields have other values than `where` says, which are counted as left out"""
+    if not layout.where:
+        return batch
     keep = np.ones(len(batch), dtype=bool)
     for name, values in layout.where:
         if objects is not None:
@@ -72,15 +98,6 @@ def of_objects(objects: list[Any], layout: Layout = Layout()) -> Conversations:
     return columns.conversations()
 
 
-def of_lines(lines: list[bytes], layout: Layout = Layout()) -> Conversations:
-    """The same of C lines of JSON"""
-    columns = _Columns(layout)
-    for line in lines:
-        if not (columns.may_be_plain and columns.add_plain(line)):
-            columns.add(parse(line))
-    return columns.conversations()
-
-
 class _Columns:
     """The columns of a batch, as they grow row by row"""
 
@@ -93,8 +110,6 @@ class _Columns:
         self.num_turns: list[int] = []
         self.reasons = bytearray()
         self.tools: list[str | None] = []
-        self.may_be_plain = layout.table.shape in PLAIN_SHAPES and not layout.columns
-        self.special = {*layout.table.fields, *ASIDE, *DECIDE, *self.reader.decided}
 
     def add(self, value: Any) -> None:
         """Any row"""
@@ -113,49 +128,6 @@ class _Columns:
                 self.kinds.append(kind)
                 self.texts.append(text)
         self.tools.append(self.reader.tools)
-
-    def add_plain(self, line: bytes) -> bool:
-        """
-        A line whose turns have a role and a text and nothing else; False, and nothing added, for any other. orjson reads it
-        in a third of the time: what it reads otherwise than `parse` does (large integers), it refuses (lone surrogates, NaN) or
-        is not in such turns.
-        """
-        try:
-            row = loads(line)
-        except JSONDecodeError:
-            return False
-        turns, aside = row, list[str]()
-        if type(row) is dict:
-            turns = row.get(self.layout.table.turns)
-            if len(row) > 1:
-                if not self.special.isdisjoint(row.keys() - {self.layout.table.turns}):
-                    return False
-                aside = [name for name, value in row.items() if value is not None and name != self.layout.table.turns]
-        if type(turns) is not list:
-            return False
-        (role_field, text_field), codes, before = self.layout.table.shape, self.reader.codes, len(self.texts)
-        add_role, add_text = self.roles.append, self.texts.append
-        num_roles = len(self.roles)
-        try:
-            for turn in turns:
-                text = turn[text_field]
-                if type(text) is not str or len(turn) != 2:
-                    raise TypeError
-                add_role(codes[turn[role_field]])
-                add_text(text)
-        except (KeyError, TypeError):
-            del self.texts[before:], self.roles[num_roles:]
-            return False
-        for name in aside:
-            self.reader.count(name)
-        num = len(turns)
-        self.kinds += bytes((TEXT,)) * num
-        self.num_parts += [1] * num
-        self.trained += [True] * num
-        self.num_turns.append(num)
-        self.reasons.append(0)
-        self.tools.append(None)
-        return True
 
     def conversations(self) -> Conversations:
         return Conversations(

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 MEASURES = {"conversations": "conversations", "total_tokens": "tokens", "trainable_tokens": "loss tokens"}
-NOTES = ("culprits", "left_aside", "empty_answers")  # of a source, where there are any
+NOTES = ("culprits", "left_aside", "empty_answers", "untrained_answers")  # of a source, where there are any
 UNEVEN = 3.0
 TABLE_WIDTH = 80  # of every line that is printed; a narrower terminal wraps them
 NAME_WIDTH = 18  # of a source in tables: a longer name goes on in the next line
@@ -265,6 +265,8 @@ def note_lines(split: dict[str, Any]) -> list[str]:
             lines.append(f"{name}: leaves aside {fields}")
         if empty := source.get("empty_answers"):
             lines.append(f"{name}: {empty:,} empty answers, which train the assistant's end alone")
+        if untrained := source.get("untrained_answers"):
+            lines.append(f"{name}: {untrained:,} answers are context, as their rows say")
     return lines
 
 

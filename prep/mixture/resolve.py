@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prep.conversations.layouts import FLAGS, UNUSED, Layout
+from prep.conversations.layouts import UNUSED, Layout
 from prep.conversations.recognise import FIRST_ROWS, recognise
 from prep.files import nanochat_home
 from prep.mixture.checks import SAMPLING_KEYS, check_value
@@ -41,13 +41,11 @@ class Input:
     split: str | None  # of the source
     content_key: str  # of the conversations that its rows give: source, task and the task's version
     task: Task
-    train_flags: bool = False  # whether its messages may say that they do not train
     permuted: bool = False  # as every data set of the Hub
 
     def describe(self) -> dict[str, Any]:
         """What the manifest says of it, and what the fingerprint covers: no path of this machine"""
         entry = self.entry
-        names_flags = self.train_flags or self.task.layout or self.task.is_custom
         return {
             "name": entry.label,
             "task": self.task.label,
@@ -66,7 +64,6 @@ class Input:
             "sha256": self.source.sha256,
             "task_version": self.task.version,
             **(self.task.layout.describe() if self.task.layout else {}),
-            **({"train_flags": self.train_flags} if names_flags else {}),
         }
 
 
@@ -105,13 +102,13 @@ def _resolve(entry: Entry, split: str, places: Places) -> Input:
     if task.generates:
         return _generated(entry, split, task)
     files = _find(entry, split, task, places)
-    source, task, train_flags = _open(entry, task, files, places.cache_dir)
+    source, task = _open(entry, task, files, places.cache_dir)
     _check_range(entry, source.num_rows)
     layout = ""
     if task.layout and task.layout != Layout():
         layout = f" {json.dumps(task.layout.describe(), sort_keys=True)}"
     key = f"{task.label} {task.version}{layout} {source.sha256}"
-    return Input(entry, source, files.subset, files.split, key, task, train_flags, hub_of(entry, task) is not None)
+    return Input(entry, source, files.subset, files.split, key, task, hub_of(entry, task) is not None)
 
 
 def _generated(entry: Entry, split: str, task: Task) -> Input:
@@ -125,7 +122,7 @@ def _generated(entry: Entry, split: str, task: Task) -> Input:
     source_split = entry.split or usual_split(split)
     content_key = f"{task.label} {source_split} {entry.seed} {task.version}"
     source = generated(size, entry.start, content_key)
-    return Input(entry, source, None, source_split, content_key, task, task.is_custom)
+    return Input(entry, source, None, source_split, content_key, task)
 
 
 def _check_range(entry: Entry, num_rows: int) -> None:
@@ -233,13 +230,12 @@ def _find_identity(places: Places) -> Path:
     )
 
 
-def _open(entry: Entry, task: Task, files: SourceFiles, cache_dir: Path | None) -> tuple[Source, Task, bool]:
-    """The source, the task with its layout, and whether a message may say "train": false"""
+def _open(entry: Entry, task: Task, files: SourceFiles, cache_dir: Path | None) -> tuple[Source, Task]:
+    """The source, and the task with its layout"""
     if not isinstance(task, BuiltinTask):
-        return open_files(files.paths, [], files.revision, cache_dir), task, True
+        return open_files(files.paths, [], files.revision, cache_dir), task
     if task.label not in ("chat", "text"):
-        source = open_files(files.paths, list(task.columns), files.revision, cache_dir)
-        return source, task, not task.hub and source.mentions(FLAGS)
+        return open_files(files.paths, list(task.columns), files.revision, cache_dir), task
     is_text = task.label == "text"
     first, rows = first_rows(files.paths, FIRST_ROWS, is_text)
     given = Layout(
@@ -254,8 +250,7 @@ def _open(entry: Entry, task: Task, files: SourceFiles, cache_dir: Path | None) 
     layout = recognise(rows, entry.hub or first, given, "text" if is_text else entry.layout)
     source = open_files(files.paths, [], files.revision, cache_dir, is_text)
     source = source.without({name for name, canonical in layout.columns if canonical == UNUSED})
-    context = ("role", "from") if layout.table.says else ()  # a prompt of messages is context
-    return source, task.with_layout(layout), source.mentions((*layout.flags, *context))
+    return source, task.with_layout(layout)
 
 
 def as_values(value: Any) -> tuple[Any, ...]:

@@ -29,7 +29,7 @@ from prep.render.render import Rendered, add_notes
 
 HEADER_BYTES = 512
 TOKEN_DTYPES = ("<u2", "<u4")
-VERSION = 6  # of the format, and of what stands in it beside what the key names
+VERSION = 7  # of the format, and of what stands in it beside what the key names
 
 # in the order of the file: dtype, and whether there is one value per conversation or one per token
 COLUMNS = {

@@ -40,7 +40,8 @@ class Rendered:
     trainable: Array  # (C,) uint32: tokens with mask 1
     user_hashes: Array  # (C,) uint64: hash of what the user says, see prep.render.text_hash
     reasons: Array  # (C,) uint8: place in REASONS
-    # of all C: left_aside {field: rows that have it and were not read}, empty_answers: turns that say nothing
+    # of all C: left_aside {field: rows that have it and were not read}, and turns of the assistant: empty_answers that say
+    # nothing, untrained_answers that are context
     notes: dict[str, Any] = field(default_factory=dict)
 
 
@@ -49,6 +50,7 @@ def render(batch: Conversations, encode: Encoder, tokenizer: Tokenizer, generate
     C conversations, valid or not, -> their tokens and mask. What is generated is not hashed: its train and test rows
     differ by construction, and there may be more of it than of anything else.
     """
+    untrained = _count_untrained(batch)
     batch = normalize(batch)
     ids, lengths = encode(batch.texts)
     if len(lengths) and lengths.min() < 0:
@@ -60,15 +62,20 @@ def render(batch: Conversations, encode: Encoder, tokenizer: Tokenizer, generate
     hashes = np.zeros(len(batch), dtype=np.uint64) if generated else hash_user_texts(batch)
     text = to_tokens(ids, tokenizer.vocab_size)
     rendered = assemble(batch, text, lengths, tokenizer.special_tokens, hashes)
-    return replace(rendered, notes=_notes(batch, lengths))
+    return replace(rendered, notes=_notes(batch, lengths, untrained))
 
 
-def _notes(batch: Conversations, lengths: Array) -> dict[str, Any]:
+def _count_untrained(batch: Conversations) -> int:
+    """Turns of the assistant that are context because their rows say so"""
+    return 0 if batch.trained is None else int(((batch.roles == ASSISTANT) & ~batch.trained).sum())
+
+
+def _notes(batch: Conversations, lengths: Array, untrained: int) -> dict[str, Any]:
     """What is said of a batch; nothing where there is nothing to say"""
     tokens = offsets(lengths)[batch.parts]  # (M + 1,) before each message
     empty = int(((np.diff(tokens) == 0) & (batch.roles == ASSISTANT)).sum())
-    left_aside = dict(batch.notes.left_aside)
-    return {**({"left_aside": left_aside} if left_aside else {}), **({"empty_answers": empty} if empty else {})}
+    notes = {"left_aside": dict(batch.notes.left_aside), "empty_answers": empty, "untrained_answers": untrained}
+    return {name: value for name, value in notes.items() if value}
 
 
 def add_notes(notes: Iterable[dict[str, Any]]) -> dict[str, Any]:
@@ -78,12 +85,11 @@ def add_notes(notes: Iterable[dict[str, Any]]) -> dict[str, Any]:
     >>> add_notes([{"left_aside": {"id": 3}}, {}, {"left_aside": {"id": 4, "tag": 1}, "empty_answers": 2}])
     {'left_aside': {'id': 7, 'tag': 1}, 'empty_answers': 2}
     """
-    left_aside, empty = Counter[str](), 0
+    left_aside, counts = Counter[str](), Counter[str]()
     for note in notes:
         left_aside.update(note.get("left_aside", {}))
-        empty += note.get("empty_answers", 0)
-    ordered = dict(sorted(left_aside.items()))
-    return {**({"left_aside": ordered} if ordered else {}), **({"empty_answers": empty} if empty else {})}
+        counts.update({name: number for name, number in note.items() if name != "left_aside"})
+    return {**({"left_aside": dict(sorted(left_aside.items()))} if left_aside else {}), **dict(sorted(counts.items()))}
 
 
 def assemble(batch: Conversations, text: Array, lengths: Array, special: dict[str, int], hashes: Array) -> Rendered:

@@ -8,7 +8,7 @@ Text stays where it is in the map; only compressed buffers are decompressed, tho
 
 import os
 from bisect import bisect_right
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate, islice
@@ -18,7 +18,7 @@ from typing import Any, Self
 import pyarrow as pa
 
 from prep.sources import tables
-from prep.sources.tables import check_names, has_dictionary, has_message_field, plain_form, readable
+from prep.sources.tables import check_names, has_dictionary, plain_form, readable
 
 # https://arrow.apache.org/docs/format/Columnar.html#ipc-streaming-format
 END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
@@ -53,10 +53,6 @@ class ArrowFile:
     def starts(self) -> tuple[int, int]:
         """Blocks may begin at any row"""
         return 0, self.num_rows
-
-    def mentions(self, names: Collection[str]) -> bool:
-        """Whether messages may have a field of one of these names"""
-        return any(has_message_field(rows.schema, names) for rows in self.read(0, min(self.num_rows, 1)))
 
     def read(self, start: int, stop: int) -> Iterator[pa.Table]:
         """Rows start .. stop - 1 as tables of bounded size; text stays mapped"""

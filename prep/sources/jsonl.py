@@ -10,9 +10,8 @@ is written as lines into the cache once, which can be deleted, one chunk in memo
 
 import hashlib
 import json
-import mmap
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
@@ -85,23 +84,6 @@ class JsonLines:
                     yield pa.table({"line": lines[first : first + tables.BATCH_ROWS]})
                 if not left:
                     return
-
-    def mentions(self, words: Collection[str]) -> bool:
-        """Whether one of the words stands anywhere in the file as a string of JSON"""
-        if not self.num_rows:
-            return False
-        with (
-            open_lines(self.path, self.made_from) as file,
-            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
-        ):
-            for start in words:
-                if any(start != word and start.startswith(word) for word in words):
-                    continue  # "training" is looked for where "train is found
-                if data.find(f'"{start}'.encode()) >= 0:
-                    longer = [word for word in words if word.startswith(start)]
-                    if any(data.find(f'"{word}"'.encode()) >= 0 for word in longer):
-                        return True
-        return False
 
 
 def whole_lines(file: IO[bytes]) -> Iterator[bytes]:

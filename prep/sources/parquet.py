@@ -3,7 +3,7 @@ Parquet files: mapped; blocks begin where row groups do, and inside of row group
 """
 
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from pathlib import Path
@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from prep.sources import tables
-from prep.sources.tables import check_names, has_dictionary, has_message_field, plain_form, readable
+from prep.sources.tables import check_names, has_dictionary, plain_form, readable
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,6 @@ class ParquetFile:
     @property
     def num_rows(self) -> int:
         return self.starts[-1]
-
-    def mentions(self, names: Collection[str]) -> bool:
-        """Whether messages may have a field of one of these names"""
-        return any(has_message_field(rows.schema, names) for rows in self.read(0, min(self.num_rows, 1)))
 
     def read(self, start: int, stop: int) -> Iterator[pa.Table]:
         """Rows start .. stop - 1 as tables of bounded size"""

@@ -9,7 +9,7 @@ are; the Hub and a local copy of it are the same source. A source that is missin
 """
 
 import hashlib
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -77,10 +77,6 @@ class Source:
             for reader in self.readers
         ]  # fmt: skip
         return replace(self, readers=tuple(readers))
-
-    def mentions(self, names: Collection[str]) -> bool:
-        """Whether messages in a file may have a field of one of these names"""
-        return any(reader.mentions(names) for reader in self.readers)
 
 
 def _stamp(path: Path) -> Stamp:

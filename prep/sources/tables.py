@@ -8,7 +8,7 @@ plain form of what Arrow has several types for.
 """
 
 import json
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -45,16 +45,6 @@ def check_names(path: Path, names: list[str]) -> None:
 def has_dictionary(schema: pa.Schema) -> bool:
     """Whether repeated texts are stored once, so that rows are larger than they seem"""
     return any("dictionary<" in str(kind) for kind in schema.types)
-
-
-def has_message_field(schema: pa.Schema, names: Collection[str]) -> bool:
-    """Whether a column holds lists of structs that have a field of one of these names"""
-    for kind in schema.types:
-        while pa.types.is_list(kind) or pa.types.is_large_list(kind):
-            kind = kind.value_type
-        if pa.types.is_struct(kind) and any(kind.get_field_index(name) >= 0 for name in names):
-            return True
-    return False
 
 
 # ---- one plain form ----

@@ -2,12 +2,14 @@
 
 import json
 import random
+import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,11 +17,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from prep.columns import binary_array
+from prep.conversations import read
 from prep.conversations.conversation import Conversations, to_messages
 from prep.conversations.layouts import FLAGS, LAYOUTS, ROLE_NAMES, Layout
-from prep.conversations.read import of_lines, of_objects
 from prep.conversations.recognise import recognise
-from prep.conversations.rows import parse
+from prep.conversations.rows import columns_of, parse
 from prep.render.nanochat import normalize
 from prep.sources.files import find_files
 from prep.sources.source import open_files, read_rows
@@ -189,21 +192,63 @@ def test_every_way_of_writing_a_row_says_what_the_plain_reading_says(
         assert (found.name, batch.notes.refused, batch.notes.left_aside) == (layout, (), {}), name
 
 
-@pytest.mark.parametrize("layout", ["messages", "sharegpt"])
-@pytest.mark.parametrize("seed", range(4))
-def test_lines_say_what_their_values_say_rubbish_included(layout: str, seed: int) -> None:
-    """The short way of plain lines against the way of all others"""
-    rng = random.Random(seed)
-    rows = [(bad_line if rng.random() < 0.4 else good_line)(rng) for _ in range(400)]
-    turns = '[{"from": "human", "value": "é\\u00e9"}, {"from": "gpt", "value": "b"}]'
-    plain = f'{{"conversations": {turns}, "id": 18446744073709551616}}'
-    rows += [plain.encode(), plain.replace("conversations", "messages").replace("from", "role").encode(), b"[]", b"{}"]
-    rows += [
-        plain.replace('"gpt"', name).encode() for name in ('"system"', '"observation"', "7", '"GPT"', "null", "[]")
-    ]
-    short, long = of_lines(rows, Layout(layout)), of_objects([parse(line) for line in rows], Layout(layout))
+PLAIN_LINES = {
+    "messages": b'{"messages": [{"role": "user", "content": "\xc3\xa9\\n"}, {"role": "assistant", "content": "b"}], "id": 7}',
+    "sharegpt": b'{"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b", "weight": 1}]}',
+    "completion": b'{"prompt": "a", "completion": "b", "tags": ["x", null], "meta": {"n": 1}}',
+    "text": b'{"text": "a", "date": "2024-01-01"}',
+}
+
+
+def assert_columns_say_what_values_say(data: list[bytes], layout: str) -> bool:
+    """Lines read as columns, where that can be, and one by one. Returns whether it could be."""
+    rows = pa.table({"line": binary_array(data)})
+    short, long = read.conversations(rows, Layout(layout)), read.of_objects(list(map(parse, data)), Layout(layout))
+    assert short.notes == long.notes, data
+    short, long = normalize(short), normalize(long)
     for field in ("kinds", "parts", "roles", "messages", "reasons"):
-        assert getattr(short, field).tolist() == getattr(long, field).tolist()
-    assert short.texts.to_pylist() == long.texts.to_pylist()
-    assert short.notes == long.notes
-    assert (short.trained is None) == (long.trained is None)
+        assert getattr(short, field).tolist() == getattr(long, field).tolist(), data
+    assert short.texts.to_pylist() == long.texts.to_pylist(), data
+    trained = [np.ones(len(batch.roles), bool) if batch.trained is None else batch.trained for batch in (short, long)]
+    assert trained[0].tolist() == trained[1].tolist(), data
+    return columns_of(rows["line"].chunk(0)) is not None
+
+
+@pytest.mark.parametrize("layout", PLAIN_LINES)
+def test_lines_that_are_columns_say_what_their_values_say_rubbish_included(layout: str) -> None:
+    rng, plain = random.Random(0), PLAIN_LINES[layout]
+    assert assert_columns_say_what_values_say([plain] * 9, layout)
+    for _ in range(400):
+        row = (bad_line if rng.random() < 0.5 else good_line)(rng)
+        assert_columns_say_what_values_say([plain, row] if rng.random() < 0.5 else [row], layout)
+
+
+WRONG_VALUES = (
+    b"null",
+    b"7",
+    b"1e999",
+    b"NaN",
+    b"[]",
+    b"{}",
+    b'""',
+    b"true",
+    b'"\\ud800"',
+    b'"\xff"',
+    b'"\\u0000"',
+    b"[[[]]]",
+)
+NAMES_AND_VALUES = re.compile(rb'"[^"]*"(?=:)|(?<=: )("[^"]*"|[0-9]+|\[|\{)|[\[\]{},:]')
+
+
+@pytest.mark.parametrize("layout", PLAIN_LINES)
+def test_lines_with_anything_replaced_are_read_alike(layout: str) -> None:
+    """Each name, value and sign of a plain line in turn is dropped, doubled, or another"""
+    plain = PLAIN_LINES[layout]
+    num_columns = 0
+    for place in NAMES_AND_VALUES.finditer(plain):
+        names = (b'"role"', b'"x"', b'"content"', b'"system"', b'"label"', b'"tools"', b'"messages"')
+        for other in (b"", place[0] * 2, place[0] + b"\n" + place[0], *WRONG_VALUES, *names):
+            row = plain[: place.start()] + other + plain[place.end() :]
+            for data in ([plain, *row.split(b"\n")], row.split(b"\n")):
+                num_columns += assert_columns_say_what_values_say(data, layout)
+    assert num_columns > 20
