@@ -10,6 +10,7 @@ one, as "another layout", when they are rendered.
 """
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -33,30 +34,36 @@ SHOWN_CHARACTERS = 200
 OWN_TASK = 'A task of your own reads any row: task = "mine.py:row", five lines, in docs/own-tasks.md.'
 
 
-def recognise(rows: pa.Table, where: object, given: Layout, name: str | None) -> Layout:
+def recognise(heads: Iterable[tuple[object, pa.Table]], given: Layout, name: str | None) -> Layout:
     """
-    `given` with the name of the layout of the first rows, or with `name` if rows fit it. ValueError, with a row of
-    `where`, if they fit none.
+    `given` with the name of the layout of the first rows, or with `name` if rows fit it. `heads` are files, by the name that
+    messages give them, with their first rows; of them as many are looked at as it takes to find rows of a layout and every
+    field that `given` names. ValueError, with the first row, where there are none.
     """
     name = OLD_NAMES.get(name or "", name)
-    objects = [row for row in plain_rows(rows) if not isinstance(row, str)]
-    check_columns(objects, where, given)
-    canonical = [renamed(row, given) for row in objects]
-    example = show_row(rows.slice(0, 1), SHOWN_CHARACTERS) if len(rows) else "{}"
+    first_file, example, objects, matches = object(), "{}", list[Any](), Counter[tuple[str, str]]()
+    for file, rows in heads:
+        if not objects:
+            first_file, example = file, show_row(rows.slice(0, 1), SHOWN_CHARACTERS)
+        of_file = [row for row in plain_rows(rows) if not isinstance(row, str)]
+        objects += of_file
+        matches.update(match for row in of_file if (match := layout_of(renamed(row, given), name))[0])
+        if matches and not _unknown_name(objects, given):
+            break
+    if unknown := _unknown_name(objects, given):
+        raise ValueError(f"{first_file}: {unknown}")
     if not objects:
         raise ValueError(
-            f"{where}: its first rows cannot be read, as {example}; wanted JSON in UTF-8, one object per line."
+            f"{first_file}: its first rows cannot be read, as {example}; wanted JSON in UTF-8, one object per line."
         )
-    matches = Counter(match for row in canonical if (match := layout_of(row, name))[0])
     if not matches:
-        raise ValueError(_no_layout(objects, where, example, name))
+        raise ValueError(_no_layout(objects, first_file, example, name))
     best, field = matches.most_common(1)[0][0]
     wanted = replace(given, name=best).table.turns
     if field not in ("", wanted):
-        given = replace(
-            given, columns=tuple(sorted((dict(given.columns) | {given.source_name(field): wanted}).items()))
-        )
-    return _checked(replace(given, name=best), where)
+        columns = dict(given.columns) | {given.source_name(field): wanted}
+        given = replace(given, columns=tuple(sorted(columns.items())))
+    return _checked(replace(given, name=best), first_file)
 
 
 def layout_of(row: Any, only: str | None = None) -> tuple[str, str]:
@@ -121,23 +128,19 @@ def _fields_of(name: str | None) -> str:
     return "; or ".join(f"{' and '.join(table.needs)} ({name})" for name, table in LAYOUTS.items())
 
 
-def check_columns(objects: list[Any], where: object, layout: Layout) -> None:
-    """ValueError for a column to be renamed, or for a filter, that no row has, neither in itself nor in its messages"""
+def _unknown_name(objects: list[Any], layout: Layout) -> str:
+    """What is wrong with a field to be renamed, or to be filtered by, that neither a row nor a message has; else "" """
     names: set[str] = set()
     for row in objects:
         for value in [row, *(row.values() if isinstance(row, dict) else ())]:
             for item in value if isinstance(value, list) else [value]:
                 names |= set(item) if isinstance(item, dict) else set()
-    for source_name, canonical in layout.columns:
-        if source_name not in names and canonical != UNUSED:
-            raise ValueError(
-                f"{where}: columns names {source_name!r}, its first rows have {sorted(names)}: correct the name."
-            )
-    for source_name, _ in layout.where:
-        if source_name not in names:
-            raise ValueError(
-                f"{where}: where names {source_name!r}, its first rows have {sorted(names)}: correct the name."
-            )
+    asked = [("columns", source_name) for source_name, canonical in layout.columns if canonical != UNUSED]
+    asked += [("where", source_name) for source_name, _ in layout.where]
+    unknown = next(((key, name) for key, name in asked if name not in names), None)
+    return (
+        f"{unknown[0]} names {unknown[1]!r}, its first rows have {sorted(names)}: correct the name." if unknown else ""
+    )
 
 
 def _checked(layout: Layout, where: object) -> Layout:

@@ -25,7 +25,7 @@ from prep.encode.encode import Encoder
 from prep.inspect.show import segments
 from prep.render.render import render
 from prep.render.why import why
-from prep.sources.detect import check_kinds, first_rows, kind_of, rows_of_file
+from prep.sources.detect import check_kinds, heads, kind_of
 from prep.sources.files import find_files
 from prep.tasks import TASKS
 from prep.tasks.custom import find, is_custom
@@ -101,15 +101,15 @@ def preview(path: Path, num_rows: int, options: Layout, layout: str | None, task
     if not files:
         raise FileNotFoundError(f"{path} not found, or without data in it: give a file, a directory or a pattern.")
     check_kinds(files, is_text)
-    first, rows = first_rows(files, max(num_rows, FIRST_ROWS), is_text)
-    kind, shown = kind_of(files[0], is_text), rows.slice(0, num_rows)
+    num_first = max(num_rows, FIRST_ROWS)
+    kind, shown = kind_of(files[0], is_text), next(heads(files, num_first, is_text))[1].slice(0, num_rows)
     if task_name is not None and not is_text:
         return Preview(files, kind, _custom_task(task_name, path), [], [], shown)
     options = replace(options, train_on="none") if is_text else options  # as in an entry that says nothing of it
-    recognised = recognise(rows, first, options, "text" if is_text else layout)
+    recognised = recognise(heads(files, num_first, is_text), options, "text" if is_text else layout)
     task = TASKS["text" if is_text else "chat"].with_layout(recognised)
     fields, aside = list[str](), set[str]()
-    for file, head in heads(files, first, rows, is_text):
+    for file, head in heads(files, num_first, is_text):  # what a build stops at, or leaves aside, may be in any file
         head = head.drop_columns([name for name in head.column_names if recognised.renames.get(name) == UNUSED])
         notes = task.conversations(head).notes
         if notes.refused:
@@ -120,15 +120,6 @@ def preview(path: Path, num_rows: int, options: Layout, layout: str | None, task
     read = [recognised.source_name(name) for name in recognised.table.fields]
     used = [name for name in (*read, *sorted(decided - {*read})) if name in fields]
     return Preview(files, kind, task, used, sorted(aside), shown)
-
-
-def heads(files: list[Path], first: Path, rows: pa.Table, text: bool) -> Iterator[tuple[Path, pa.Table]]:
-    """The first rows of every file that has some: what a build would stop at, or leave aside, may be in any of them"""
-    yield first, rows
-    for file in files[files.index(first) + 1 :]:
-        head = rows_of_file(file, FIRST_ROWS, text)
-        if len(head):
-            yield file, head
 
 
 def made_rows(num_rows: int, task_name: str) -> Preview:

@@ -18,7 +18,7 @@ from prep.conversations.recognise import FIRST_ROWS, recognise
 from prep.files import nanochat_home
 from prep.mixture.checks import SAMPLING_KEYS, check_value
 from prep.mixture.mixture import Entry, Mixture
-from prep.sources.detect import first_rows
+from prep.sources.detect import heads
 from prep.sources.files import check_parts, find_files
 from prep.sources.hub import hub_files
 from prep.sources.source import Source, generated, open_files
@@ -237,7 +237,6 @@ def _open(entry: Entry, task: Task, files: SourceFiles, cache_dir: Path | None) 
     if task.label not in ("chat", "text"):
         return open_files(files.paths, list(task.columns), files.revision, cache_dir), task
     is_text = task.label == "text"
-    first, rows = first_rows(files.paths, FIRST_ROWS, is_text)
     given = Layout(
         columns=tuple(sorted((entry.columns or {}).items())),
         roles=tuple(sorted((entry.roles or {}).items())),
@@ -247,7 +246,8 @@ def _open(entry: Entry, task: Task, files: SourceFiles, cache_dir: Path | None) 
         reasoning=entry.reasoning,
         where=tuple(sorted((name, as_values(value)) for name, value in (entry.where or {}).items())),
     )
-    layout = recognise(rows, entry.hub or first, given, "text" if is_text else entry.layout)
+    first_rows = ((entry.hub or path, rows) for path, rows in heads(files.paths, FIRST_ROWS, is_text))
+    layout = recognise(first_rows, given, "text" if is_text else entry.layout)
     source = open_files(files.paths, [], files.revision, cache_dir, is_text)
     source = source.without({name for name, canonical in layout.columns if canonical == UNUSED})
     return source, task.with_layout(layout)

@@ -12,7 +12,7 @@ In which format a file is: told by its first bytes, not by its name.
 A .txt file is a document of plain text, for the task that reads them: one row.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -81,16 +81,18 @@ def check_kinds(files: list[Path], text: bool = False) -> None:
             )
 
 
-def first_rows(files: list[Path], num_rows: int, text: bool = False) -> tuple[Path, pa.Table]:
-    """The first file that has rows, and its first rows, as a source would give them. ValueError where none has any."""
+def heads(files: list[Path], num_rows: int, text: bool = False) -> Iterator[tuple[Path, pa.Table]]:
+    """Each file that has rows, and its first rows, as a source would give them. ValueError where none has any."""
+    is_empty = True
     for path in files:
-        if len(rows := rows_of_file(path, num_rows, text)):
-            return path, rows
-    raise ValueError(f"{files[0]} has no rows: give a file with rows.")
+        if len(rows := _rows_of_file(path, num_rows, text)):
+            is_empty = False
+            yield path, rows
+    if is_empty:
+        raise ValueError(f"{files[0]} has no rows: give a file with rows.")
 
 
-def rows_of_file(path: Path, num_rows: int, text: bool = False) -> pa.Table:
-    """The first rows of a file, as a source would give them"""
+def _rows_of_file(path: Path, num_rows: int, text: bool) -> pa.Table:
     kind = kind_of(path, text)
     if kind not in COLUMNAR:
         return pa.table({"line": binary_array(_first_lines(path, kind, num_rows))})

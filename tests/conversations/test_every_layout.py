@@ -186,7 +186,7 @@ def test_every_way_of_writing_a_row_says_what_the_plain_reading_says(
     wanted = [as_rendered(read_plainly(row, layout)) for row in rows]
     for name, write in WRITERS.items():
         table = write(rows)
-        found = recognise(table, "rows", Layout(), None)
+        found = recognise([("rows", table)], Layout(), None)
         batch = chat.conversations(table, found)
         assert rendered(normalize(batch)) == wanted, (name, rows)
         assert (found.name, batch.notes.refused, batch.notes.left_aside) == (layout, (), {}), name

@@ -35,7 +35,7 @@ def lines(*rows: Any) -> pa.Table:
 
 def rendered(rows: pa.Table, layout: Layout | None = None, name: str | None = None) -> Rendered:
     """Rows in the layout that is recognised"""
-    found = recognise(rows, "f", layout or Layout(), name)
+    found = recognise([("f", rows)], layout or Layout(), name)
     return render(chat.conversations(rows, found), ENCODER, TOY)
 
 

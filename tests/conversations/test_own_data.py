@@ -41,7 +41,7 @@ def refused(row: Row, **keys: Any) -> tuple[str, ...]:
     """Fields that stop a build"""
     found = []
     for rows in (lines(row), pa.Table.from_pylist([row])):
-        layout = recognise(rows, "f", Layout(**keys), None)
+        layout = recognise([("f", rows)], Layout(**keys), None)
         found.append(chat.conversations(rows, layout).notes.refused)
     assert found[0] == found[1]
     return found[0]
@@ -51,7 +51,7 @@ def aside(*rows: Row, **keys: Any) -> dict[str, int]:
     """Fields that are left aside, with the number of rows"""
     found = []
     for table in (lines(*rows), pa.Table.from_pylist(list(rows))):
-        layout = recognise(table, "f", Layout(**keys), None)
+        layout = recognise([("f", table)], Layout(**keys), None)
         found.append(dict(chat.conversations(table, layout).notes.left_aside))
     assert found[0] == found[1]
     return found[0]
@@ -360,7 +360,7 @@ def test_the_record_keeps_calls_as_they_came() -> None:
     call = {"id": "7", "function": {"name": "f", "arguments": {"b": 1, "a": [None]}}}
     talk = [said("user", "q"), said("assistant", "", tool_calls=[call]), said("tool", "r", tool_call_id="7")]
     rows = lines({"messages": talk, "tools": [{"name": "f"}]})
-    batch = chat.conversations(rows, recognise(rows, "f", Layout(), None))
+    batch = chat.conversations(rows, recognise([("f", rows)], Layout(), None))
     assert batch.texts.to_pylist() == ["q", "7", "f", '{"b": 1, "a": [null]}', "7", "r"]
     assert batch.roles.tolist() == [1, 2, 3]
     assert batch.tools is not None
@@ -500,6 +500,30 @@ def test_a_column_that_only_a_later_file_has_is_read(tmp_path: Path) -> None:
             "Hm.\n\nInto French.\n\nNight",
             "Name a fruit.",
         ]
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+@pytest.mark.parametrize("order", ["ab", "ba"])
+def test_a_layout_is_recognised_in_whatever_file_has_it(tmp_path: Path, suffix: str, order: str) -> None:
+    rows = [{"id": 1}, {"talk": HELLO, "good": True}]
+    for name, row in zip(order, rows, strict=True):
+        path = tmp_path / f"{name}.{suffix}"
+        write_lines(path, [row]) if suffix == "jsonl" else pq.write_table(pa.Table.from_pylist([row]), path)
+    entry = {"task": "chat", "path": f"*.{suffix}", "columns": {"talk": "messages"}, "where": {"good": True}}
+    (found,) = prep.read_conversations(parsed(tmp_path, entry))
+    assert found.messages == HELLO
+    with pytest.raises(ValueError, match=r"a\.\w+: where names 'god', its first rows have .*'good', 'id', .*'talk'"):
+        list(prep.read_conversations(parsed(tmp_path, entry | {"where": {"god": True}})))
+
+
+def test_answers_that_are_context_are_counted_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [HELLO, [HELLO[0], HELLO[1] | {"train": False}], [HELLO[0], HELLO[1] | {"loss": 0}]]
+    write_lines(tmp_path / "mine.jsonl", [{"messages": row} for row in rows])
+    root, manifest, _ = build_mixture(tmp_path, {"train": [{"task": "chat", "path": "mine.jsonl"}]}, toy_tokenizer())
+    (source,) = manifest["splits"]["train"]["sources"]
+    assert (source["untrained_answers"], source["train_flags"], source["untrained"]) == (2, True, 2)
+    app(["stats", str(root)], standalone_mode=False)
+    assert "chat: 2 answers are context, as their rows say" in capsys.readouterr().out
 
 
 def test_python_refuses_what_a_build_refuses(tmp_path: Path) -> None:
