@@ -12,150 +12,29 @@ import argparse
 import json
 import os
 import platform
-import random
 import re
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
-import threading
-import time
 from collections import defaultdict
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow.json
-import pyarrow.parquet as pq
-
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT)]
 
-from bench.real_size import make_data_root, scaled_mixture  # noqa: E402
-from prep.arrays import Array  # noqa: E402
+from bench.harness import Bench, Result, median, plain  # noqa: E402
+from bench.packing import measure_packing, measure_steps  # noqa: E402
+from bench.real_size import make_data_root, scaled_mixture, write_chats  # noqa: E402
 from prep.encode.encode import ENGINES, why_not  # noqa: E402
-from prep.plan.ordered import pack_in_order  # noqa: E402
-from prep.plan.packing import pack  # noqa: E402
-from prep.shard import open_shards  # noqa: E402
-from prep.shard.mixing import Mixing, measure_mixing  # noqa: E402
 from prep.tokenizer.load import load_tokenizer  # noqa: E402
 
-PLAIN = [sys.executable, str(ROOT / "bench/plain_build.py")]
-BUILD = [sys.executable, "-m", "prep", "build", "--quiet"]
-IDENTITY = ROOT / "prep/data/identity.jsonl"
 HUB = ROOT.parent / "shared/data/hub"
 DEFAULT = ROOT / "prep/mixtures/default.toml"
-GENERATED = {"simple_spelling": 0.6, "spelling_bee": 0.3, "arithmetic": 0.1}  # shares of a generated mixture
-
-Result = dict[str, float]
-
-
-@dataclass
-class Bench:
-    """What the measurements need, and the lines of the table as they come"""
-
-    folder: Path
-    data_root: Path | None
-    mixture: str
-    repeats: int
-    own: bool = False  # whether the mixture reads files of its own
-    lines: list[tuple[str, str, str]] = field(default_factory=list)
-
-    def add(self, name: str, value: str, note: str = "") -> None:
-        self.lines.append((name, value, note))
-        print(f"{name:<66} {value:>16}   {note}", flush=True)
-
-    def data(self) -> list[str]:
-        if self.own:
-            return []
-        roots = ["--data-root", str(self.data_root)] if self.data_root else []
-        return [*roots, "--identity", str(IDENTITY)]
-
-    def build(self, mixture: str, *options: str, cache: str = "", keep: str = "") -> Result:
-        """Run a build; with an empty cache unless `cache` names one. seconds, cpu, peak MB, and what build.json says"""
-        root, cache_dir = self.folder / (keep or "out"), self.folder / (cache or "cache")
-        shutil.rmtree(root, ignore_errors=True)
-        if not cache:
-            shutil.rmtree(cache_dir, ignore_errors=True)
-        command = [*BUILD, "--mixture", mixture, "-o", str(root), "--cache-dir", str(cache_dir), *self.data(), *options]
-        result = run(command)
-        record = json.loads((root / "build.json").read_text())
-        passes = {f"{name}_seconds": timing["seconds"] for name, timing in record["passes"].items()}
-        return {**result, **passes, "tokens": record["passes"]["write"]["tokens"], "inside": record["seconds"]}
-
-    def mixture_file(self, name: str, text: str) -> str:
-        path = self.folder / f"{name}.toml"
-        path.write_text(text, encoding="utf-8")
-        return str(path)
-
-    def generated(self, num: int, seed: int = 42, shares: dict[str, float] = GENERATED) -> str:
-        """A mixture of `num` generated conversations"""
-        parts = [f'[[train]]\ntask = "{task}"\nsize = {round(num * share)}\n' for task, share in shares.items()]
-        return self.mixture_file(f"generated-{num}-{seed}", f'name = "generated"\nseed = {seed}\n' + "".join(parts))
-
-
-def run(command: list[str]) -> Result:
-    """
-    Run a command to its end -> seconds by the clock, processor seconds (of workers only where they are its children), and
-    peak MB: of its largest process, and of what is its main process's own, mapped files aside (Linux; sampled, else 0)
-    """
-    start = time.perf_counter()
-    with tempfile.TemporaryFile() as errors:
-        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=errors)
-        own = [0.0]
-        threading.Thread(target=watch_memory, args=(process.pid, own), daemon=True).start()
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            errors.seek(0)
-            raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}: {errors.read().decode()}")
-    unit = 1 if sys.platform == "darwin" else 1024
-    return {
-        "seconds": time.perf_counter() - start,
-        "cpu": usage.ru_utime + usage.ru_stime,
-        "peak_mb": usage.ru_maxrss * unit / 1e6,
-        "own_mb": max(own),
-    }
-
-
-def watch_memory(pid: int, own: list[float]) -> None:
-    """Adds the anonymous memory of a process every hundredth of a second, until it ends"""
-    with suppress(OSError, IndexError):
-        while True:
-            status = Path(f"/proc/{pid}/status").read_text()
-            own.append(int(status.split("RssAnon:")[1].split()[0]) * 1024 / 1e6)
-            time.sleep(0.01)
-
-
-def plain(bench: Bench, what: str, *options: str, processes: int = 1) -> Result:
-    """The plain loop or encoding alone, in as many processes, which start their clocks together"""
-    commands = [[*PLAIN, what, bench.mixture, *bench.data(), *options, "--wait"] for _ in range(processes)]
-    started = [
-        subprocess.Popen([*command, "--part", str(i), "--of", str(processes)], stdin=-1, stdout=-1, text=True)
-        for i, command in enumerate(commands)
-    ]
-    for process in started:
-        assert process.stdout is not None
-        process.stdout.readline()
-    for process in started:
-        assert process.stdin is not None
-        process.stdin.write("\n")
-        process.stdin.flush()
-    results = [json.loads(process.communicate()[0]) for process in started]
-    return {
-        "seconds": max(result["seconds"] for result in results),
-        "cpu": sum(result["cpu"] for result in results),
-        "tokens": sum(result["tokens"] for result in results),
-    }
-
-
-def median(results: list[Result]) -> Result:
-    return {key: statistics.median(result[key] for result in results) for key in results[0]}
-
 
 # ---- the parts of the table ----
 
@@ -246,34 +125,6 @@ def compare_own(bench: Bench, copies: int) -> None:
             )
 
 
-def write_chats(data_root: Path, folder: Path, copies: int) -> dict[str, Path]:
-    """
-    The chats and problems of a data root, `copies` times, as {kind: file}. In the later copies a word in three is another
-    word of them, so that no encoder has seen a text before.
-    """
-    chats = [row["messages"] for row in rows_of(data_root / "HuggingFaceTB/smol-smoltalk/data")]
-    for row in rows_of(data_root / "openai/gsm8k/main"):
-        chats.append([{"role": "user", "content": row["question"]}, {"role": "assistant", "content": row["answer"]}])
-    word, rng = re.compile("[A-Za-z]{3,}"), random.Random(0)
-    words = sorted({found for chat in chats[::7] for message in chat for found in word.findall(message["content"])})
-    paths = {"JSON lines": folder / "own.jsonl", "Parquet": folder / "own.parquet"}
-    with open(paths["JSON lines"], "w", encoding="utf-8") as file:
-        for share in [0, *[0.33] * (copies - 1)]:
-
-            def other(found: re.Match[str], share: float = share) -> str:
-                return rng.choice(words) if rng.random() < share else found[0]
-
-            for chat in chats:
-                said = [{"role": each["role"], "content": word.sub(other, each["content"])} for each in chat]
-                file.write(json.dumps({"messages": said}, ensure_ascii=False) + "\n")
-    pq.write_table(pyarrow.json.read_json(paths["JSON lines"]), paths["Parquet"])
-    return paths
-
-
-def rows_of(folder: Path) -> list[dict[str, Any]]:
-    return [row for path in sorted(folder.glob("train-*.parquet")) for row in pq.read_table(path).to_pylist()]
-
-
 def compare_tasks(bench: Bench) -> None:
     """Render pass of generated tasks, and of SmolTalk where it is there, one worker, tokens a processor second"""
     # so many rows have about as many tokens as SmolTalk's stand-in: what a pass costs before its first weighs the same
@@ -314,91 +165,6 @@ def compare_warm(bench: Bench) -> None:
     cold = median(results.pop("cold"))
     for name, runs in results.items():
         bench.add(f"warm over cold: {name}", f"{median(runs)['seconds'] / cold['seconds']:.3f}x", "at most 0.1x")
-
-
-def measure_packing(bench: Bench, sizes: list[int]) -> None:
-    """Lengths like those of chats into rows"""
-    rng = np.random.default_rng(0)
-    for num in sizes:
-        for width in (2049, 513):
-            lengths = np.clip(rng.lognormal(5.5, 1.1, num).astype(np.int64), 8, width - 1)
-            bound = -(-int(lengths.sum()) // width)
-            alone = lengths > width - lengths.min()  # nothing fits beside them, whoever packs
-            lost = int((width - lengths[alone]).sum()) / int(lengths.sum())
-            for name in ("ordered", "bfd"):
-                start = time.process_time()
-                rows = len(pack_in_order(lengths, width)[1]) if name == "ordered" else pack(lengths, width)[1]
-                bench.add(
-                    f"{name}: {num:,} lengths into rows of {width:,}",
-                    f"{time.process_time() - start:.2f} s",
-                    f"bound + {rows / bound - 1:.4%}, of which {lost:.4%} no packing can avoid",
-                )
-
-
-def measure_steps(bench: Bench) -> None:
-    """How well steps mix: conversations of the mixture in five random orders, as one stream and packed"""
-    bench.build(bench.mixture, "--packing", "ordered", keep="steps")
-    docs = np.asarray(open_shards(bench.folder / "steps").split("train").docs)
-    for width in (2049, 513):
-        lengths, figures = np.minimum(docs["length"], width - 1).astype(np.int64), defaultdict[str, list[Any]](list)
-        for seed in range(5):
-            order = np.random.default_rng(seed).permutation(len(docs))
-            for name, (rows, packed) in lay_out(lengths[order], width, seed).items():
-                figures[f"{name} rows"].append(int(rows.max()) + 1)
-                places = order[packed]
-                figures[f"{name} copies"].append(copies_in_a_row(rows, docs[places]))
-                for rows_per_step in (16, 64, 256):
-                    found = mixing_of(rows, lengths[places], docs["source"][places], rows_per_step)
-                    figures[f"{name} {rows_per_step}"].append(found)
-        bound = -(-int(lengths.sum()) // width)
-        for name in ("ordered", "bfd"):
-            more = float(np.mean(figures[f"{name} rows"])) / bound - 1
-            copies = "; ".join(f"{np.mean(figures[f'{which} copies']):.1f}" for which in (name, "stream"))
-            bench.add(
-                f"{name}, rows of {width:,}: rows over the bound",
-                f"{more:.4%}",
-                f"copies in a row, in the stream: {copies}",
-            )
-            for rows_per_step in (16, 64, 256):
-                pairs = zip(figures[f"{name} {rows_per_step}"], figures[f"stream {rows_per_step}"], strict=True)
-                pairs = [(found, stream) for found, stream in pairs if found is not None and stream is not None]
-                if not pairs:
-                    continue
-                large = pairs[0][0].share > 0.02
-                ratio = np.mean([found.deviation[large] / stream.deviation[large] for found, stream in pairs], axis=0)
-                bench.add(
-                    f"{name}: deviation over the stream's, steps of {rows_per_step} rows",
-                    f"{ratio.min():.2f} to {ratio.max():.2f}",
-                    f"at most 1.1; figure {np.mean([found.figure for found, _ in pairs]):.2f}",
-                )
-
-
-def lay_out(lengths: Array, width: int, seed: int) -> dict[str, tuple[Array, Array]]:
-    """(D,) lengths -> by layout, the row of each document and the documents' places, both in the order of the rows"""
-    order, docs_per_row = pack_in_order(lengths, width)
-    by_length, num_rows = pack(lengths, width)
-    by_length = np.random.default_rng(seed).permutation(num_rows)[by_length]
-    return {
-        "stream": ((np.cumsum(lengths) - 1) // width, np.arange(len(lengths))),
-        "ordered": (np.repeat(np.arange(len(docs_per_row)), docs_per_row), order),
-        "bfd": (np.sort(by_length), np.argsort(by_length, kind="stable")),
-    }
-
-
-def mixing_of(rows: Array, lengths: Array, sources: Array, rows_per_step: int) -> Mixing | None:
-    num_steps, num_sources = (int(rows[-1]) + 1) // rows_per_step, int(sources.max()) + 1
-    tokens = np.zeros((num_steps + 1, num_sources))
-    np.add.at(tokens, (np.minimum(rows // rows_per_step, num_steps), sources), lengths)
-    squares = np.bincount(sources, weights=lengths.astype(float) ** 2, minlength=num_sources)
-    return measure_mixing(tokens, squares, rows_per_step)
-
-
-def copies_in_a_row(rows: Array, docs: Array) -> int:
-    """Documents whose row has another copy of them"""
-    conversation = docs["source"].astype(np.int64) << 40 | docs["index"].astype(np.int64)
-    order = np.lexsort((rows, conversation))
-    same = (np.diff(conversation[order]) == 0) & (np.diff(rows[order]) == 0)
-    return int(same.sum())
 
 
 def measure_disk(bench: Bench, root: Path) -> None:

@@ -1,5 +1,6 @@
 """
-A data root of the real data sets' size, made of a small one: the rows there are, again and again.
+A data root of the real data sets' size, made of a small one: the rows there are, again and again. And as many chats as one
+likes in files of one's own, with other words.
 
     python bench/real_size.py ../shared/data/hub real/ --share 0.25
 
@@ -9,9 +10,14 @@ plain loop and encoding alone get the same rows.
 """
 
 import argparse
+import json
+import random
+import re
 import shutil
 from pathlib import Path
+from typing import Any
 
+import pyarrow.json
 import pyarrow.parquet as pq
 
 REAL_ROWS = {
@@ -33,6 +39,34 @@ def make_data_root(source: Path, target: Path, share: float = 1.0) -> None:
                 rows = table.slice(0, left)
                 writer.write_table(rows, row_group_size=1000)
                 left -= len(rows)
+
+
+def write_chats(data_root: Path, folder: Path, copies: int) -> dict[str, Path]:
+    """
+    The chats and problems of a data root, `copies` times, as {kind: file}. In the later copies a word in three is another
+    word of them, so that no encoder has seen a text before.
+    """
+    chats = [row["messages"] for row in rows_of(data_root / "HuggingFaceTB/smol-smoltalk/data")]
+    for row in rows_of(data_root / "openai/gsm8k/main"):
+        chats.append([{"role": "user", "content": row["question"]}, {"role": "assistant", "content": row["answer"]}])
+    word, rng = re.compile("[A-Za-z]{3,}"), random.Random(0)
+    words = sorted({found for chat in chats[::7] for message in chat for found in word.findall(message["content"])})
+    paths = {"JSON lines": folder / "own.jsonl", "Parquet": folder / "own.parquet"}
+    with open(paths["JSON lines"], "w", encoding="utf-8") as file:
+        for share in [0, *[0.33] * (copies - 1)]:
+
+            def other(found: re.Match[str], share: float = share) -> str:
+                return rng.choice(words) if rng.random() < share else found[0]
+
+            for chat in chats:
+                said = [{"role": each["role"], "content": word.sub(other, each["content"])} for each in chat]
+                file.write(json.dumps({"messages": said}, ensure_ascii=False) + "\n")
+    pq.write_table(pyarrow.json.read_json(paths["JSON lines"]), paths["Parquet"])
+    return paths
+
+
+def rows_of(folder: Path) -> list[dict[str, Any]]:
+    return [row for path in sorted(folder.glob("train-*.parquet")) for row in pq.read_table(path).to_pylist()]
 
 
 def scaled_mixture(text: str, share: float) -> str:
