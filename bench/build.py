@@ -27,13 +27,12 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT)]
 
-from bench.harness import Bench, Result, median, plain  # noqa: E402
+from bench.harness import HUB, Bench, Result, median, plain  # noqa: E402
 from bench.packing import measure_packing, measure_steps  # noqa: E402
 from bench.real_size import make_data_root, scaled_mixture, write_chats  # noqa: E402
 from prep.encode.encode import ENGINES, why_not  # noqa: E402
 from prep.tokenizer.load import load_tokenizer  # noqa: E402
 
-HUB = ROOT.parent / "shared/data/hub"
 DEFAULT = ROOT / "prep/mixtures/default.toml"
 
 # ---- the parts of the table ----

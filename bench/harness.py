@@ -16,6 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PLAIN = [sys.executable, str(ROOT / "bench/plain_build.py")]
 BUILD = [sys.executable, "-m", "prep", "build", "--quiet"]
+HUB = ROOT.parent / "shared/data/hub"
 IDENTITY = ROOT / "prep/data/identity.jsonl"
 GENERATED = {"simple_spelling": 0.6, "spelling_bee": 0.3, "arithmetic": 0.1}  # shares of a generated mixture
 # compiled modules are kept between runs, as an installed package has them

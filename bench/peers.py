@@ -39,7 +39,7 @@ import numpy as np
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT)]
 
-from bench.build import HUB, IDENTITY, Bench, plain  # noqa: E402
+from bench.harness import HUB, IDENTITY, Bench, plain  # noqa: E402
 from bench.plain_build import MAX_SEQ_LEN, PlainRenderer, batches_of, to_messages  # noqa: E402
 from prep.encode.encode import choose_engine  # noqa: E402
 from prep.tokenizer.huggingface import export_hf  # noqa: E402

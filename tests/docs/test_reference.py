@@ -27,7 +27,9 @@ def build_two(folder: Path, tokenizer: Tokenizer) -> list[tuple[dict[str, Any], 
     calls = {"role": "assistant", "tool_calls": [{"function": {"name": "add", "arguments": '{"a": 2}'}}]}
     write_lines(folder / "calls.jsonl", [{"messages": [{"role": "user", "content": "2?"}, calls]}])
     write_lines(folder / "text.jsonl", [{"text": "Oslo."}])
+    context = {"role": "assistant", "content": "b", "train": False}
     odd = [{**chat("a", ""), "id": 1}, {"messages": [{"role": "boss", "content": "a"}]}]
+    odd += [{"messages": [{"role": "user", "content": "a"}, context]}]
     write_lines(folder / "odd.jsonl", [{**row, "good": True} for row in [*odd, *[chat("q", "r")] * 30]])
     write_lines(folder / "chat.jsonl", [chat(f"{i}?", str(i)) for i in range(40)])
     write_lines(folder / "copy" / "ann" / "chats" / "data" / "train.jsonl", [chat(f"{i}!", str(i)) for i in range(9)])
