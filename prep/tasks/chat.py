@@ -1,16 +1,24 @@
 """
-Your own conversations (chat), those that teach the model who it is (identity), and plain text (text).
+Conversations as they are: SmolTalk's (smoltalk), your own (chat), those that teach the model who it is (identity); and plain
+text (text).
 
     {"text": "Oslo is the capital of Norway."}     ->     <|bos|>Oslo is the capital of Norway.
 """
 
 import pyarrow as pa
 
-from prep.conversations import read
+from prep.conversations import messages, read
 from prep.conversations.conversation import Conversations
 from prep.conversations.layouts import Layout
 from prep.tasks.task import BuiltinTask
 
+SMOLTALK_EXAMPLE = {
+    "messages": [
+        {"role": "user", "content": "Name three primary colours."},
+        {"role": "assistant", "content": "Red, yellow and blue."},
+    ],
+    "source": "everyday-conversations",
+}
 CHAT_EXAMPLE = {
     "messages": [
         {"role": "system", "content": "Be brief."},
@@ -36,6 +44,23 @@ def conversations(rows: pa.Table, layout: Layout = Layout()) -> Conversations:
     return read.conversations(rows, layout)
 
 
+def smoltalk(rows: pa.Table) -> Conversations:
+    """C rows of SmolTalk -> C conversations"""
+    return messages.of_arrow(rows["messages"])
+
+
+SMOLTALK = BuiltinTask(
+    "smoltalk",
+    "SmolTalk: general chat of many kinds, the bulk of a mid-training mixture. The conversations are taken as they are; the "
+    "renderer merges a leading system message into the first user message.",
+    SMOLTALK_EXAMPLE,
+    version=1,
+    read=smoltalk,
+    hub="HuggingFaceTB/smol-smoltalk",
+    download=(484_570, 970_000_000),
+    columns=("messages",),
+    defaults={"train": ("default", "train"), "val": ("default", "test")},
+)
 CHAT = BuiltinTask(
     "chat",
     "Chat: your own conversations, as JSON lines, parquet or Arrow, in any of the layouts of prep.conversations.layouts. "

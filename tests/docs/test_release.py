@@ -14,6 +14,7 @@ DATA = (
     "words.txt.zst",
     "identity.jsonl",
     "problems.toml",
+    "facts.toml",
     "phrasings.toml",
     "selftest.jsonl",
     "report.css",

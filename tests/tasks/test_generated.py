@@ -18,12 +18,13 @@ from hypothesis import given, settings
 from hypothesis.strategies import integers, lists, text
 
 from prep.conversations.conversation import KINDS, OUTPUT, PYTHON, ROLES, TEXT, Conversations
-from prep.tasks import arithmetic, gsm8k, words
+from prep.tasks import arithmetic, facts, gsm8k, words
 from prep.tasks.arithmetic import ARITHMETIC
+from prep.tasks.facts import FACTS
 from prep.tasks.spelling import SIMPLE_SPELLING, SPELLING_BEE, languages
 from prep.tasks.task import BuiltinTask
 
-TASKS = [SIMPLE_SPELLING, SPELLING_BEE, ARITHMETIC]
+TASKS = [SIMPLE_SPELLING, SPELLING_BEE, ARITHMETIC, FACTS]
 
 
 def messages(conversations: Conversations, c: int) -> dict[str, Any]:
@@ -87,7 +88,9 @@ def test_offsets_fit_the_texts(task):
 
 
 # the row on top of each file, and where it comes from: apple is the 345,189th word in the order of seed 42
-@pytest.mark.parametrize(("task", "row"), [(SIMPLE_SPELLING, 345_188), (SPELLING_BEE, 42_170), (ARITHMETIC, 206)])
+@pytest.mark.parametrize(
+    ("task", "row"), [(SIMPLE_SPELLING, 345_188), (SPELLING_BEE, 42_170), (ARITHMETIC, 206), (FACTS, 506)]
+)
 def test_the_example_on_top_of_the_file_is_a_row_of_the_task(task, row):
     assert messages(task.generate(row, row + 1, 42, "train"), 0) == task.example
 
@@ -96,7 +99,7 @@ def test_rows_do_not_depend_on_the_hash_seed_or_on_this_process():
     program = """
 import hashlib
 from prep.tasks import TASKS
-for task in map(TASKS.get, ("simple_spelling", "spelling_bee", "arithmetic")):
+for task in map(TASKS.get, ("simple_spelling", "spelling_bee", "arithmetic", "facts")):
     print(hashlib.sha256("\\0".join(task.generate(5, 105, 42, "test").texts.to_pylist()).encode()).hexdigest())
 """
     command = [sys.executable, "-c", program]
@@ -140,7 +143,7 @@ def test_every_word_is_in_one_split_and_about_one_in_twenty_in_test():
     assert 0.045 < len(test) / (len(train) + len(test)) < 0.055
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(lists(text("abcdefghijklmnopqrstuvwxyz", min_size=1), min_size=1))
 def test_the_split_of_a_word_depends_on_its_letters_alone(some):
     together = words.is_test_word(pa.array(some, pa.large_string()))
@@ -267,3 +270,34 @@ def test_no_problem_of_test_is_in_train():
     test = {row[0] for row in rows_of(ARITHMETIC, 0, 20_000, 43, "test")}
     assert len(train) > 10_000
     assert not train & test
+
+
+# ---- facts ----
+
+
+def test_no_question_of_test_is_in_train_whatever_stands_around_it():
+    data = facts.load()
+    asked = {
+        split: {q for fact in data["fact"] for q in facts.questions_of(fact["questions"], split)}
+        for split in ("train", "test")
+    }
+    assert asked["train"] & asked["test"] == set()
+    assert asked["train"] | asked["test"] == {question for fact in data["fact"] for question in fact["questions"]}
+    assert len(asked["test"]) * facts.TEST_SHARE == len(asked["train"] | asked["test"])
+    written = {split: set(facts.phrasings(split)[0].to_pylist()) for split in asked}
+    assert written["train"] & written["test"] == set()
+    assert len(written["test"]) > 1000
+
+
+def test_each_fact_has_one_answer_and_no_question_asks_for_two():
+    data = facts.load()
+    assert len({fact["answer"] for fact in data["fact"]}) == len(data["fact"])
+    questions = [question.lower().rstrip("?.") for fact in data["fact"] for question in fact["questions"]]
+    assert len(questions) == len(set(questions))
+
+
+def test_every_phrasing_comes_once_before_any_comes_again():
+    num = len(facts.phrasings("test")[0])
+    first = [row[0] for row in rows_of(FACTS, 0, num, split="test")]
+    assert sorted(first) == sorted(facts.phrasings("test")[0].to_pylist())
+    assert [row[0] for row in rows_of(FACTS, num, num + 9, split="test")] == first[:9]

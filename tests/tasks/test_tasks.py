@@ -11,7 +11,7 @@ from hypothesis.strategies import sampled_from, text
 from prep.conversations.conversation import KINDS, REASONS, ROLES, Conversations
 from prep.conversations.read import of_objects
 from prep.render.nanochat import normalize
-from prep.tasks import TASKS, chat, gsm8k, mmlu, smoltalk
+from prep.tasks import TASKS, chat, gsm8k, mmlu
 
 
 def plain(batch: Conversations) -> list[Any]:
@@ -122,10 +122,10 @@ def test_columns_of_messages_and_parsed_json_give_the_same() -> None:
         [reply],
         [turn],
     ]
-    found = plain(normalize(smoltalk.conversations(rows_of(values, pa.string()))))
+    found = plain(normalize(chat.smoltalk(rows_of(values, pa.string()))))
     assert found == plain(normalize(of_objects(values)))
     assert found[2][0] == ("user", [("text", "s\n\na")])
-    assert plain(smoltalk.conversations(rows_of([None], pa.string()))) == ["missing field"]
+    assert plain(chat.smoltalk(rows_of([None], pa.string()))) == ["missing field"]
 
 
 def test_parts_come_from_parquet_too() -> None:
