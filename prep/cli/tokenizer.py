@@ -4,13 +4,13 @@ The commands `midprep tokenizer ...`: show a tokenizer, train one, write one for
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from prep.cli.arguments import TOKENIZERS, Json, Pattern, TokenizerName, print_json
+from prep.cli.arguments import TOKENIZERS, DataRoot, Identity, Json, Pattern, TokenizerName, print_json, refuse
 
 app = typer.Typer(help="Show, train and convert tokenizers.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -34,21 +34,42 @@ def info(
 
 @app.command()
 def train(
-    files: Annotated[list[Path], typer.Argument(help="Text, .jsonl or .parquet files.")],
+    context: typer.Context,
+    files: Annotated[list[Path] | None, typer.Argument(help="Text, .jsonl or .parquet files.")] = None,
+    mixture: Annotated[
+        str | None, typer.Option(help="Instead of files: what a mixture trains on, each row once.")
+    ] = None,
     vocab_size: Annotated[int, typer.Option(help="Number of ids, including the nine special tokens.")] = 32768,
     output: Annotated[Path, typer.Option("-o", "--output", help="Directory to write to.")] = Path("tokenizer"),
     pattern: Pattern = None,
+    data_root: DataRoot = None,
+    identity: Identity = None,
 ) -> None:
-    """Train a byte-level BPE tokenizer; build with it by --tokenizer DIR."""
+    """Train a byte-level BPE tokenizer, on files or on a mixture; build with it by --tokenizer DIR."""
     from prep.tokenizer.tokenizer import PATTERN
-    from prep.tokenizer.train import train_tokenizer
+    from prep.tokenizer.train import read_pieces, train_tokenizer
 
+    if bool(files) == bool(mixture):
+        raise ValueError("give files, or a --mixture: one of them.")
+    if not mixture:
+        refuse(context, "data_root identity", "without --mixture")
     if output.exists() and any(output.iterdir()):
         raise ValueError(f"{output} exists and is not empty: give another directory with -o.")
-    trained = train_tokenizer(files, vocab_size, _show_progress(), output.name, pattern or PATTERN)
+    pieces = _pieces_of(mixture, data_root, identity) if mixture else read_pieces(files or [], _show_progress())
+    trained = train_tokenizer(pieces, vocab_size, output.name, pattern or PATTERN)
     output.mkdir(parents=True, exist_ok=True)
     trained.write(output)
     print(f"{output}: {trained.vocab_size:,} ids, sha256 {trained.sha256}. Use it with --tokenizer {output}")
+
+
+def _pieces_of(mixture: str, data_root: Path | None, identity: Path | None) -> Iterator[str]:
+    """The text of the conversations that a mixture trains on"""
+    from prep.build.api import read_conversations
+    from prep.tokenizer.train import cut, texts_of
+
+    for example in read_conversations(mixture, data_root=data_root, identity=identity):
+        for text in texts_of(example.messages, example.source):
+            yield from cut(text)
 
 
 def _show_progress() -> Callable[[int, int], None]:

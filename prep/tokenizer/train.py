@@ -1,7 +1,7 @@
 """
 Train a tokenizer of your own with rustbpe: text, JSON lines or Parquet in, ranks out.
 
-    train_tokenizer([Path("a.txt"), Path("chats.jsonl")], 32_768)     256 bytes + 32,503 merges + 9 special tokens
+    train_tokenizer(read_pieces([Path("a.txt"), Path("chats.jsonl")]), 32_768)     256 bytes + 32,503 merges + 9 special tokens
 
 Files are streamed in pieces of at most 16,384 characters that end with a line where they can; memory holds the counts of
 distinct words of the split pattern. The same files in the same order give the same ranks. What is not text is an error that
@@ -11,7 +11,7 @@ names the line; nothing is skipped.
 import codecs
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -27,14 +27,11 @@ SURROGATE: Final = re.compile("[\ud800-\udfff]")
 Progress = Callable[[int, int], None]  # bytes read, bytes of all files
 
 
-def train_tokenizer(
-    files: list[Path],
-    vocab_size: int,
-    on_progress: Progress | None = None,
-    name: str = "trained",
-    pattern: str = PATTERN,
-) -> Tokenizer:
-    """A tokenizer of `vocab_size` ids, the nine special tokens included. ValueError if the text gives fewer."""
+def train_tokenizer(pieces: Iterable[str], vocab_size: int, name: str = "trained", pattern: str = PATTERN) -> Tokenizer:
+    """
+    A tokenizer of `vocab_size` ids, the nine special tokens included, of pieces of text as `cut` makes them. ValueError if
+    the text gives fewer.
+    """
     import rustbpe
 
     num_ranks = vocab_size - len(SPECIAL_TOKENS)
@@ -43,11 +40,8 @@ def train_tokenizer(
             f"vocabulary of {vocab_size}: wanted at least {256 + len(SPECIAL_TOKENS)}, 256 bytes and 9 special"
         )
     check_spec(TokenizerSpec(name, BYTE_RANKS, pattern, {}))
-    missing = [str(path) for path in files if not path.is_file()]
-    if missing or not files:
-        raise FileNotFoundError(f"{', '.join(missing) or 'files'} not found: wanted text, .jsonl or .parquet files.")
     trainer = rustbpe.Tokenizer()
-    trainer.train_from_iterator(read_pieces(files, on_progress), num_ranks, buffer_size=BUFFER, pattern=pattern)
+    trainer.train_from_iterator(iter(pieces), num_ranks, buffer_size=BUFFER, pattern=pattern)
     ranks = {bytes(token): rank for token, rank in trainer.get_mergeable_ranks()}
     if len(ranks) < num_ranks:
         possible = len(ranks) + len(SPECIAL_TOKENS)
@@ -58,7 +52,9 @@ def train_tokenizer(
 
 
 def read_pieces(files: list[Path], on_progress: Progress | None = None) -> Iterator[str]:
-    """The text of all files in pieces of at most MAX_PIECE characters"""
+    """The text of all files in pieces of at most MAX_PIECE characters. FileNotFoundError where one is missing."""
+    if missing := [str(path) for path in files if not path.is_file()]:
+        raise FileNotFoundError(f"{', '.join(missing)} not found: wanted text, .jsonl or .parquet files.")
     total, before = sum(path.stat().st_size for path in files), 0
     for path in files:
         reader = {".jsonl": read_json_lines, ".parquet": read_parquet}.get(path.suffix, read_text)

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from prep.cli.main import app
 from prep.tokenizer.load import load_tokenizer
 from prep.tokenizer.tokenizer import PATTERN, SPECIAL_TOKENS
 from prep.tokenizer.train import MAX_PIECE, cut, read_pieces, train_tokenizer
@@ -45,7 +46,7 @@ def test_every_form_gives_its_text_and_all_bytes_are_reported(tmp_path: Path) ->
 
 def test_training_gives_exactly_the_size_asked_for_and_the_same_every_time(tmp_path: Path) -> None:
     paths = files_of(tmp_path)
-    first, second = train_tokenizer(paths, 300), train_tokenizer(paths, 300, lambda done, total: None, name="mine")
+    first, second = (train_tokenizer(read_pieces(paths), 300, name) for name in ("trained", "mine"))
     assert (first.vocab_size, first.bos_id, first.pattern, second.name) == (300, 291, PATTERN, "mine")
     assert list(first.special_tokens) == list(SPECIAL_TOKENS)
     assert first.sha256 == second.sha256
@@ -59,7 +60,7 @@ def test_training_gives_exactly_the_size_asked_for_and_the_same_every_time(tmp_p
 def test_the_first_merge_is_the_most_frequent_pair(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("ab ab ab ab cd cd")
-    ranks = train_tokenizer([path], 267).ranks
+    ranks = train_tokenizer(read_pieces([path]), 267).ranks
     assert sorted(ranks, key=ranks.__getitem__)[256:] == [b"ab", b" ab"]
 
 
@@ -83,7 +84,7 @@ def test_lines_longer_than_a_block_and_characters_across_blocks_are_whole(tmp_pa
 def test_a_million_spaces_do_not_panic(tmp_path: Path) -> None:
     path = tmp_path / "spaces.txt"
     path.write_text(" " * 2_000_000 + "ab ab")
-    assert train_tokenizer([path], 270).vocab_size == 270
+    assert train_tokenizer(read_pieces([path]), 270).vocab_size == 270
 
 
 def test_lone_surrogates_of_json_become_the_replacement_character(tmp_path: Path) -> None:
@@ -111,7 +112,7 @@ def test_what_is_no_text_is_named_in_one_line(name: str, content: bytes, words: 
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(ValueError, match=words) as error:
-        train_tokenizer([path], 300)
+        train_tokenizer(read_pieces([path]), 300)
     assert "\n" not in str(error.value)
 
 
@@ -119,12 +120,34 @@ def test_wrong_arguments_are_named_in_one_line(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("ab")
     with pytest.raises(ValueError, match="vocabulary of 264: wanted at least 265"):
-        train_tokenizer([path], 264)
-    assert train_tokenizer([path], 265).vocab_size == 265
+        train_tokenizer(read_pieces([path]), 264)
+    assert train_tokenizer(read_pieces([path]), 265).vocab_size == 265
     with pytest.raises(FileNotFoundError, match=r"gone.txt not found: wanted text, .jsonl or .parquet"):
-        train_tokenizer([path, tmp_path / "gone.txt"], 300)
+        train_tokenizer(read_pieces([path, tmp_path / "gone.txt"]), 300)
     with pytest.raises(ValueError, match="does not compile"):
-        train_tokenizer([path], 300, pattern="(")
+        train_tokenizer(read_pieces([path]), 300, pattern="(")
     pq.write_table(pa.table({"words": ["a"]}), tmp_path / "a.parquet")
     with pytest.raises(ValueError, match="has the columns words: wanted `text` or `messages`"):
-        train_tokenizer([tmp_path / "a.parquet"], 300)
+        train_tokenizer(read_pieces([tmp_path / "a.parquet"]), 300)
+
+
+def test_a_mixture_gives_what_it_trains_on_and_files_or_a_mixture_are_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mixture = tmp_path / "m.toml"
+    mixture.write_text(
+        '[[train]]\ntask = "chat"\npath = "a.jsonl"\nrepeat = 3\n[[val]]\ntask = "chat"\npath = "b.jsonl"\n'
+    )
+    for name, text in (("a", "zebra zebra"), ("b", "quartz quartz quartz")):
+        row = [{"role": "user", "content": text}, {"role": "assistant", "content": text}]
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps({"messages": row}) + "\n")
+    out = tmp_path / "tokenizer"
+    app(["tokenizer", "train", "--mixture", str(mixture), "--vocab-size", "268", "-o", str(out)], standalone_mode=False)
+    assert "268 ids" in capsys.readouterr().out
+    merged = [token for token, rank in load_tokenizer(out).ranks.items() if rank > 255]
+    assert len(merged) == 3
+    assert set(b"".join(merged)) <= set(b" zebra")
+    with pytest.raises(ValueError, match=r"give files, or a --mixture: one of them"):
+        app(["tokenizer", "train"], standalone_mode=False)
+    with pytest.raises(ValueError, match=r"--data-root has no effect without --mixture"):
+        app(["tokenizer", "train", "a.txt", "--data-root", "x", "-o", "y"], standalone_mode=False)
