@@ -13,8 +13,8 @@ import pyarrow.compute as pc
 
 from prep.arrays import Array, offsets
 from prep.columns import text_array
-from prep.conversations.conversation import CONTENT_KINDS, ROLES, TEXT, Conversations, Notes, mark
-from prep.conversations.layouts import DECIDE, TURN_FIELDS, Layout
+from prep.conversations.conversation import CONTENT_KINDS, ROLES, TEXT, Conversations, mark
+from prep.conversations.layouts import DECIDE, TURN_FIELDS, UNUSED, Layout
 from prep.conversations.values import NOT_A_FLAG
 
 UNKNOWN = 255  # code of a role or kind that is not known, until the conversation is rejected
@@ -26,7 +26,7 @@ def is_plain(column: pa.ChunkedArray, layout: Layout) -> bool:
         return False
     fields = {field.name: field.type for field in column.type.value_type}
     role, content = (layout.source_name(name) for name in layout.table.shape)
-    if role not in fields or content not in fields or not _is_content(fields[content]):
+    if role not in fields or content not in fields or not (_is_role(fields[role]) and _is_content(fields[content])):
         return False
     others = {layout.source_name(name) for name in (*TURN_FIELDS, *DECIDE)} - {role, content, *layout.flags}
     if not (others := others & fields.keys()):
@@ -41,6 +41,10 @@ def is_list(kind: pa.DataType) -> bool:
 
 def _is_list_of_structs(kind: pa.DataType) -> bool:
     return is_list(kind) and pa.types.is_struct(kind.value_type)
+
+
+def _is_role(kind: pa.DataType) -> bool:
+    return is_text(kind.value_type if pa.types.is_dictionary(kind) else kind)
 
 
 def _is_content(kind: pa.DataType) -> bool:
@@ -68,7 +72,7 @@ def of_arrow(column: pa.ChunkedArray, layout: Layout = Layout()) -> Conversation
     parts, kinds, texts = _parts_of_arrow(content)
     flags = [pc.struct_field(messages, name) for name in layout.flags if name in names]
     trained, not_a_flag, disagree = _flags(flags, len(messages))
-    bounds = offsets(pc.fill_null(pc.list_value_length(rows), 0).to_numpy(zero_copy_only=False))
+    bounds = _bounds(rows)
     problems = (  # (M,) bool; the first reason stays
         (not_a_flag, NOT_A_FLAG),
         (disagree, "train flags disagree"),
@@ -91,17 +95,26 @@ def of_arrow(column: pa.ChunkedArray, layout: Layout = Layout()) -> Conversation
         reasons=reasons,
         trained=None if trained.all() else trained,
         choices=layout.choices,
-        notes=Notes(_left_aside(messages, bounds, names - {*fields, *layout.flags}, layout)),
     )
 
 
-def _left_aside(messages: pa.StructArray, bounds: Array, names: set[str], layout: Layout) -> dict[str, int]:
-    """Fields of messages that are not read, and how many rows have a value in them"""
+def left_aside(column: pa.ChunkedArray, layout: Layout, is_valid: Array) -> dict[str, int]:
+    """Fields of messages that are not read, and how many of the rows where `is_valid` (C,) have a value in them"""
+    rows = column.combine_chunks()
+    messages, bounds = rows.flatten(), _bounds(rows)
     counts = {}
-    for name in sorted(name for name in names if name not in layout.renames):
-        if rows := int(_any_in(~_is_null(pc.struct_field(messages, name)), bounds).sum()):
-            counts[f"{name} of messages"] = rows
-    return counts
+    for field in messages.type:
+        name = layout.canonical_name(field.name) or field.name
+        is_shadowed = name in layout.renames.values() and field.name not in layout.renames
+        if is_shadowed or (name not in TURN_FIELDS and layout.renames.get(field.name) != UNUSED):
+            has_value = _any_in(~_is_null(pc.struct_field(messages, field.name)), bounds)
+            counts[f"{name} of messages"] = int((has_value & is_valid).sum())
+    return {name: number for name, number in sorted(counts.items()) if number}
+
+
+def _bounds(lists: pa.Array) -> Array:
+    """(n,) lists -> (n + 1,) offsets into their values"""
+    return offsets(pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False))
 
 
 def _decoded(column: pa.Array) -> pa.Array:
@@ -170,7 +183,6 @@ def _parts_of_arrow(content: pa.Array) -> tuple[Array, Array, pa.LargeStringArra
         return np.arange(len(content) + 1, dtype=np.int64), np.full(len(content), TEXT, np.uint8), texts
     if pa.types.is_list(kind) and pa.types.is_struct(kind.value_type):
         parts = content.flatten()
-        lengths = pc.fill_null(pc.list_value_length(content), 0).to_numpy(zero_copy_only=False)
         texts = pc.struct_field(parts, "text").cast(pa.large_string())
-        return offsets(lengths), _kind_codes(pc.struct_field(parts, "type")), texts
+        return _bounds(content), _kind_codes(pc.struct_field(parts, "type")), texts
     raise ValueError(f"content of messages is {kind}, wanted strings or lists of parts with type and text")

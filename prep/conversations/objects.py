@@ -44,6 +44,7 @@ from prep.conversations.values import Part, call_list, content_parts, read_calls
 Turn = tuple[int, bool, list[Part]]  # role, trains, parts
 MOST_NAMES = 100  # of fields that are left aside: an object of a million keys is no row
 NO_NAME = "(other fields)"
+OF_MESSAGES = " of messages"  # after the name of a field that they have
 KNOWN = frozenset(TURN_FIELDS)
 
 
@@ -53,6 +54,12 @@ def _document(text: Any) -> Turn:
     if not text:
         raise ValueError("no messages", "the text is empty")
     return DOCUMENT, True, [(TEXT, valid(text))]
+
+
+def _present(message: dict[str, Any], names: tuple[str, ...]) -> str:
+    """The first of these fields that has a value, else the first that is there at all; "" if none is"""
+    there = [name for name in names if name in message]
+    return next((name for name in there if message[name] is not None), there[0] if there else "")
 
 
 class RowReader:
@@ -65,21 +72,23 @@ class RowReader:
         self.decided = {name for name, _ in layout.where}
         self.aside: Counter[str] = Counter()  # field -> rows
         self.refused: dict[str, None] = {}  # in the order of their first row
-        self.in_row: set[str] = set()  # fields of messages that this row has
+        self.in_row: set[str] = set()  # fields of this row, and of its messages, that are left aside
         self.tools: str | None = None  # of this row
 
     def read(self, value: Any) -> list[Turn]:
         """The turns of a row. ValueError(reason) or ValueError(reason, culprit) where it is no conversation."""
         self.tools = None
         self.in_row = set()
-        try:
-            if isinstance(value, dict):
-                return self._row(value)
-            if isinstance(value, list):
-                return self._turns(value)
-        finally:
-            for name in self.in_row:
-                self.count(f"{name} of messages")
+        turns = self._read(value)
+        for name in self.in_row:
+            self.aside[name if name in self.aside or len(self.aside) < MOST_NAMES else NO_NAME] += 1
+        return turns
+
+    def _read(self, value: Any) -> list[Turn]:
+        if isinstance(value, dict):
+            return self._row(value)
+        if isinstance(value, list):
+            return self._turns(value)
         if isinstance(value, str) and REASON.get(value):
             raise ValueError(value)
         raise ValueError("not an object", f"{value!r:.60}")
@@ -116,7 +125,7 @@ class RowReader:
             if canonical is not None:
                 renamed[canonical] = value
             elif name not in layout.renames and value is not None:
-                self.in_row.add(name) if of else self.count(name)
+                self.in_row.add(name + of)
         return renamed
 
     def _unread(self, name: str, value: Any, of: str = "") -> None:
@@ -129,13 +138,8 @@ class RowReader:
             stops = value in (True, False)
         if stops:
             self.refused[name] = None
-        elif of:
-            self.in_row.add(name)
         else:
-            self.count(name)
-
-    def count(self, name: str) -> None:
-        self.aside[name if name in self.aside or len(self.aside) < MOST_NAMES else NO_NAME] += 1
+            self.in_row.add(name + of)
 
     def _missing(self, row: dict[str, Any], missing: list[str]) -> tuple[str, str]:
         other = layout_of(row)[0]
@@ -202,7 +206,7 @@ class RowReader:
                     continue
             if not isinstance(message, dict):
                 raise ValueError("not an object", f"a message is {message!r:.60}")
-            message = self._renamed(message, "messages") if self.layout.columns else message
+            message = self._renamed(message, OF_MESSAGES) if self.layout.columns else message
             if self.layout.name == "pairs" and "role" not in message:
                 turns += self._pair(message)
             else:
@@ -212,7 +216,7 @@ class RowReader:
     def _pair(self, pair: dict[str, Any]) -> list[Turn]:
         said = {PAIR_FIELDS[name]: text for name, text in pair.items() if name in PAIR_FIELDS and text is not None}
         for name in pair.keys() - PAIR_FIELDS.keys():
-            self._unread(name, pair[name], "messages")
+            self._unread(name, pair[name], OF_MESSAGES)
         if not {"user", "assistant"} <= said.keys():
             raise ValueError("missing field", f"a pair has {', '.join(map(repr, pair))}, wanted human and assistant")
         if not said.get("system", True):
@@ -223,11 +227,13 @@ class RowReader:
     def _turn(self, message: dict[str, Any]) -> Turn:
         for name in message.keys() - KNOWN:
             if message[name] is not None:
-                self._unread(name, message[name], "messages")
-        role_field = "from" if "from" in message and "role" not in message else "role"
-        content_field = next((name for name in ("content", "value", "parts") if name in message), "")
+                self._unread(name, message[name], OF_MESSAGES)
+        role_field, content_field = (
+            _present(message, ("role", "from")),
+            _present(message, ("content", "value", "parts")),
+        )
         calls = read_calls(message)
-        if role_field not in message or not (content_field or calls):
+        if not role_field or not (content_field or calls):
             raise ValueError("missing field", f"a message has the fields {', '.join(map(repr, message))}")
         name = message[role_field]
         role = self.layout.role_of(name)

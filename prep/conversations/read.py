@@ -184,11 +184,13 @@ def _of_columns(rows: pa.Table, layout: Layout) -> Conversations | None:
         if not _is_text(filled["system"].type):
             return None
         batch = _with_system(batch, _large(filled["system"]))
-    aside = {name: len(filled[name]) - filled[name].null_count for name in others - set(table.also)}
-    shadowed = {name: len(rows) - rows[name].null_count for name in rows.column_names
-                if name not in named and name not in layout.renames}  # fmt: skip
-    left_aside = Counter(batch.notes.left_aside) + Counter(aside) + Counter(shadowed)
-    return replace(batch, choices=layout.choices, notes=Notes(dict(left_aside)))
+    unread = {name: filled[name] for name in others - set(table.also)}
+    shadowed = {name: rows[name] for name in rows.column_names if name not in named and name not in layout.renames}
+    is_valid = batch.reasons == 0
+    left_aside = Counter(messages.left_aside(columns[table.turns], layout, is_valid) if table.turns else {})
+    for name, column in (*unread.items(), *shadowed.items()):
+        left_aside[name] += int((~_nulls(column) & is_valid).sum())
+    return replace(batch, choices=layout.choices, notes=Notes(dict(+left_aside)))
 
 
 def _of_texts(columns: dict[str, pa.ChunkedArray], layout: Layout) -> Conversations:

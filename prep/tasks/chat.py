@@ -5,10 +5,12 @@ text (text).
     {"text": "Oslo is the capital of Norway."}     ->     <|bos|>Oslo is the capital of Norway.
 """
 
+from dataclasses import replace
+
 import pyarrow as pa
 
 from prep.conversations import messages, read
-from prep.conversations.conversation import Conversations
+from prep.conversations.conversation import Conversations, Notes
 from prep.conversations.layouts import Layout
 from prep.tasks.task import BuiltinTask
 
@@ -46,7 +48,9 @@ def conversations(rows: pa.Table, layout: Layout = Layout()) -> Conversations:
 
 def smoltalk(rows: pa.Table) -> Conversations:
     """C rows of SmolTalk -> C conversations"""
-    return messages.of_arrow(rows["messages"])
+    column, layout = rows["messages"], Layout()
+    batch = messages.of_arrow(column, layout)
+    return replace(batch, notes=Notes(messages.left_aside(column, layout, batch.reasons == 0)))
 
 
 SMOLTALK = BuiltinTask(

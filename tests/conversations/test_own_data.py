@@ -526,6 +526,25 @@ def test_answers_that_are_context_are_counted_and_said(tmp_path: Path, capsys: p
     assert "chat: 2 answers are context, as their rows say" in capsys.readouterr().out
 
 
+def test_fields_of_a_row_that_is_rejected_are_not_counted() -> None:
+    bad = {"messages": [said("boss", "a", x=1), said("user", "b", y=1)], "id": 7}
+    assert aside({"messages": HELLO, "id": 1}, bad) == {"id": 1}
+    two_systems = {"messages": [said("system", "a", x=1), *HELLO], "system": "b", "id": 7}
+    assert aside(two_systems, {"messages": HELLO, "id": 1}) == {"id": 1}
+
+
+def test_a_role_that_is_no_text_rejects_the_row_and_a_null_one_is_not_there() -> None:
+    assert both({"messages": [{"role": 1, "content": "a"}]}) == "unknown role"
+    turns = [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]
+    null = {"conversations": [turn | {"role": None, "content": None} for turn in turns]}
+    assert both(null, name="sharegpt") == both({"conversations": turns}, name="sharegpt") == "<u>a</u><a>[[b</a>]]"
+
+
+def test_a_field_of_messages_renamed_to_what_no_message_has_is_left_aside() -> None:
+    rows = [{"messages": [turn | {"x": "a"} for turn in HELLO]}] * 2
+    assert aside(*rows, columns=(("x", "system"),)) == {"system of messages": 2}
+
+
 def test_python_refuses_what_a_build_refuses(tmp_path: Path) -> None:
     write_lines(tmp_path / "mine.jsonl", [{"messages": HELLO}] * 150 + [{"messages": HELLO, "label": False}])
     mixture = parsed(tmp_path, {"task": "chat", "path": "mine.jsonl"})
