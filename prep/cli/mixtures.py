@@ -35,7 +35,7 @@ def mixtures(context: typer.Context, as_json: Json = False) -> None:
             f"{split}: {', '.join(e.label + (f' x{e.repeat}' if e.repeat > 1 else '') for e in entries)}"
             for split, entries in mixture.splits.items()
         ]
-        print(f"{name:<10} -> shards/{mixture.name:<8} {'; '.join(parts)}")
+        print(f"{name:<12} -> shards/{mixture.name:<12} {'; '.join(parts)}")
 
 
 @app.command()

@@ -19,7 +19,7 @@ def test_the_example_in_a_docstring_is_right() -> None:
 
 
 def test_the_shipped_mixtures_are_valid() -> None:
-    assert mixture_names() == ["default", "sample", "sft-2026-07"]
+    assert mixture_names() == ["default", "learn", "learn-sft", "sample", "sft-2026-07"]
     default = load_mixture("default")
     assert (default.name, default.seed) == ("mid", 42)
     assert [(e.task, e.repeat, e.size) for e in default.splits["train"]] == [
@@ -27,6 +27,13 @@ def test_the_shipped_mixtures_are_valid() -> None:
         ("simple_spelling", 1, 200_000), ("spelling_bee", 1, 80_000),
     ]  # fmt: skip
     assert [(e.task, e.stop) for e in default.splits["val"]] == [("smoltalk", None), ("mmlu", 5200), ("gsm8k", 420)]
+
+
+def test_the_mixtures_of_learn_have_one_val_split_and_sft_asks_what_mid_did_not() -> None:
+    mid, sft = load_mixture("learn"), load_mixture("learn-sft")
+    assert mid.splits["val"] == sft.splits["val"]
+    assert [entry.task for entry in mid.splits["train"]] == ["simple_spelling", "spelling_bee", "arithmetic"]
+    assert [entry.task for entry in sft.splits["train"] if entry.seed == 42] == ["facts", "identity"]
 
 
 def test_the_sft_mixture_of_2026_07_has_nanochats_entries_in_its_order() -> None:
@@ -106,7 +113,7 @@ def test_without_leaves_a_task_out_of_every_split() -> None:
 
 
 def test_a_mixture_that_is_not_there_names_those_that_are(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"'sampel' not found.*default, sample.*Did you mean 'sample'"):
+    with pytest.raises(FileNotFoundError, match=r"'sampel' not found.*default, learn, .*sample.*Did you mean 'sample'"):
         load_mixture("sampel")
     broken = tmp_path / "broken.toml"
     broken.write_text("name = ")
