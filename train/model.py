@@ -19,12 +19,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, create_mask, flex_attention
 
+from train.cache import Cache
 from train.sizes import GATE_WIDTH, SMEAR_WIDTH, ModelConfig
 
 SOFTCAP = 15.0  # logits stay within +-15
-
-# what generation keeps of earlier tokens: keys and values (B, H_kv, t, D) of each layer, and the last x (B, 1, d) of "smear"
-Cache = dict[Any, Any]
 
 
 def norm(x: Tensor) -> Tensor:
@@ -37,21 +35,20 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat([x1 * cos + x2 * sin, x2 * cos - x1 * sin], dim=-1).to(x.dtype)
 
 
-def visible(num_queries: int, num_keys: int, window: int, docs: Tensor | None, device: torch.device) -> Any:
+def visible(T: int, window: int, docs: Tensor | None, device: torch.device) -> Any:
     """
-    Which keys a query sees, (1 or B, 1, Tq, Tk) bool. None: all up to itself, which has a fast path. A BlockMask for
+    Which keys a query sees, (1 or B, 1, T, T) bool. None: all up to itself, which has a fast path. A BlockMask for
     documents on a GPU, where flex_attention skips blocks that no query sees.
     """
-    if docs is None and num_queries == num_keys and window >= num_keys - 1:
+    if docs is None and window >= T - 1:
         return None
 
     def rule(b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
-        back = i + (num_keys - num_queries) - j
-        seen = (back >= 0) & (back <= window)
+        seen = (i - j >= 0) & (i - j <= window)
         return seen if docs is None else seen & (docs[b, i] == docs[b, j])
 
     make = create_block_mask if docs is not None and device.type == "cuda" else create_mask
-    return make(rule, 1 if docs is None else len(docs), None, num_queries, num_keys, device=device.type)
+    return make(rule, 1 if docs is None else len(docs), None, T, T, device=device.type)
 
 
 class Linear(nn.Linear):
@@ -85,11 +82,9 @@ class Attention(nn.Module):
         q, k = norm(rotate(q, cos, sin)), norm(rotate(k, cos, sin))
         if self.config.is_2026:
             q, k = 1.2 * q, 1.2 * k
-        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # (B, H, T, D)
         if cache is not None:
-            if self.layer in cache:
-                k, v = (torch.cat(pair, dim=2) for pair in zip(cache[self.layer], (k, v), strict=True))
-            cache[self.layer] = k, v
+            k, v = cache.add(self.layer, k, v)  # those of all tokens so far
+        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # (B, H, T, D)
         grouped = self.config.n_head != self.config.n_kv_head
         if isinstance(seen, BlockMask):
             y: Tensor = flex_attention(q, k, v, block_mask=seen, enable_gqa=grouped)
@@ -151,14 +146,25 @@ class GPT(nn.Module):
                 module.to(dtype=dtype)
 
     def forward(self, idx: Tensor, cache: Cache | None = None) -> Tensor:
-        """idx (B, T) -> logits (B, T, V) float32. With a cache, idx holds the next T tokens only."""
-        logits = self.lm_head(self.hidden(idx, cache=cache))[..., : self.config.vocab_size].float()
+        """idx (B, T) -> logits (B, T, V) float32. With a cache, idx holds the next T tokens of each row only."""
+        return self.logits(self.hidden(idx, cache=cache))
+
+    def new_cache(self, num_rows: int, max_len: int) -> Cache:
+        """For rows of up to `max_len` tokens"""
+        return Cache(self.config, num_rows, max_len, self.transformer.wte.weight)
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Hidden states (..., d) -> (..., V) float32"""
+        logits = self.lm_head(x)[..., : self.config.vocab_size].float()
         return SOFTCAP * torch.tanh(logits / SOFTCAP)
 
-    def rotary(self, T: int, docs: Tensor | None = None, num_before: int = 0) -> tuple[Tensor, Tensor]:
-        """cos and sin, (1 or B, T, 1, D / 2), of T positions; with `docs` (B, T) they start at 0 in each document."""
+    def rotary(self, T: int, docs: Tensor | None = None, cache: Cache | None = None) -> tuple[Tensor, Tensor]:
+        """
+        cos and sin, (1 or B, T, 1, D / 2), of T positions; with `docs` (B, T) they start at 0 in each document, with a cache
+        they go on from what each row has.
+        """
         config, wte = self.config, self.transformer.wte.weight
-        positions = torch.arange(num_before, num_before + T, device=wte.device)
+        positions = torch.arange(T, device=wte.device) if cache is None else cache.positions(T)
         if docs is not None:
             positions = positions - torch.searchsorted(docs, docs, right=False)  # (B, T), docs ascend
         part = torch.arange(0, config.head_dim, 2, device=wte.device, dtype=torch.float32) / config.head_dim
@@ -167,14 +173,19 @@ class GPT(nn.Module):
         return angles.cos().to(dtype), angles.sin().to(dtype)
 
     def hidden(self, idx: Tensor, docs: Tensor | None = None, cache: Cache | None = None, rotary: Any = None) -> Tensor:
-        """idx (B, T) -> (B, T, d) for lm_head. Documents, if `docs` (B, T) numbers them, are isolated, from position 0."""
+        """
+        idx (B, T) -> (B, T, d) for lm_head. Documents, if `docs` (B, T) numbers them, are isolated, from position 0. A cache
+        gets the T tokens; where rows end in padding, `Cache.shorten` takes it off again.
+        """
         config = self.config
-        num_before = cache[0][0].size(2) if cache else 0
         T = idx.size(1)
         x = norm(self.transformer.wte(idx))
-        cos, sin = rotary or self.rotary(T, docs, num_before)
+        cos, sin = rotary or self.rotary(T, docs, cache)
         windows = {config.window(layer) for layer in range(config.n_layer)}
-        seen = {window: visible(T, num_before + T, window, docs, idx.device) for window in windows}
+        if cache is None or not cache.longest:
+            seen = {window: visible(T, window, docs, idx.device) for window in windows}
+        else:
+            seen = {window: cache.visible(T, window) for window in windows}
         if config.is_2026:
             x = x0 = self.smear(x, docs, cache)
         for layer, block in enumerate(self.transformer.h):
@@ -186,13 +197,16 @@ class GPT(nn.Module):
                 kept = x
         if config.is_2026:
             x = x - self.backout_lambda.to(x.dtype) * kept
+        if cache is not None:
+            cache.grow(T)
         return norm(x)
 
     def smear(self, x: Tensor, docs: Tensor | None, cache: Cache | None) -> Tensor:
         """2026-07: each token gets a gated part of the token before it, if there is one."""
-        before = torch.cat([cache["smear"] if cache else torch.zeros_like(x[:, :1]), x[:, :-1]], dim=1)  # (B, T, d)
+        first = torch.zeros_like(x[:, :1]) if cache is None else cache.last_x[:, -1:]
+        before = torch.cat([first, x[:, :-1]], dim=1)  # (B, T, d)
         if cache is not None:
-            cache["smear"] = x[:, -1:]
+            cache.last_x = x
         gate = self.smear_lambda.to(x.dtype) * torch.sigmoid(self.smear_gate(x[..., :SMEAR_WIDTH]))  # (B, T, 1)
         if docs is not None:
             gate = gate * (docs == torch.roll(docs, 1, dims=1))[..., None]

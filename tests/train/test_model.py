@@ -10,7 +10,7 @@ from torch import Tensor
 
 import train.model
 from train.checkpoint import load_model
-from train.model import GPT, Cache, visible
+from train.model import GPT, visible
 from train.sizes import ModelConfig, config_of_depth
 
 GENERATIONS = ["ckpt_2025-12", "ckpt_2026-07"]
@@ -49,7 +49,7 @@ def test_flops_per_token_are_nanochats(name: str) -> None:
 @pytest.mark.parametrize("pieces", [[1] * 40, [7, 1, 1, 20, 11], [40]])
 def test_generation_with_a_cache_gives_the_logits_of_the_whole(pattern: str | None, pieces: list[int]) -> None:
     model = random_model(window_pattern=pattern, sequence_len=16)
-    idx, cache, parts = torch.randint(60, (2, 40)), Cache(), []
+    idx, cache, parts = torch.randint(60, (2, 40)), model.new_cache(2, 40), []
     with torch.no_grad():
         for piece in idx.split(pieces, dim=1):
             parts.append(model(piece, cache))
@@ -60,7 +60,7 @@ def test_generation_with_a_cache_gives_the_logits_of_the_whole(pattern: str | No
 def test_generation_from_a_checkpoint_gives_the_logits_of_the_whole(name: str) -> None:
     model, _ = load_model(FIXTURES / name)
     expected = np.load(FIXTURES / name / "forward.npz")
-    cache = Cache()
+    cache = model.new_cache(*expected["idx"].shape)
     with torch.no_grad():
         parts = [model(piece, cache) for piece in torch.from_numpy(expected["idx"]).split([5] + [1] * 59, dim=1)]
     assert np.abs(torch.cat(parts, dim=1).numpy() - expected["logits"]).max() < 1e-5
@@ -81,10 +81,10 @@ def test_2025_12_sees_all_however_long_the_rows_are() -> None:
 
 
 def test_a_window_sees_itself_and_that_many_before() -> None:
-    seen = visible(4, 4, 2, None, torch.device("cpu"))
+    seen = visible(4, 2, None, torch.device("cpu"))
     assert seen is not None
     assert seen[0, 0].int().tolist() == [[1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0], [0, 1, 1, 1]]
-    assert visible(4, 4, 3, None, torch.device("cpu")) is None
+    assert visible(4, 3, None, torch.device("cpu")) is None
 
 
 def test_value_embeds_are_on_every_second_layer_and_on_the_last() -> None:
