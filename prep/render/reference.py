@@ -4,14 +4,33 @@ The rule of rendering, one conversation at a time: what prep.render.render does 
     <|bos|> <|user_start|> 2+2? <|user_end|> <|assistant_start|> 4 <|assistant_end|>
        0          0          0       0              0            1        1
 
-Slow, and meant to be read. Property tests hold the columnar renderer against it.
+Slow, and meant to be read. Property tests hold the columnar renderer against it. `make_prompt` is what a model is asked to go
+on from, with the tokens that end and divide its answer: generation knows the format by this alone.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from prep.conversations.layouts import FLAGS
 from prep.tokenizer.tokenizer import Tokenizer
+
+
+class Prompt(NamedTuple):
+    """A conversation up to where the assistant starts to speak, and the tokens with a meaning in what it will say"""
+
+    ids: list[int]
+    stop: int  # ends its turn
+    python: tuple[int, int]  # before and after a call
+    output: tuple[int, int]  # before and after what Python answers
+
+
+def make_prompt(messages: Sequence[dict[str, Any]], tokenizer: Tokenizer) -> Prompt:
+    """Messages as `render_conversation` takes them, an answer at their end left off -> what a model goes on from"""
+    special = tokenizer.special_tokens
+    ids, _ = render_conversation(messages, tokenizer, for_completion=True)
+    python = special["<|python_start|>"], special["<|python_end|>"]
+    output = special["<|output_start|>"], special["<|output_end|>"]
+    return Prompt(ids, special["<|assistant_end|>"], python, output)
 
 
 def render_conversation(
