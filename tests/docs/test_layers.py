@@ -27,8 +27,9 @@ TABLE = {
     "inspect": "shard sources conversations tasks tokenizer encode mixture render plan build",
     "check": "shard conversations sources tokenizer encode mixture render plan build train",
     "report": "shard tokenizer build inspect train",
-    "cli": "shard conversations tasks tokenizer encode mixture workers build inspect check report train",
+    "cli": "shard conversations tasks tokenizer encode mixture workers build inspect check report train inference",
     "train": "shard",
+    "inference": "shard conversations tasks tokenizer encode mixture render train",  # the only part of train with more of prep
 }
 DOORS = {"prep/__init__.py", "prep/__main__.py"}  # the public names and the command, which lead everywhere, lazily
 MOST_MODULES = 9
@@ -54,7 +55,7 @@ def imported_by(path: Path, known: dict[str, Path]) -> Iterator[str]:
 def folder_of(module: str) -> str:
     parts = module.split(".")
     if parts[0] == "train":
-        return "train"
+        return "inference" if parts[1:2] == ["inference"] else "train"
     return parts[1] if (ROOT / "prep" / parts[1]).is_dir() else "ground"
 
 
@@ -84,7 +85,7 @@ def test_no_file_imports_itself_round_a_corner() -> None:
 def test_the_table_itself_has_no_circle_and_names_every_folder() -> None:
     TopologicalSorter({folder: below.split() for folder, below in TABLE.items()}).prepare()
     folders = {path.parent.name for path in (ROOT / "prep").glob("*/__init__.py")}
-    assert set(TABLE) == folders | {"ground", "train"}
+    assert set(TABLE) == folders | {"ground", "train", "inference"}
     crowded = {name: len(list((ROOT / "prep" / name).glob("*.py"))) - 1 for name in folders}
     assert {name: number for name, number in crowded.items() if number > MOST_MODULES} == {}
 
