@@ -14,7 +14,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from prep import __version__
-from prep.cli import build, check, inspect, mixtures, show, tokenizer
+from prep.cli import build, check, inspect, mixtures, model, show, tokenizer
 from prep.screen import guarded_streams
 from prep.signals import INTERRUPTED, STOPS, Interrupted, leave_at_once
 
@@ -61,6 +61,7 @@ for command in (
         inspect.report,
         inspect.overlap,
         inspect.watch,
+        model.chat,
     ),
     *(inspect.try_rows, check.tasks, check.doctor, check.selftest),
 ):

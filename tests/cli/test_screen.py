@@ -48,7 +48,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "wrong.toml").write_text(f"[[train]]\ntask = {quoted(EVIL)}\n", encoding="utf-8")
     (folder / "toy").mkdir()
     toy_tokenizer().write(folder / "toy")
+    save_random_model(folder / "model", folder / "toy")
     return folder
+
+
+def save_random_model(root: Path, tokenizer: Path) -> None:
+    """A checkpoint whose answers are random bytes"""
+    from train.checkpoint import save_checkpoint
+    from train.model import GPT
+    from train.sizes import ModelConfig
+
+    model = GPT(ModelConfig(512, 265, 1, 1, 1, 64))
+    model.init_weights(0)  # all logits are 0
+    save_checkpoint(root, 1, model, (), {"user_config": {"shards": str(tokenizer)}})
 
 
 def quoted(text: str) -> str:
@@ -110,6 +122,9 @@ def commands(folder: Path) -> Commands:
         "watch": [["watch", run_folder], ["watch", none]],
         "try": [["try", folder / f"{EVIL}.jsonl", "-n", 50], ["try", folder / "bad.jsonl"], ["try", none],
                 ["try", folder / EVIL]],
+        "chat": [["chat", folder / "model", "--device", "cpu", "--prompt", EVIL, "--top-k", 0, "--max-tokens", 300],
+                 ["chat", folder / "model", "--device", "cpu", "--prompt", EVIL, "--top-k", 0, "--json"],
+                 ["chat", none], ["chat", none, "--prompt", "x"]],
         "tasks": [["tasks"]],
         "doctor": [["doctor"]],
         "selftest": [["selftest", EVIL]],

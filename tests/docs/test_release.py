@@ -52,6 +52,7 @@ def test_both_hold_mixtures_tokenizer_words_and_licences(dist: Path) -> None:
             "prep/report/page.html.j2",
             "prep/py.typed",
             "train/py.typed",
+            "train/inference/chat.html",
         ):
             assert any(found.endswith(name) for found in names), name
         assert any(found.endswith("LICENSE") for found in names)

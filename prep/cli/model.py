@@ -1,0 +1,68 @@
+"""
+The commands that ask a trained model: chat.
+"""
+
+import sys
+from contextlib import suppress
+from typing import Annotated
+
+import typer
+from typer import Argument, Option
+
+from prep.cli.arguments import TokenizerName, print_json, refuse, say
+
+DEVICES = ("auto", "cpu", "cuda")
+CHECKPOINT = "Directory of a checkpoint or run, or nanochat's tag, as d12."
+Checkpoint = Annotated[str, Argument(help=CHECKPOINT)]
+Step = Annotated[int | None, Option(help="Step of the checkpoint; the last by default.")]
+Device = Annotated[str, Option(help="auto (CUDA if there is a GPU), cpu or cuda.")]
+
+
+def chat(
+    context: typer.Context,
+    checkpoint: Checkpoint,
+    prompt: Annotated[str | None, Option("--prompt", "-p", help="Print the answer to this and exit.")] = None,
+    system: Annotated[str | None, Option(help="A system message at the beginning.")] = None,
+    web: Annotated[bool, Option("--web", help="Serve a page to talk on, to this machine only.")] = False,
+    port: Annotated[int, Option(min=0, max=65535, help="With --web: the port; 0 takes a free one.")] = 8000,
+    max_tokens: Annotated[int, Option(min=1, help="Most tokens of an answer.")] = 512,
+    temperature: Annotated[float, Option(min=0, help="0 always says what is likeliest.")] = 0.6,
+    top_k: Annotated[int, Option(min=0, help="Choose among so many tokens; 0 for all.")] = 50,
+    seed: Annotated[int, Option(min=0, help="Of the choices: the same seed gives the same answers.")] = 42,
+    step: Step = None,
+    tokenizer: TokenizerName = None,
+    device: Device = "auto",
+    as_json: Annotated[bool, Option("--json", help="With --prompt: print the answer and its parts as JSON.")] = False,
+) -> None:
+    """Talk to a checkpoint: in the terminal, on a page (--web), or for one answer (--prompt)."""
+    if web:
+        refuse(context, "prompt system as_json", "with --web")
+    else:
+        refuse(context, "port", "without --web")
+    if prompt is None:
+        refuse(context, "as_json", "without --prompt")
+        if not web and not (sys.stdin.isatty() and sys.stdout.isatty()):
+            raise ValueError("chat needs a terminal, and this is none: give --prompt TEXT for one answer, or --web.")
+    if device not in DEVICES:
+        raise ValueError(f"--device {device!r} found, wanted {', '.join(DEVICES)}.")
+    from train.inference.chat import LIMIT, Chat, Screen, answer_once, talk
+    from train.inference.generate import Sampling
+    from train.inference.speaker import open_speaker
+
+    speaker = open_speaker(checkpoint, step, tokenizer, device, say)
+    talked = Chat(speaker, Sampling(temperature, top_k or None, seed), max_tokens)
+    talked.clear(system)
+    if web:
+        from train.inference.web import serve
+
+        serve(talked, port)
+    elif prompt is None:
+        with suppress(ImportError):
+            import readline  # noqa: F401 (input() edits lines with it)
+        talk(talked, Screen())
+    else:
+        answer_once(talked, prompt, None if as_json else Screen())
+        if as_json:
+            print_json(talked.result())
+        elif talked.reader is not None and not talked.reader.ended:
+            say(LIMIT)

@@ -1,0 +1,102 @@
+"""
+A checkpoint and its tokenizer, checked against each other: who speaks in chat, and is examined.
+
+    runs/mid, d12, a directory     ->  the last checkpoint there, sft before mid before base
+    --tokenizer NAME               ->  else that of the shards that its meta names, else nanochat's, beside it or at home
+
+What the meta notes of the tokenizer is compared by content; a nanochat checkpoint notes nothing, and is said to.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from prep.files import nanochat_home
+from prep.render.reference import Prompt
+from prep.tokenizer.load import load_tokenizer
+from prep.tokenizer.tokenizer import Tokenizer
+from train.checkpoint import BASES, STAGES, find_checkpoint, load_model
+from train.distributed import choose_device
+from train.inference.calculator import calculate
+from train.inference.generate import Sampling, Token, generate
+from train.meta import Meta, read_meta
+from train.model import GPT
+
+PLACES = (STAGES["sft"], *BASES["sft"])
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Speaker:
+    """A model with what it needs to speak."""
+
+    root: Path
+    step: int
+    model: GPT
+    tokenizer: Tokenizer
+
+    @property
+    def context(self) -> int:
+        """Tokens of a prompt and its answer together"""
+        return self.model.config.sequence_len
+
+    def answer(self, prompts: Sequence[Prompt], max_tokens: int, sampling: Sampling) -> Iterator[Token]:
+        """What `generate` gives, with the calculator"""
+        return generate(self.model, prompts, max_tokens, sampling, self.calculate)
+
+    def calculate(self, call: list[int]) -> list[int]:
+        """The ids of a call -> the ids of its answer; none where there is no answer, or where it is no text"""
+        special = set(self.tokenizer.special_tokens.values())
+        answer = None if special.intersection(call) else calculate(self.tokenizer.decode(call))
+        return [] if answer is None else self.tokenizer.encoding.encode_ordinary(answer)
+
+
+def open_speaker(name: str, step: int | None, tokenizer: str | None, device: str, say: Say) -> Speaker:
+    """
+    The model of a checkpoint, which `name` gives as --base does, on a device: auto, cpu or cuda. ValueError or
+    FileNotFoundError, in one line, for one that is broken, has no tokenizer, or was trained with another.
+    """
+    place = choose_device(device)
+    root, step = find_checkpoint(name, step, PLACES)
+    meta = read_meta(root, step)
+    loaded = find_tokenizer(meta, root, tokenizer)
+    check(meta, loaded, root, say)
+    model, _ = load_model(root, step, place)
+    if place.type == "cuda":
+        model.set_dtype(torch.bfloat16)
+    return Speaker(root, step, model, loaded)
+
+
+def find_tokenizer(meta: Meta, root: Path, name: str | None) -> Tokenizer:
+    if name is not None:
+        return load_tokenizer(name)
+    config: Any = meta.get("user_config")
+    shards: Any = config.get("shards") if isinstance(config, dict) else None
+    homes = [folder / "tokenizer" for folder in (root.parent.parent, root.parent, root, nanochat_home())]
+    places = [Path(shards).absolute()] if isinstance(shards, str) and "\0" not in shards else []
+    files = [*(place / "tokenizer.json" for place in places), *(home / "tokenizer.pkl" for home in homes)]
+    found = next((path for path in files if path.is_file()), None)
+    if found is None:
+        named = f"the shards of its meta ({places[0]})" if places else "its meta, which names no shards"
+        looked = f"{named}, nor in nanochat's directory ({homes[-1]})"
+        raise FileNotFoundError(f"{root} has no tokenizer in {looked}: give --tokenizer NAME, a file or a build")
+    return load_tokenizer(found)
+
+
+def check(meta: Meta, tokenizer: Tokenizer, root: Path, say: Say) -> None:
+    """ValueError where the model was trained with another tokenizer, or has another number of ids"""
+    noted = meta.get("midprep", {}).get("tokenizer_sha256")
+    shown = f"{tokenizer.name} ({tokenizer.source})"
+    advice = "give its own with --tokenizer NAME, a file or a build"
+    if noted not in (None, tokenizer.sha256):
+        problem = f"{root} was trained with tokenizer {noted[:12]}, {shown} is {tokenizer.sha256[:12]}"
+        raise ValueError(f"{problem}: {advice}")
+    num_ids = meta["model_config"].get("vocab_size")
+    if num_ids not in (None, tokenizer.vocab_size):
+        problem = f"{root} has a vocabulary of {num_ids:,}, tokenizer {shown} has {tokenizer.vocab_size:,}"
+        raise ValueError(f"{problem}: {advice}")
+    if noted is None:
+        say(f"{root} does not note its tokenizer, so it could not be checked: using {shown}")
