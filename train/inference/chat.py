@@ -91,9 +91,11 @@ class Screen:
         self.plain = self.console.no_color or self.console.color_system is None
         self.kind = "text"
         self.last = ""  # character that was shown
+        self.begun = False  # an answer, which a line end has to follow
 
     def show(self, kind: str, text: str) -> None:
         """A piece of an answer"""
+        self.begun = True
         self.turn_to(kind)
         self.write(self.unlike_tokens(text) if self.plain and kind != "special" else text, kind)
 
@@ -114,8 +116,10 @@ class Screen:
         return shown
 
     def end(self) -> None:
+        """After an answer, also one that was interrupted"""
         self.turn_to("text")
-        self.write("\n")
+        self.write("\n" if self.begun else "")
+        self.begun = False
 
     def write(self, text: str, kind: str = "text") -> None:
         from rich.text import Text
@@ -130,12 +134,14 @@ class Screen:
 
 def answer_once(chat: Chat, question: str, screen: Screen | None) -> None:
     """One answer, shown as it comes where there is a screen"""
-    with closing(chat.ask(question)) as pieces:
-        for kind, text in pieces:
-            if screen is not None:
-                screen.show(kind, text)
-    if screen is not None:
-        screen.end()
+    try:
+        with closing(chat.ask(question)) as pieces:
+            for kind, text in pieces:
+                if screen is not None:
+                    screen.show(kind, text)
+    finally:
+        if screen is not None:
+            screen.end()
 
 
 def talk(chat: Chat, screen: Screen, read: Callable[[str], str] = input) -> None:
@@ -159,7 +165,6 @@ def talk_once(chat: Chat, screen: Screen, question: str, told: bool) -> bool:
     try:
         answer_once(chat, question, screen)
     except KeyboardInterrupt:
-        screen.end()
         screen.say("interrupted")
     except ValueError as error:  # a question that is too long: the chat goes on
         screen.say(str(error))

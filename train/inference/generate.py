@@ -140,18 +140,23 @@ def room_for(prompt: Prompt, model: GPT, max_tokens: int) -> int:
 
 
 def choose(z: Tensor, model: GPT, rows: list[Row], sampling: Sampling) -> list[int]:
-    """z (B, V), what lm_head gives -> B ids. The softcap keeps the order of z: only chances need it."""
+    """
+    z (B, V), what lm_head gives -> B ids. The softcap keeps the order of z: only chances need it. ValueError where z is not
+    finite.
+    """
     z = z[:, : model.config.vocab_size]
+    largest, likeliest = z.max(dim=-1)
+    if not largest.isfinite().all():
+        raise ValueError("the model's logits are not finite: its weights are damaged, take another checkpoint")
     if sampling.temperature == 0:
-        return list(map(int, z.argmax(dim=-1).tolist()))
+        return list(map(int, likeliest.tolist()))
     ids = None
     if sampling.top_k is not None:
         z, ids = z.topk(min(sampling.top_k, z.size(1)))
-    logits = SOFTCAP * torch.tanh(z.double() / SOFTCAP)
-    chances = torch.exp((logits - logits.amax(dim=-1, keepdim=True)) / sampling.temperature)
-    sums = chances.cumsum(dim=-1)
+    logits, most = (SOFTCAP * torch.tanh(values.double() / SOFTCAP) for values in (z, largest[:, None]))
+    sums = torch.exp((logits - most) / sampling.temperature).cumsum(dim=-1)
     drawn = sums.new_tensor([[row.chance.random()] for row in rows])  # (B, 1) in [0, 1)
-    places = torch.searchsorted(sums, drawn * sums[:, -1:], right=True)
+    places = torch.searchsorted(sums, drawn * sums[:, -1:], right=True).clamp(max=sums.size(1) - 1)
     return list(map(int, (places if ids is None else ids.gather(1, places))[:, 0].tolist()))
 
 

@@ -128,6 +128,25 @@ def test_a_batch_says_what_each_row_says_alone(pattern: str | None, sampling: Sa
         ]
 
 
+@pytest.mark.parametrize("pattern", [None, "SL"])
+def test_a_batch_in_bfloat16_says_something_too(pattern: str | None) -> None:
+    model = random_model(window_pattern=pattern)
+    model.set_dtype(torch.bfloat16)
+    prompts = [make_prompt(question(text), TOY) for text in ("a", "What is it?")]
+    assert len(list(generate(model, prompts, 9, Sampling(0.7, 20, 3)))) <= 18
+    assert model.new_cache(1, 1).keys.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_weights_that_are_not_finite_are_one_error(value: float, temperature: float) -> None:
+    model = random_model()
+    with torch.no_grad():
+        model.lm_head.weight[7] = value
+    with pytest.raises(ValueError, match="logits are not finite: its weights are damaged, take another checkpoint"):
+        list(generate(model, [make_prompt(question("a"), TOY)], 9, Sampling(temperature)))
+
+
 def test_another_seed_says_something_else_and_the_likeliest_of_one_is_greedy() -> None:
     model, prompts = random_model(), [make_prompt(question("a"), TOY)]
     by_seed = [[token.id for token in generate(model, prompts, 25, Sampling(1.0, None, seed))] for seed in (1, 2, 1)]
