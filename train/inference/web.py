@@ -77,9 +77,10 @@ class Handler(BaseHTTPRequestHandler):
     timeout = SECONDS
     server_version, sys_version = "midprep", ""
 
+    def parse_request(self) -> bool:
+        return super().parse_request() and self.is_from_here()
+
     def do_GET(self) -> None:
-        if not self.is_from_here():
-            return
         if self.path != "/":
             self.refuse(404, "only the page / is here")
             return
@@ -87,8 +88,6 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(self.page.encode())
 
     def do_POST(self) -> None:
-        if not self.is_from_here():
-            return
         try:
             messages = checked_messages(self.read_json())
         except (ValueError, RecursionError) as error:

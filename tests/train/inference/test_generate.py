@@ -1,5 +1,6 @@
 """Generation: the prompt is what training saw, the cache changes nothing, a batch answers as each row would alone."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,11 @@ from prep.tokenizer.tokenizer import Tokenizer
 from tests.conftest import toy_tokenizer
 from tests.train.inference.conftest import KNOWN, question, random_model
 from train.cache import Cache
+from train.checkpoint import load_model
 from train.inference.generate import Reader, Row, Sampling, Token, choose, fit_history, generate
 from train.model import GPT
 
+ROOT = Path(__file__).parents[3]
 TOY = toy_tokenizer()
 PARTS = st.lists(
     st.tuples(st.sampled_from(["text", "python", "python_output"]), st.text(min_size=1, max_size=8)), max_size=5
@@ -81,6 +84,18 @@ def test_cached_logits_of_rows_of_unequal_length_are_those_of_each_row_alone(pat
             for logits, place in zip(model(idx, cache)[:, 0], places, strict=True):
                 assert (logits - whole[place][starts[place] + step]).abs().max() < 1e-5 * largest
     assert places == [0, 1]
+
+
+@pytest.mark.parametrize("name", ["ckpt_2025-12", "ckpt_2026-07"])
+def test_a_checkpoint_of_nanochats_says_what_it_says_without_a_cache(name: str) -> None:
+    model, _ = load_model(ROOT / "tests" / "fixtures" / name)
+    asked = [[5, 77, 300], list(range(100, 130)), [1]]
+    tokens = list(generate(model, [Prompt(ids, -1, (-1, -1), (-1, -1)) for ids in asked], 30))
+    with torch.inference_mode():
+        for row, ids in enumerate(asked):
+            for _ in range(30):
+                ids.append(int(model(torch.tensor([ids]))[0, -1].argmax()))
+            assert said(tokens, row) == ids[-30:]
 
 
 def test_a_cache_is_allocated_once_and_rows_that_ended_leave_it(monkeypatch: pytest.MonkeyPatch) -> None:

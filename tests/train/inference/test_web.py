@@ -4,6 +4,7 @@ import http.client
 import json
 import re
 import shutil
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -72,6 +73,14 @@ def server(chat: Chat) -> Iterator[Server]:
 def test_only_host_localhost_and_127_0_0_1_are_answered(server: Server, host: str, status: int) -> None:
     assert server.request("GET", "/", Host=host).status == status
     assert server.ask(question("Hi"), Host=host)[0] == status
+    assert server.request("PUT", "/", Host=host).status == (501 if status == 200 else 403)
+
+
+def test_a_request_without_a_host_is_not_answered(server: Server) -> None:
+    for request in (b"GET / HTTP/1.0\r\n\r\n", b"GET /\r\n\r\n"):
+        with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+            connection.sendall(request)
+            assert b" 403 " in connection.recv(9999) or not request.endswith(b"1.0\r\n\r\n")
 
 
 def test_it_listens_on_loopback_only(server: Server) -> None:
