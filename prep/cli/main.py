@@ -62,6 +62,7 @@ for command in (
         inspect.overlap,
         inspect.watch,
         model.chat,
+        model.evaluate,
     ),
     *(inspect.try_rows, check.tasks, check.doctor, check.selftest),
 ):

@@ -1,5 +1,5 @@
 """
-The commands that ask a trained model: chat.
+The commands that ask a trained model: chat, evaluate.
 """
 
 import sys
@@ -9,11 +9,12 @@ from typing import Annotated
 import typer
 from typer import Argument, Option
 
-from prep.cli.arguments import TokenizerName, print_json, refuse, say
+from prep.cli.arguments import DataRoot, Json, TokenizerName, print_json, refuse, say
 
 DEVICES = ("auto", "cpu", "cuda")
 CHECKPOINT = "Directory of a checkpoint or run, or nanochat's tag, as d12."
 Checkpoint = Annotated[str, Argument(help=CHECKPOINT)]
+Checkpoints = Annotated[list[str], Argument(help=f"{CHECKPOINT} Several are shown side by side.")]
 Step = Annotated[int | None, Option(help="Step of the checkpoint; the last by default.")]
 Device = Annotated[str, Option(help="auto (CUDA if there is a GPU), cpu or cuda.")]
 
@@ -43,8 +44,7 @@ def chat(
         refuse(context, "as_json", "without --prompt")
         if not web and not (sys.stdin.isatty() and sys.stdout.isatty()):
             raise ValueError("chat needs a terminal, and this is none: give --prompt TEXT for one answer, or --web.")
-    if device not in DEVICES:
-        raise ValueError(f"--device {device!r} found, wanted {', '.join(DEVICES)}.")
+    check_device(device)
     from train.inference.chat import LIMIT, Chat, Screen, answer_once, talk
     from train.inference.generate import Sampling
     from train.inference.speaker import open_speaker
@@ -66,3 +66,53 @@ def chat(
             print_json(talked.result())
         elif talked.reader is not None and not talked.reader.ended:
             say(LIMIT)
+
+
+def evaluate(
+    checkpoints: Checkpoints,
+    mixture: Annotated[str, Option(help="Its val entries are what is asked.")] = "sample",
+    questions: Annotated[int, Option(min=1, help="Most questions of an entry.")] = 200,
+    max_tokens: Annotated[int, Option(min=1, help="Most tokens of an answer.")] = 256,
+    batch_size: Annotated[int, Option(min=1, help="Questions that are answered at once.")] = 16,
+    data_root: DataRoot = None,
+    tokenizer: TokenizerName = None,
+    step: Step = None,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Ask checkpoints what was held out, and count right answers by task: spelling, counting, sums, GSM8K, MMLU."""
+    check_device(device)
+    from prep.inspect.terminal import make_console, make_table
+    from train.inference.speaker import open_speaker
+    from train.inference.tasks import ask, read_questions, summarise, table
+
+    asked, others = read_questions(mixture, questions, data_root)
+    for name in others:
+        say(f"{name} has no answer that can be graded: not asked")
+    if not asked:
+        raise ValueError(f"mixture {mixture} has nothing to ask in [[val]]: add spelling, arithmetic, gsm8k or mmlu.")
+    summaries = {}
+    for name in checkpoints:
+        speaker = open_speaker(name, step, tokenizer, device, say)
+        key = f"{speaker.root}, step {speaker.step}"
+        answers = []
+        for number, answer in enumerate(ask(speaker, asked, max_tokens, batch_size), 1):
+            answers.append(answer)
+            if number % 100 == 0 or number == len(asked):
+                say(f"{key}: {number:,} of {len(asked):,} questions")
+        summaries[key] = summarise(answers)
+    if as_json:
+        print_json({"mixture": mixture, "checkpoints": summaries})
+        return
+    console = make_console(0)
+    for column, key in enumerate(summaries, 1):
+        console.print(f"{column}  {key}")
+    shown = make_table("task (questions)", *map(str, range(1, len(summaries) + 1)), name_width=24)
+    for row in table(summaries):
+        shown.add_row(*row)
+    console.print(shown)
+
+
+def check_device(device: str) -> None:
+    if device not in DEVICES:
+        raise ValueError(f"--device {device!r} found, wanted {', '.join(DEVICES)}.")

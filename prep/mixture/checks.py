@@ -33,7 +33,8 @@ MIX_VALUES = {
 }
 FILTERS = ("min_tokens", "max_tokens", "min_trained_tokens", "max_trained_tokens")
 SAMPLING_KEYS = ("proportion", "choose", "max_repeats", *FILTERS)
-COMMON_KEYS = {"name", "start", "stop", "repeat", *SAMPLING_KEYS}  # that every task takes
+ANSWERS = ("exact", "####", "letter")  # by what an answer is right
+COMMON_KEYS = {"name", "start", "stop", "repeat", "answer", *SAMPLING_KEYS}  # that every task takes
 PLACE_KEYS = {"path", "hub", "subset", "split", "revision"}
 CHAT_KEYS = PLACE_KEYS | {"layout", "columns", "roles", "train_on", "consecutive", "tools", "reasoning", "where"}
 TEXT_KEYS = PLACE_KEYS | {"columns", "train_on", "where", "excess"}
@@ -89,6 +90,10 @@ def check_mixture(data: dict[str, Any], entry_keys: dict[str, type], context: st
     for split, entries in splits.items():
         for number, entry in enumerate(entries, start=1):
             check_entry(entry, entry_keys, f"{context}, {split} entry {number}")
+            if split == "train" and "answer" in entry:
+                raise ValueError(
+                    f"{context}, train entry {number}: answer found, wanted in [[val]], which evaluate asks."
+                )
     if "train" not in splits:
         raise ValueError(f'{context} has no [[train]] entry: add one, as [[train]] and task = "smoltalk".')
     check_keys(mix, dict.fromkeys(MIX_VALUES, str), f"{context}, [mix]")
@@ -119,6 +124,7 @@ def check_entry(data: Any, keys: dict[str, type], context: str) -> None:
         check_names(data.get("columns"), data.get("roles"), f"{context}: ")
         check_where(data.get("where"), f"{context}: ")
     check_sampling(data, context)
+    check_value("answer", data.get("answer"), ANSWERS, f"{context}: ")
     start, stop, size, split = (data.get(key) for key in ("start", "stop", "size", "split"))
     if (start or 0) < 0 or (stop is not None and stop <= (start or 0)):
         raise ValueError(f"{context}: start = {start or 0} and stop = {stop} select nothing: wanted 0 <= start < stop.")

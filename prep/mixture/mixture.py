@@ -59,6 +59,7 @@ class Entry:
     max_tokens: int | None = None
     min_trained_tokens: int | None = None
     max_trained_tokens: int | None = None
+    answer: str | None = None  # of val: how `midprep evaluate` grades it, in no way part of a build
 
     @property
     def label(self) -> str:

@@ -116,7 +116,7 @@ def test_errors_of_the_user_are_one_line_and_exit_code_1(tmp_path: Path, sample:
 def test_help_is_whole_at_80_columns() -> None:
     shown = midprep("--help", COLUMNS="80").stdout
     commands = shown.partition("Commands:\n")[2].partition("\n\n")[0].splitlines()
-    assert len(commands) == 15
+    assert len(commands) == 16
     assert not [line for line in commands if line.endswith("...") or len(line) > 80]
 
 

@@ -45,6 +45,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for split in ("train", "val"):
         mixture += [f"[[{split}]]", 'task = "chat"', f"name = {quoted(EVIL)}", f"path = {quoted(EVIL + '.jsonl')}"]
     (folder / "m.toml").write_text("\n".join(mixture), encoding="utf-8")
+    asked = "\n".join([*mixture, 'answer = "exact"', "stop = 4"])
+    (folder / "ask.toml").write_text(asked, encoding="utf-8")
     (folder / "wrong.toml").write_text(f"[[train]]\ntask = {quoted(EVIL)}\n", encoding="utf-8")
     (folder / "toy").mkdir()
     toy_tokenizer().write(folder / "toy")
@@ -125,6 +127,8 @@ def commands(folder: Path) -> Commands:
         "chat": [["chat", folder / "model", "--device", "cpu", "--prompt", EVIL, "--top-k", 0, "--max-tokens", 300],
                  ["chat", folder / "model", "--device", "cpu", "--prompt", EVIL, "--top-k", 0, "--json"],
                  ["chat", none], ["chat", none, "--prompt", "x"]],
+        "evaluate": [["evaluate", folder / "model", "--device", "cpu", "--mixture", folder / "ask.toml", "--max-tokens", 9],
+                     ["evaluate", folder / "model", "--mixture", folder / "m.toml"], ["evaluate", none, EVIL]],
         "tasks": [["tasks"]],
         "doctor": [["doctor"]],
         "selftest": [["selftest", EVIL]],
