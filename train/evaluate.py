@@ -10,12 +10,14 @@ float64 and added up over ranks: batch size, ranks and order do not matter, and 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from prep.arrays import Array
+from prep.shard import Split
 from prep.shard.steps import FILLER, micro_batches
 from train.distributed import Ranks
 from train.loader import prefetch
@@ -52,6 +54,18 @@ def sums_by_source(losses: Tensor, labels: Tensor, sources: Tensor, token_bytes:
 
 
 @torch.no_grad()
+def sums_of_rows(
+    net: BatchLoss, split: Split, rows: Iterable[Array], token_bytes: Tensor, mode: str, isolated: bool
+) -> Tensor:
+    """nats and bytes (2, S) float64 by source, of micro-batches of row numbers, on the device of `token_bytes` (V,)"""
+    sums = torch.zeros(2, len(split.source_names), dtype=torch.float64, device=token_bytes.device)
+    for batch in prefetch(split, iter(rows), mode, isolated, token_bytes.device):
+        _, losses = net(batch.inputs, batch.positions, batch.labels, batch.docs)
+        sums += sums_by_source(losses, batch.labels, batch.sources, token_bytes, sums.size(1))
+    return sums
+
+
+@torch.no_grad()
 def evaluate(run: Run, net: BatchLoss, ranks: Ranks, steps_done: int) -> Record:
     """
     Bits per byte of the run's rows of its val split, of all and by source, named as in a record; {} without rows or bytes.
@@ -65,10 +79,7 @@ def evaluate(run: Run, net: BatchLoss, ranks: Ranks, steps_done: int) -> Record:
     num_fillers = -len(run.eval_rows) % (ranks.world_size * run.device_batch)
     padded = np.pad(run.eval_rows, (0, num_fillers), constant_values=FILLER)
     own_rows = micro_batches(padded, run.device_batch, ranks.rank, ranks.world_size)
-    sums = torch.zeros(2, len(val.source_names), dtype=torch.float64, device=ranks.device)
-    for batch in prefetch(val, iter(own_rows), config.mode, config.isolated, ranks.device):
-        _, losses = net(batch.inputs, batch.positions, batch.labels, batch.docs)
-        sums += sums_by_source(losses, batch.labels, batch.sources, token_bytes, sums.size(1))
+    sums = sums_of_rows(net, val, own_rows, token_bytes, config.mode, config.isolated)
     nats, num_bytes = ranks.sum(sums).cpu()
     bpb, by_source = bits_per_byte(nats, num_bytes, val.source_names)
     if bpb is None:

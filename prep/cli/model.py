@@ -4,6 +4,7 @@ The commands that ask a trained model: chat, evaluate.
 
 import sys
 from contextlib import suppress
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,6 +12,7 @@ from typer import Argument, Option
 
 from prep.cli.arguments import DataRoot, Json, TokenizerName, print_json, refuse, say
 
+ROWS_AT_ONCE = 8
 DEVICES = ("auto", "cpu", "cuda")
 CHECKPOINT = "Directory of a checkpoint or run, or nanochat's tag, as d12."
 Checkpoint = Annotated[str, Argument(help=CHECKPOINT)]
@@ -69,12 +71,15 @@ def chat(
 
 
 def evaluate(
+    context: typer.Context,
     checkpoints: Checkpoints,
     mixture: Annotated[str, Option(help="Its val entries are what is asked.")] = "sample",
     questions: Annotated[int, Option(min=1, help="Most questions of an entry.")] = 200,
     max_tokens: Annotated[int, Option(min=1, help="Most tokens of an answer.")] = 256,
     batch_size: Annotated[int, Option(min=1, help="Questions that are answered at once.")] = 16,
     data_root: DataRoot = None,
+    shards: Annotated[Path | None, Option(help="A build: also bits per byte of its val split, by source.")] = None,
+    eval_tokens: Annotated[int, Option(min=1, help="With --shards: tokens of it that are read.")] = 65_536,
     tokenizer: TokenizerName = None,
     step: Step = None,
     device: Device = "auto",
@@ -82,9 +87,11 @@ def evaluate(
 ) -> None:
     """Ask checkpoints what was held out, and count right answers by task: spelling, counting, sums, GSM8K, MMLU."""
     check_device(device)
+    if shards is None:
+        refuse(context, "eval_tokens", "without --shards")
     from prep.inspect.terminal import make_console, make_table
     from train.inference.speaker import open_speaker
-    from train.inference.tasks import ask, read_questions, summarise, table
+    from train.inference.tasks import ask, measure_bits, read_questions, summarise, table
 
     asked, others = read_questions(mixture, questions, data_root)
     for name in others:
@@ -95,12 +102,13 @@ def evaluate(
     for name in checkpoints:
         speaker = open_speaker(name, step, tokenizer, device, say)
         key = f"{speaker.root}, step {speaker.step}"
+        bits = {} if shards is None else {"bits_per_byte": measure_bits(speaker, shards, eval_tokens, ROWS_AT_ONCE)}
         answers = []
         for number, answer in enumerate(ask(speaker, asked, max_tokens, batch_size), 1):
             answers.append(answer)
             if number % 100 == 0 or number == len(asked):
                 say(f"{key}: {number:,} of {len(asked):,} questions")
-        summaries[key] = summarise(answers)
+        summaries[key] = summarise(answers) | bits
     if as_json:
         print_json({"mixture": mixture, "checkpoints": summaries})
         return

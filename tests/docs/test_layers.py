@@ -29,7 +29,7 @@ TABLE = {
     "report": "shard tokenizer build inspect train",
     "cli": "shard conversations tasks tokenizer encode mixture workers build inspect check report train inference",
     "train": "shard",
-    "inference": "tokenizer mixture render build train",  # the only part of train with more of prep
+    "inference": "shard tokenizer mixture render build train",  # the only part of train with more of prep
 }
 DOORS = {"prep/__init__.py", "prep/__main__.py"}  # the public names and the command, which lead everywhere, lazily
 MOST_MODULES = 9

@@ -12,6 +12,8 @@ import pytest
 import torch
 from shards_factory import random_rows, write_build
 
+from tests.train.inference.speakers import parrot, run_of_parrot  # noqa: F401 (fixtures)
+
 ROOT = Path(__file__).parents[2]
 FIXTURES = ROOT / "tests" / "fixtures"
 TINY = ["--depth", "1", "--total-batch-size", "128", "--eval-every", "0", "--device", "cpu"]

@@ -20,13 +20,17 @@ from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from prep.build.api import Example, read_conversations
 from prep.mixture.mixture import load_mixture
 from prep.render.reference import Prompt, make_prompt
+from prep.shard import open_shards
+from train.evaluate import bits_per_byte, sums_of_rows
 from train.inference.generate import Reader, Sampling, prefill
 from train.inference.speaker import Speaker
+from train.loss import BatchLoss
 
 HOW = {"simple_spelling": "exact", "spelling_bee": "####", "arithmetic": "####", "gsm8k": "####", "mmlu": "letter"}
 LETTERS = ("A", "B", "C", "D")
@@ -126,6 +130,25 @@ def likeliest_letters(speaker: Speaker, prompts: list[Prompt]) -> list[str]:
     return [LETTERS[place] for place in logits.argmax(dim=-1).tolist()]
 
 
+def measure_bits(speaker: Speaker, root: Path, num_tokens: int, batch_size: int) -> dict[str, Any]:
+    """
+    Bits per byte of the val split of shards, of all and by source, over the first rows up to `num_tokens`: every token is a
+    target, as in mid. ValueError for shards of another tokenizer.
+    """
+    shards = open_shards(root)
+    split, tokenizer = shards.split("val"), shards.manifest["tokenizer"]
+    if tokenizer["sha256"] != speaker.tokenizer.sha256:
+        problem = f"the shards of {root} have tokenizer {tokenizer['name']}, {speaker.root} another"
+        raise ValueError(f"{problem}: give shards that were built with the checkpoint's")
+    num_rows = min(split.num_rows, max(1, num_tokens // split.max_seq_len))
+    device = speaker.model.transformer.wte.weight.device
+    token_bytes = torch.from_numpy(shards.token_bytes.astype(np.int64)).to(device)
+    rows = np.array_split(np.arange(num_rows), -(-num_rows // batch_size))
+    sums = sums_of_rows(BatchLoss(speaker.model, False), split, rows, token_bytes, "mid", False).cpu()
+    bits, by_source = bits_per_byte(sums[0], sums[1], split.source_names)
+    return {"all": bits, "by_source": by_source, "rows": num_rows}
+
+
 # ---- grading ----
 
 
@@ -198,6 +221,7 @@ def summarise_task(answers: list[Answer]) -> dict[str, Any]:
         "high": high,
         "chance": CHANCE[answers[0].question.how],
         **beside,
+        "malformed": sum(bool(answer.errors) for answer in answers),
         "format_errors": {name: sum(name in answer.errors for answer in answers) for name in FORMAT_ERRORS},
     }
 
@@ -211,10 +235,15 @@ def table(summaries: dict[str, dict[str, Any]]) -> list[list[str]]:
         for key, about in (("written", "count written out"), ("said", "letter said")):
             if key in tasks[0]:
                 rows.append([f"  {about}", *(f"{task[key]:.1%}" for task in tasks)])
-        errors = [sum(task["format_errors"].values()) for task in tasks]
-        if any(errors):
-            rows.append(["  format errors", *(f"{number:,}" for number in errors)])
-    return [*rows, ["mean over chance", *(f"{summary['chat_core']:.3f}" for summary in summaries.values())]]
+        if any(task["malformed"] for task in tasks):
+            rows.append(["  format errors", *(f"{task['malformed']:,}" for task in tasks)])
+    rows.append(["mean over chance", *(f"{summary['chat_core']:.3f}" for summary in summaries.values())])
+    bits = [summary["bits_per_byte"] for summary in summaries.values() if "bits_per_byte" in summary]
+    if bits:
+        rows.append(["bits per byte", *(f"{measured['all']:.4f}" for measured in bits)])
+        for name in bits[0]["by_source"]:
+            rows.append([f"  {name}", *(f"{measured['by_source'][name]:.4f}" for measured in bits)])
+    return rows
 
 
 def share_text(task: dict[str, Any]) -> str:

@@ -14,7 +14,7 @@ import pytest
 from prep.render.reference import Prompt, render_conversation
 from prep.tokenizer.tokenizer import Tokenizer
 from tests.cli.test_screen import Terminal, run
-from tests.train.inference.conftest import KNOWN, question
+from tests.train.inference.speakers import KNOWN, question
 from train.inference.chat import Chat, Screen, answer_once, talk
 from train.inference.generate import Sampling, Token
 from train.inference.speaker import Speaker

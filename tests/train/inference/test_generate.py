@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from prep.render.reference import Prompt, make_prompt, render_conversation
 from prep.tokenizer.tokenizer import Tokenizer
 from tests.conftest import toy_tokenizer
-from tests.train.inference.conftest import KNOWN, question, random_model
+from tests.train.inference.speakers import KNOWN, question, random_model
 from train.cache import Cache
 from train.checkpoint import load_model
 from train.inference.generate import Reader, Row, Sampling, Token, choose, fit_history, generate

@@ -13,12 +13,14 @@ from hypothesis import strategies as st
 
 from prep.build.api import read_conversations
 from prep.render.reference import make_prompt, render_conversation
+from prep.tokenizer.load import load_tokenizer
 from prep.tokenizer.tokenizer import Tokenizer
 from tests.cli.test_screen import run
-from tests.conftest import toy_tokenizer, write_lines
-from tests.train.inference.conftest import KNOWN, question, random_model
+from tests.conftest import build_mixture, toy_tokenizer, write_lines
+from tests.train.conftest import run_here
+from tests.train.inference.speakers import KNOWN, question, random_model
 from train.inference.generate import Reader
-from train.inference.speaker import Speaker
+from train.inference.speaker import Speaker, open_speaker
 from train.inference.tasks import (
     Answer,
     Question,
@@ -26,6 +28,7 @@ from train.inference.tasks import (
     grade,
     interval,
     likeliest_letters,
+    measure_bits,
     number_of,
     question_of,
     read_questions,
@@ -223,6 +226,26 @@ def test_a_summary_has_the_mean_over_chance() -> None:
     assert summary["tasks"]["sums"]["format_errors"]["not ended"] == 1
     assert table({"a": summary, "b": summary})[0][0] == "sums (2)"
     assert ["  letter said", "0.0%", "0.0%"] in table({"a": summary, "b": summary})
+
+
+def test_bits_per_byte_are_those_of_the_trainer(tmp_path: Path, toy: Tokenizer) -> None:
+    mixture = {
+        "train": [{"task": "arithmetic", "size": 40}],
+        "val": [{"task": "arithmetic", "size": 30}, {"task": "simple_spelling", "size": 60}],
+    }
+    root, _, _ = build_mixture(tmp_path, mixture, toy, max_seq_len=128)
+    flags = ["--shards", root, "--out", tmp_path / "run", "--depth", 1, "--total-batch-size", 1024, "--device", "cpu"]
+    run_here(*flags, "--num-iterations", 2, "--eval-tokens", 2560, "--no-compile")
+    (metrics,) = (tmp_path / "run").glob("mid_checkpoints/d1/metrics.jsonl")
+    record = json.loads(metrics.read_text().splitlines()[-1])
+    speaker = open_speaker(str(tmp_path / "run"), None, None, "cpu", print)
+    bits = measure_bits(speaker, root, 2560, 3)
+    assert bits["rows"] == 20
+    assert bits["all"] == pytest.approx(record["val_bpb"], rel=1e-6)
+    assert bits["by_source"] == pytest.approx(record["val_bpb_by_source"], rel=1e-6)
+    other = Speaker(Path("x"), 1, speaker.model, load_tokenizer())
+    with pytest.raises(ValueError, match="have tokenizer toy, x another: give shards that were built"):
+        measure_bits(other, root, 2560, 3)
 
 
 # ---- the command ----

@@ -14,7 +14,7 @@ import pytest
 
 from prep.tokenizer.tokenizer import Tokenizer
 from tests.report.test_report import BROWSER, BROWSER_FLAGS
-from tests.train.inference.conftest import KNOWN, question
+from tests.train.inference.speakers import KNOWN, question
 from train.inference.chat import Chat
 from train.inference.generate import Sampling, Token
 from train.inference.speaker import Speaker

@@ -8,12 +8,9 @@ import torch
 
 from prep.render.reference import render_conversation
 from prep.tokenizer.tokenizer import Tokenizer
-from tests.conftest import toy_tokenizer
 from train.checkpoint import save_checkpoint
 from train.model import GPT
 from train.sizes import ModelConfig
-
-torch.set_num_threads(1)
 
 KNOWN: list[tuple[str, Any]] = [
     ("Hi", "Hello! ☺"),
@@ -38,11 +35,6 @@ def random_model(seed: int = 0, vocab_size: int = 265, **changes: Any) -> GPT:
 
 def question(text: str) -> list[dict[str, Any]]:
     return [{"role": "user", "content": text}]
-
-
-@pytest.fixture(scope="session")
-def toy() -> Tokenizer:
-    return toy_tokenizer()
 
 
 @pytest.fixture(scope="session")
