@@ -103,8 +103,9 @@ def ask(speaker: Speaker, questions: Sequence[Question], max_tokens: int, batch_
     """The answers, in batches of questions of similar length, each as likely as the model has it (greedy)."""
     prompts = [make_prompt(question.messages, speaker.tokenizer) for question in questions]
     order = sorted(range(len(questions)), key=lambda place: len(prompts[place].ids))
-    for place in [place for place in order if len(prompts[place].ids) >= speaker.context]:
-        yield Answer(questions[place], [], False, ("too long",))
+    for question in [questions[place] for place in order if len(prompts[place].ids) >= speaker.context]:
+        written, said = (False if asked else None for asked in (question.has_count, question.how == "letter"))
+        yield Answer(question, [], False, ("too long",), written, said)
     fitting = [place for place in order if len(prompts[place].ids) < speaker.context]
     for start in range(0, len(fitting), batch_size):
         places = fitting[start : start + batch_size]

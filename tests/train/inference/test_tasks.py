@@ -123,6 +123,9 @@ def test_answers_are_the_same_for_any_batch_size(parrot: GPT, toy: Tokenizer) ->
     assert answers.keys() == set(texts)
     assert answers == by_text(3) == by_text(16)
     assert answers["2+3?"].right
+    assert [
+        answer.said for answer in ask(speaker, [Question("quiz", "letter", question("x" * 140), "A", False)], 9, 9)
+    ] == [False]
     assert answers["x" * 140].errors == ("too long",)
 
 
