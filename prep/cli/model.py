@@ -37,7 +37,7 @@ def chat(
     device: Device = "auto",
     as_json: Annotated[bool, Option("--json", help="With --prompt: print the answer and its parts as JSON.")] = False,
 ) -> None:
-    """Talk to a checkpoint: in the terminal, on a page (--web), or for one answer (--prompt)."""
+    """Talk to a checkpoint. In the terminal, on a local page (--web), or for one answer (--prompt)."""
     if web:
         refuse(context, "prompt system as_json", "with --web")
     else:
@@ -85,7 +85,7 @@ def evaluate(
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """Ask checkpoints what was held out, and count right answers by task: spelling, counting, sums, GSM8K, MMLU."""
+    """Count a checkpoint's right answers, by task. Asks what a mixture holds out: spelling, counts, sums, GSM8K, MMLU."""
     check_device(device)
     if shards is None:
         refuse(context, "eval_tokens", "without --shards")

@@ -1,7 +1,7 @@
 """
 Examine a model: questions of a mixture's val split, its answers, and how many are right.
 
-    simple_spelling   "banana:b,a,n,a,n,a"        exact    the whole answer, to the character
+    simple_spelling   "banana:b,a,n,a,n,a"        exact    the whole answer, to the character; facts too
     spelling_bee      "... b:0\\na:1\\n ... #### 3"   ####     the number after ####, and beside it the count that was written
                                                            out before the call, which no calculator gives
     mmlu              "B"                         letter   the likeliest of A, B, C, D, and beside it what is said
@@ -32,7 +32,10 @@ from train.inference.generate import Reader, Sampling, prefill
 from train.inference.speaker import Speaker
 from train.loss import BatchLoss
 
-HOW = {"simple_spelling": "exact", "spelling_bee": "####", "arithmetic": "####", "gsm8k": "####", "mmlu": "letter"}
+HOW = {
+    **{"simple_spelling": "exact", "facts": "exact"},
+    **{"spelling_bee": "####", "arithmetic": "####", "gsm8k": "####", "mmlu": "letter"},
+}
 LETTERS = ("A", "B", "C", "D")
 CHANCE = {"exact": 0.0, "####": 0.0, "letter": 1 / len(LETTERS)}
 NUMBER = re.compile(r"####\s*(-?[\d,]*\.?\d+)\s*\Z")

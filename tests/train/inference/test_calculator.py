@@ -144,7 +144,7 @@ def is_equal(answer: str | None, expected: str) -> bool:
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_it_answers_every_call_of_the_generated_tasks(task: str, split: str) -> None:
     calls = calls_of(TASKS[task].generate(0, 2_000, 42, split))
-    assert len(calls) > 1_000 or task == "simple_spelling"
+    assert len(calls) > 1_000 or task in ("simple_spelling", "facts")
     assert [call for call in calls if not is_equal(calculate(call[0]), call[1])] == []
 
 

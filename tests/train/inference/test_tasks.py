@@ -22,6 +22,7 @@ from tests.train.inference.speakers import KNOWN, question, random_model
 from train.inference.generate import Reader
 from train.inference.speaker import Speaker, open_speaker
 from train.inference.tasks import (
+    HOW,
     Answer,
     Question,
     ask,
@@ -135,6 +136,7 @@ def test_questions_are_those_of_val_and_no_word_or_problem_of_them_is_in_train()
         "spelling_bee": 60, "arithmetic": 60,
     }  # fmt: skip
     assert others == []
+    assert {q.how for q in read_questions("learn", 5, None)[0]} == {"exact", "####"}
     trained = {example.messages[0]["content"] for example in read_conversations("sample", "train")}
     assert not [q for q in questions if q.messages[0]["content"] in trained]
     words = {call(example.messages) for example in read_conversations("sample", "train") if is_bee(example.source)}
@@ -153,8 +155,8 @@ def call(messages: list[dict[str, Any]]) -> str:
 
 
 def test_a_right_answer_of_each_generated_task_is_graded_as_right() -> None:
-    for example in list(read_conversations("sample", "val"))[::7]:
-        asked_about = question_of(example, "####", is_bee(example.source))
+    for example in list(read_conversations("learn", "val"))[::7]:
+        asked_about = question_of(example, HOW[example.source], is_bee(example.source))
         graded = grade(asked_about, read(example.messages[-1]["content"]), None)
         assert (graded.right, graded.errors) == (True, ())
         assert graded.written is (True if is_bee(example.source) else None)
