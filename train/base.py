@@ -17,7 +17,7 @@ from pathlib import Path
 
 from prep.same_tokenizer import is_same_tokenizer, read_pickle
 from prep.shard import Manifest
-from train.checkpoint import BASES, STAGES, Checkpoint, checkpoints_of, find_checkpoint, steps_in
+from train.checkpoint import BASES, STAGES, Checkpoint, checkpoints_of, find_checkpoint, is_depth, steps_in
 from train.config import Config
 from train.meta import Meta, meta_path, read_meta
 from train.sizes import ModelConfig
@@ -37,24 +37,27 @@ class Start:
 
 def find_start(config: Config, out: Path, default_depth: int, say: Say) -> Start:
     """Of --base, --base-step, --depth and what lies under `out`. FileNotFoundError or ValueError in one line."""
-    folder = out / STAGES[config.mode]
     if config.base is None:
         depth = config.depth or default_depth
-        check_generation(config, folder / f"d{depth}")
-        return Start(folder / f"d{depth}", depth)
+        root = run_root(config, out, depth)
+        check_generation(config, root)
+        return Start(root, depth)
+    named = list(checkpoints_of(config.base, BASES[config.mode], out))
     try:
-        base = find_checkpoint(config.base, config.base_step, BASES[config.mode])
+        base = find_checkpoint(config.base, config.base_step, BASES[config.mode], out)
     except FileNotFoundError as error:
-        if config.resume == "never" or any(checkpoints_of(config.base, BASES[config.mode])):
+        if config.resume == "never" or named:
             raise
-        return find_start_without_base(config, folder, error, say)
+        return find_start_without_base(config, out, error, say)
     depth = depth_of(*base)
     if config.depth not in (None, depth):
         raise ValueError(f"--depth {config.depth}, but --base {base[0]} has {depth} layers: leave --depth out")
-    root = folder / f"d{depth}"
+    root = run_root(config, out, depth)
     noted = noted_base(root) if config.resume == "auto" else None
-    base = noted_checkpoint(config, base, noted)
+    base = noted_checkpoint(base, noted, config.base_step, [place for place, _ in named])
     if base[0].resolve() != root.resolve():
+        if others := [str(place) for place, _ in named if place.name == base[0].name and place != base[0]]:
+            say(f"--base {config.base} is {base[0]}; to start from {' or '.join(others)}, give its path")
         return Start(root, depth, base, name_of(*base))
     if noted is None or config.base_step is not None or Path(config.base).resolve() == root.resolve():
         raise ValueError(f"--base {base[0]} is where this run would write its own checkpoints: give another --out")
@@ -71,24 +74,35 @@ def check_generation(config: Config, root: Path) -> None:
             raise ValueError(f"{problem}: give --generation {found}, another --out, or --resume never to replace it")
 
 
-def noted_checkpoint(config: Config, base: Checkpoint, noted: str | None) -> Checkpoint:
-    """The checkpoint that the run noted, where --base still names it; otherwise `base`"""
+def run_root(config: Config, out: Path, depth: int) -> Path:
+    """Where a run of this depth has its checkpoints. ValueError for a --model-tag that is the name of another depth."""
+    tag = config.model_tag or f"d{depth}"
+    if is_depth(tag) and tag != f"d{depth}":
+        raise ValueError(
+            f"--model-tag {tag} names a model of {tag[1:]} layers, this one has {depth}: give another name"
+        )
+    return out / STAGES[config.mode] / tag
+
+
+def noted_checkpoint(base: Checkpoint, noted: str | None, base_step: int | None, places: list[Path]) -> Checkpoint:
+    """The checkpoint that the run noted, where it is in a place that --base names; otherwise `base`"""
     step = step_of(noted)
-    if noted is None or step is None or config.base is None or config.base_step not in (None, step):
+    if noted is None or step is None or base_step not in (None, step):
         return base
-    places = [base[0], *(root for root, _ in checkpoints_of(config.base, BASES[config.mode]))]
-    there = ((root, step) for root in places if step in steps_in(root) and name_of(root, step) == noted)
+    there = ((root, step) for root in (base[0], *places) if step in steps_in(root) and name_of(root, step) == noted)
     return next(there, base)
 
 
-def find_start_without_base(config: Config, folder: Path, error: FileNotFoundError, say: Say) -> Start:
-    """The one run in `folder` that notes a base. `error`, which says that --base was not found, where there is none."""
+def find_start_without_base(config: Config, out: Path, error: FileNotFoundError, say: Say) -> Start:
+    """The one run in `out` that notes a base. `error`, which says that --base was not found, where there is none."""
+    folder = out / STAGES[config.mode]
     starts = []
-    for root in sorted(folder.glob("d*")):
+    for root in [folder / config.model_tag] if config.model_tag else sorted(folder.glob("d*")):
         noted = noted_base(root)
         if noted is not None and config.base_step in (None, step_of(noted)):
             start = Start(root, depth_of(root, steps_in(root)[-1]), None, noted)
-            starts += [start] if config.depth in (None, start.depth) else []
+            is_meant = root == run_root(config, out, start.depth) and config.depth in (None, start.depth)
+            starts += [start] if is_meant else []
     if len(starts) == 1:
         return without_base(config, starts[0], say)
     names = ", ".join(start.root.name for start in starts)

@@ -43,37 +43,56 @@ def steps_in(root: Path) -> list[int]:
     return sorted(step for step in steps if (root / f"model_{step:06d}.pt").is_file())
 
 
-def find_checkpoint(name: str | Path, step: int | None = None, stages: tuple[str, ...] = ()) -> Checkpoint:
+def find_checkpoint(
+    name: str | Path, step: int | None = None, stages: tuple[str, ...] = (), out: Path | None = None
+) -> Checkpoint:
     """
-    The checkpoint of a path, of a tag of nanochat's (d12), or of "": the deepest model that nanochat has.
+    The checkpoint of a path, of a tag (d12, or a name that --model-tag gave), or of "": the deepest model that nanochat has.
 
-        a directory       itself, its d<number>s (deepest first), then the same of each stage in it
-        a tag, or ""      <NANOCHAT_BASE_DIR>/<stage>/<tag>, and its d<number>s, for each stage
+        a directory       itself, its models, then the same of each stage in it
+        a tag, or ""      <NANOCHAT_BASE_DIR>/<stage>/<tag>, and its models, for each stage; then the same in `out`
 
-    The first directory in this order that has checkpoints counts; of these the last, or that of `step`.
+    Models are the d<number>s, deepest first, then those with a name. The first directory in this order that has checkpoints
+    counts; of these the last, or that of `step`. ValueError where several models with a name could be meant.
     """
-    for root, steps in checkpoints_of(name, stages):
-        if step not in (None, *steps):
-            raise FileNotFoundError(f"{root} has no step {step}, it has: {', '.join(map(str, steps))}")
-        return root, steps[-1] if step is None else step
-    home = nanochat_home()
-    is_directory = bool(name) and Path(name).is_dir()
-    where = name if is_directory else f"{home} (NANOCHAT_BASE_DIR), and {name or 'the path'} is not a directory"
-    raise FileNotFoundError(f"no checkpoint (model_*.pt with its meta_*.json) in {where}: give the directory of one")
+    found = list(checkpoints_of(name, stages, out))
+    if not found:
+        homes = f"{nanochat_home()} (NANOCHAT_BASE_DIR)" + (f" or {out}" if name and out else "")
+        is_directory = bool(name) and Path(name).is_dir()
+        where = name if is_directory else f"{homes}, and {name or 'the path'} is not a directory"
+        raise FileNotFoundError(
+            f"no checkpoint (model_*.pt with its meta_*.json) in {where}: give the directory of one"
+        )
+    root, steps = found[0]
+    same_place = [other.name for other, _ in found if other.parent == root.parent]
+    if len(same_place) > 1 and not is_depth(root.name):
+        raise ValueError(f"{root.parent} has several models ({', '.join(same_place)}): give one of them, as {root}")
+    if step not in (None, *steps):
+        raise FileNotFoundError(f"{root} has no step {step}, it has: {', '.join(map(str, steps))}")
+    return root, steps[-1] if step is None else step
 
 
-def checkpoints_of(name: str | Path, stages: tuple[str, ...] = ()) -> Iterator[tuple[Path, list[int]]]:
+def checkpoints_of(
+    name: str | Path, stages: tuple[str, ...] = (), out: Path | None = None
+) -> Iterator[tuple[Path, list[int]]]:
     """Every directory that `name` can mean and that has checkpoints, in the order of `find_checkpoint`, with their steps"""
     path = Path(name)
-    places = [nanochat_home() / stage / path for stage in stages]
+    homes = [nanochat_home(), *([out] if name and out else [])]  # without a name, only nanochat's own
+    places = list(dict.fromkeys(home / stage / path for home in homes for stage in stages))
     if bool(name) and path.is_dir():
         places = [path, *(path / stage for stage in stages)]
     for place in places:
-        depths = sorted((int(child.name[1:]) for child in place.glob("d*") if child.name[1:].isdecimal()), reverse=True)
-        for root in (place, *(place / f"d{depth}" for depth in depths)):
+        models = [child.name for child in place.iterdir() if child.is_dir()] if place.is_dir() else []
+        depths = sorted(filter(is_depth, models), key=lambda model: int(model[1:]), reverse=True)
+        for root in (place, *(place / model for model in (*depths, *sorted(set(models) - set(depths))))):
             steps = steps_in(root)
             if steps:
                 yield root, steps
+
+
+def is_depth(model: str) -> bool:
+    """Whether a model has the name that its depth gives it, as d12"""
+    return model[:1] == "d" and model[1:].isdecimal()
 
 
 def find_run(root: Path, run_config: dict[str, Any], resume: str) -> int:

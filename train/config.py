@@ -36,11 +36,15 @@ class Config:
     )
     base_step: int | None = flag(None, int, "step of --base (default: its last)")
     base_optimizer: bool = flag(False, bool, "also load the optimizer state of --base")
+    inherit: tuple[str, ...] = flag(
+        (), bool, "take what is not given from --base, as nanochat's SFT of 2026-07 does: batch size, rates, optimizer"
+    )
     depth: int | None = flag(None, int, "layers of a model from scratch (default: 4 on a CPU, 12 on a GPU)")
     generation: str | None = flag(
         None, str, "nanochat's generation of a model from scratch (default: 2025-12)", ("2025-12", "2026-07")
     )
     out: str | None = flag(None, str, "directory for checkpoints (default: runs/<name of the shards>)")
+    model_tag: str | None = flag(None, str, "name of the model's directory in --out (default: d<depth>)")
     resume: str = flag("auto", str, "auto: continue an unfinished run in --out; never: replace it", ("auto", "never"))
     run: str = flag("dummy", str, "name of the run for --logger; dummy: only metrics.jsonl")
     logger: str | None = flag(None, str, "where a named run is logged (default: wandb)", ("wandb", "trackio"))
@@ -79,6 +83,11 @@ RUN_CONFIG = (
     *("mode", "split", "val_split", "attention", "base_optimizer", "num_epochs", "num_iterations", "eval_tokens"),
     *("embedding_lr", "unembedding_lr", "matrix_lr", "weight_decay", "init_lr_frac", "warmdown_ratio", "seed"),
 )
+# what --inherit takes from the base, or sets as nanochat does, where it is not given; `inherit` of a Config lists those
+INHERITED = (
+    *("total_batch_size", "embedding_lr", "unembedding_lr", "matrix_lr"),
+    *("init_lr_frac", "warmdown_ratio", "base_optimizer"),
+)
 POSITIVE = [
     "depth",
     "device_batch_size",
@@ -101,7 +110,7 @@ def parse_args(argv: Sequence[str] | None = None) -> Config:
     for entry in fields(Config):
         name = flag_name(entry.name)
         kind = entry.metadata["kind"]
-        options: dict[str, Any] = {"default": entry.default, "help": entry.metadata["help"]}
+        options: dict[str, Any] = {"default": argparse.SUPPRESS, "help": entry.metadata["help"]}
         if kind is bool:
             parser.add_argument(name, action=argparse.BooleanOptionalAction, **options)
             continue
@@ -109,7 +118,9 @@ def parse_args(argv: Sequence[str] | None = None) -> Config:
         if entry.name == "base":
             options |= {"nargs": "?", "const": ""}
         parser.add_argument(name, **options)
-    config = Config(**vars(parser.parse_args(argv)))
+    given = vars(parser.parse_args(argv))
+    not_given = tuple(name for name in INHERITED if name not in given)
+    config = Config(**given | {"inherit": not_given if given.get("inherit") else ()})
     if config.num_iterations == -1:  # nanochat's "not given"
         config = replace(config, num_iterations=None)
     for problem in problems(config):
@@ -121,6 +132,11 @@ def flag_name(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
+def is_name(tag: str) -> bool:
+    """Whether it can be the name of a directory that is not hidden"""
+    return tag != "" and tag.isprintable() and os.path.basename(tag) == tag and not tag.startswith(".")
+
+
 def problems(config: Config) -> Iterator[str]:
     """What is wrong with values that have the right type."""
     for name, value in vars(config).items():
@@ -130,8 +146,10 @@ def problems(config: Config) -> Iterator[str]:
             yield f"{flag_name(name)} is {value}, it has to be more than 0"
         elif not 0 <= value < math.inf:
             yield f"{flag_name(name)} is {value}, it has to be 0 or more"
-    if config.base is None and (config.base_step is not None or config.base_optimizer):
-        yield "--base-step and --base-optimizer have no effect without --base: also give it, or leave them out"
+    if config.base is None and (config.base_step is not None or config.base_optimizer or config.inherit):
+        yield "--base-step, --base-optimizer and --inherit have no effect without --base: also give it, or leave them out"
+    if config.model_tag is not None and not is_name(config.model_tag):
+        yield f"--model-tag is {config.model_tag!r}, wanted a name for a directory, without / and not hidden"
     if config.base is not None and config.generation is not None:
         yield "--generation is of models from scratch, --base has its own: leave one of them out"
     if config.num_iterations is not None and config.num_epochs != 1:

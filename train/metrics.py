@@ -167,15 +167,20 @@ def next_step(run: "Run", step: int) -> Iterator[str]:
         flags = " without --resume never" if config.resume == "never" else ""
         yield f"\nto continue at step {step}, run the same command{flags}"
     elif config.mode == "mid":
+        if not run.split.rows["num_trainable"].any():
+            return  # nothing that sft could train on
         words = ["torchrun", sys.argv[0], "--shards", config.shards, "--mode", "sft", "--base", str(run.root)]
-        yield "\nnext: " + shlex.join(words + (["--out", config.out] if config.out else []))
+        words += ["--split", config.split] if config.split != "train" else []
+        words += ["--out", config.out] if config.out else []
+        yield "\nnext: " + shlex.join(words + (["--model-tag", config.model_tag] if config.model_tag else []))
     else:
         home = run.root.resolve().parents[1]
         if not (home / "tokenizer" / "tokenizer.pkl").is_file():
             words = ["midprep", "tokenizer", "export", f"{home}/tokenizer", "--tokenizer", config.shards]
             yield f"\nnext: {shlex.join(words)}"
         which = "today's nanochat" if run.model.config.is_2026 else "nanochat of 2025-12 (not today's)"
-        yield f"\nnext, in {which}: NANOCHAT_BASE_DIR={shlex.quote(str(home))} python -m scripts.chat_cli -i sft"
+        model = shlex.quote(run.root.name)
+        yield f"\nnext, in {which}: NANOCHAT_BASE_DIR={shlex.quote(str(home))} python -m scripts.chat_cli -i sft -g {model}"
 
 
 def closing_table(records: list[Record]) -> Iterator[str]:

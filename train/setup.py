@@ -25,6 +25,7 @@ from train.base import Start, check_tokenizer, check_vocabulary, find_start, not
 from train.checkpoint import Checkpoint, find_run, load_model, load_optimizers
 from train.config import RUN_CONFIG, Config
 from train.distributed import Ranks
+from train.inherit import inherit
 from train.meta import Meta
 from train.model import GPT
 from train.optimizer import build_optimizers
@@ -68,9 +69,10 @@ class Run:
 
 def set_up(config: Config, ranks: Ranks) -> Run:
     shards, split = open_build(config)
-    plan, batch = plan_run(config, split, ranks)
     out = Path(config.out or f"runs/{shards.root.resolve().name}")
     start = find_start(config, out, DEPTHS[ranks.device.type], ranks.say)
+    config = inherit(config, start, ranks.say)
+    plan, batch = plan_run(config, split, ranks)
     run_config = make_run_config(config, shards, plan, start)
     first_step = find_run(start.root, run_config, config.resume)
     ranks.check_same(

@@ -79,17 +79,27 @@ def tensors_in(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
 def read_tensors(path: Path, noted_sha256: str | None) -> Any:
     """The content of a checked file: a copy of a tensor, after which it is dropped, needs memory for one tensor more"""
     check_records(path, noted_sha256)
+    content = read_plain(path, map_location="cpu")
+    for name, value in tensors_in(content):
+        check_tensor(path, name, value)
+    return content
+
+
+def read_layout(path: Path) -> Any:
+    """The content of a file with names and shapes, but no values: takes a millisecond, whatever the size of the file"""
+    return read_plain(path, map_location="meta", mmap=True)
+
+
+def read_plain(path: Path, **options: Any) -> Any:
+    """ValueError if there is anything but tensors, numbers, strings and containers"""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickles it does not know, which are errors here
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(path, weights_only=True, **options)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError) as error:
         named = re.search(r"GLOBAL (\S+)|Unsupported \w+ (\S+)", str(error))
         reason = f"holds {named[1] or named[2]}" if named else re.split(r"[.:]\s|\n", str(error))[0] or "truncated"
         raise not_plain(path, reason) from None
-    for name, value in tensors_in(content):
-        check_tensor(path, name, value)
-    return content
 
 
 def not_plain(path: Path, reason: str) -> ValueError:

@@ -214,7 +214,7 @@ def test_wrong_usage_ends_with_2(build: Path, capsys: pytest.CaptureFixture[str]
         (["--shards", build, "--num-epochs", "inf"], "--num-epochs is inf, it has to be more than 0"),
         (["--shards", build, "--embedding-lr", "nan"], "--embedding-lr is nan, it has to be 0 or more"),
         (["--shards", build, "--warmdown-ratio", "2"], "--warmdown-ratio is 2.0"),
-        (["--shards", build, "--base-step", "3"], "--base-step and --base-optimizer have no effect without --base"),
+        (["--shards", build, "--base-step", "3"], "--base-step, --base-optimizer and --inherit have no effect"),
     ):
         with pytest.raises(SystemExit) as stop:
             run_here(*flags)
