@@ -17,10 +17,21 @@ from pathlib import Path
 
 from prep.same_tokenizer import is_same_tokenizer, read_pickle
 from prep.shard import Manifest
-from train.checkpoint import BASES, STAGES, Checkpoint, checkpoints_of, find_checkpoint, is_depth, steps_in
+from train.checkpoint import (
+    BASES,
+    STAGES,
+    Checkpoint,
+    checkpoints_of,
+    find_checkpoint,
+    is_depth,
+    model_config,
+    plain_names,
+    steps_in,
+)
 from train.config import Config
 from train.meta import Meta, meta_path, read_meta
 from train.sizes import ModelConfig
+from train.tensors import read_layout
 
 Say = Callable[[str], None]
 
@@ -50,8 +61,7 @@ def find_start(config: Config, out: Path, default_depth: int, say: Say) -> Start
             raise
         return find_start_without_base(config, out, error, say)
     depth = depth_of(*base)
-    if config.depth not in (None, depth):
-        raise ValueError(f"--depth {config.depth}, but --base {base[0]} has {depth} layers: leave --depth out")
+    check_depth(config.depth, depth, base[0])
     root = run_root(config, out, depth)
     noted = noted_base(root) if config.resume == "auto" else None
     base = noted_checkpoint(base, noted, config.base_step, [place for place, _ in named])
@@ -62,6 +72,23 @@ def find_start(config: Config, out: Path, default_depth: int, say: Say) -> Start
     if noted is None or config.base_step is not None or Path(config.base).resolve() == root.resolve():
         raise ValueError(f"--base {base[0]} is where this run would write its own checkpoints: give another --out")
     return without_base(config, Start(root, depth, None, noted), say)  # of what --base names, only the run is left
+
+
+def model_to_plan(base: str, depth: int | None, out: Path, manifest: Manifest) -> tuple[Path, ModelConfig]:
+    """The directory of --base and its model, for `midprep plan`: found and checked as for a run, no weight is read"""
+    root, step = find_checkpoint(base, None, BASES["mid"], out)
+    path = root / f"model_{step:06d}.pt"
+    meta = read_meta(root, step)
+    config = model_config(meta["model_config"], plain_names(read_layout(path), path), path)
+    check_depth(depth, config.n_layer, root)
+    check_tokenizer(meta, manifest, root, lambda notice: None)
+    check_vocabulary(config, manifest, root)
+    return root, config
+
+
+def check_depth(depth: int | None, num_layers: int, root: Path) -> None:
+    if depth not in (None, num_layers):
+        raise ValueError(f"--depth {depth}, but --base {root} has {num_layers} layers: leave --depth out")
 
 
 def check_generation(config: Config, root: Path) -> None:

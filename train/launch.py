@@ -42,6 +42,7 @@ class Setting:
     root: Path
     split: Split
     model: ModelConfig
+    base: Path | None  # directory of the checkpoint that the model is from
     rows_per_step: int
     epochs: float
     device_batch_size: int | None
@@ -57,6 +58,7 @@ def read_plan(
     epochs: float,
     depth: int | None,
     tokens_per_second: float | None,
+    base: str | None = None,
 ) -> Facts:
     """The launch table as plain values. ValueError if a step cannot be divided among any of the numbers of ranks."""
     split = open_shards(root).split(split_name)
@@ -66,14 +68,18 @@ def read_plan(
         raise ValueError(f"--tokens-per-second {tokens_per_second} found, wanted more than 0.")
     if not world_sizes or min(world_sizes) < 1:
         raise ValueError("--world-size has no number of ranks, or one below 1: give one or several, as 1,2,4,8.")
-    model = config_of_depth(depth or DEPTHS["cuda"], split.max_seq_len, split.manifest["vocab_size"])
+    base_root, model = None, config_of_depth(depth or DEPTHS["cuda"], split.max_seq_len, split.manifest["vocab_size"])
+    if base is not None:
+        from train.base import model_to_plan  # torch, which takes seconds
+
+        base_root, model = model_to_plan(base, depth, Path(f"runs/{root.resolve().name}"), split.manifest)
     mid = plan_steps(split, "mid", total_batch_size, epochs, DEFAULTS.seed)
     tokens_per_step = mid.rows_per_step * split.max_seq_len
     plans = {"mid": mid}
     if split.rows["num_trainable"].any():
         plans["sft"] = plan_steps(split, "sft", tokens_per_step, epochs, DEFAULTS.seed)
     modes = {mode: describe_mode(split, plan, model, Config(mode=mode), BFLOAT16) for mode, plan in plans.items()}
-    setting = Setting(root, split, model, mid.rows_per_step, epochs, device_batch_size, tokens_per_second)
+    setting = Setting(root, split, model, base_root, mid.rows_per_step, epochs, device_batch_size, tokens_per_second)
     launches = [launch(setting, world_size, modes) for world_size in world_sizes]
     if all("error" in entry for entry in launches):
         raise ValueError(launches[0]["error"])
@@ -90,7 +96,7 @@ def read_plan(
             "width": model.n_embd,
             "vocab_size": model.vocab_size,
             "weights": sum(model.weights()),
-            "flops_per_token": model.flops_per_token(),
+            "flops_per_token": model.flops_per_token(split.max_seq_len),
             "checkpoint_bytes": model.weights().checkpoint_bytes(BFLOAT16),
         },
         "modes": modes,
@@ -162,15 +168,15 @@ def launch(setting: Setting, world_size: int, modes: Facts) -> Facts:
         "device_batch_size": batch,
         "accumulation": setting.rows_per_step // (world_size * batch),
         "tokens_per_micro_batch": batch * max_seq_len,
-        "memory_bytes": memory_bytes(setting.model, batch),
+        "memory_bytes": memory_bytes(setting.model, batch, max_seq_len),
         "hours": hours,
         "commands": {mode: command(setting, world_size, batch, mode) for mode in modes},
     }
 
 
-def memory_bytes(model: ModelConfig, batch: int) -> int:
+def memory_bytes(model: ModelConfig, batch: int, row_len: int) -> int:
     """Of one rank with `batch` rows per micro-batch, in bfloat16: state, activations, the chunked loss."""
-    num_positions = batch * model.sequence_len
+    num_positions = batch * row_len
     weights = model.weights()
     copies = BFLOAT16 * weights.matrices  # of the masters, in the dtype of activations
     loss = (BFLOAT16 + 4) * weights.head + CHUNK_BYTES["cuda"] + 4 * num_positions * model.n_embd
@@ -178,8 +184,8 @@ def memory_bytes(model: ModelConfig, batch: int) -> int:
 
 
 def command(setting: Setting, world_size: int, batch: int, mode: str) -> str:
-    """The torchrun line. An SFT run starts from the checkpoint of the mid run before it."""
-    root = setting.root
+    """The torchrun line. An SFT run starts from the mid run before it, or from a base that no mid comes after."""
+    root, base = setting.root, setting.base
     split = setting.split
     words = ["torchrun"]
     per_node = world_size
@@ -192,9 +198,10 @@ def command(setting: Setting, world_size: int, batch: int, mode: str) -> str:
     words += ["--shards", str(root)]
     words += ["--split", split.name] if split.name != "train" else []
     if mode == "sft":
-        words += ["--mode", "sft", "--base", f"runs/{root.resolve().name}"]
+        is_ready = base is not None and (setting.model.is_2026 or base.parent.name == "mid_checkpoints")
+        words += ["--mode", "sft", "--base", str(base) if is_ready else f"runs/{root.resolve().name}"]
     else:
-        words += ["--depth", str(setting.model.n_layer)]
+        words += ["--depth", str(setting.model.n_layer)] if base is None else ["--base", str(base)]
     words += ["--num-epochs", f"{setting.epochs:g}"] if setting.epochs != 1 else []
     words += ["--total-batch-size", str(setting.rows_per_step * split.max_seq_len), "--device-batch-size", str(batch)]
     return shlex.join(words)

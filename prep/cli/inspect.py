@@ -55,7 +55,10 @@ def plan(
     device_batch_size: arg.DeviceBatch = None,
     world_size: Annotated[str, Option(help="Numbers of ranks to compare, as 1,2,4,8.")] = "1,2,4,8",
     epochs: arg.Epochs = 1.0,
-    depth: Annotated[int | None, Option(help="Layers of the model; 12 by default.")] = None,
+    depth: Annotated[int | None, Option(help="Layers of a model from scratch; 12 by default.")] = None,
+    base: Annotated[
+        str | None, Option(help="The model of a checkpoint instead: a path, or nanochat's tag (d12).")
+    ] = None,
     tokens_per_second: Annotated[float | None, Option(help="Measured speed of a rank; gives hours.")] = None,
     as_json: arg.Json = False,
 ) -> None:
@@ -67,7 +70,7 @@ def plan(
     except ValueError:
         raise ValueError(f"--world-size {world_size!r} found, wanted whole numbers with commas, as 1,2,4,8.") from None
     planned = read_plan(
-        root, split_name, total_batch_size, device_batch_size, world_sizes, epochs, depth, tokens_per_second
+        root, split_name, total_batch_size, device_batch_size, world_sizes, epochs, depth, tokens_per_second, base
     )
     print_json(planned) if as_json else print("\n".join(plan_lines(planned)))
 

@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -92,7 +93,7 @@ def test_weights_flops_and_bytes_are_those_of_the_model(depth: int, pattern: str
     assert config.flops_per_token() == 6 * multiplied + attention
     assert config.weights().checkpoint_bytes(2) == sum(sizes.values()) + moments
     assert config.weights().state_bytes(2) == 2 * sum(sizes.values()) + moments
-    assert memory_bytes(config, 0) >= config.weights().state_bytes(2) + CHUNK_BYTES["cuda"]
+    assert memory_bytes(config, 0, T) >= config.weights().state_bytes(2) + CHUNK_BYTES["cuda"]
 
 
 def test_memory_is_close_to_what_autograd_keeps() -> None:
@@ -185,3 +186,45 @@ def test_a_very_long_run_is_planned_at_once(root: Path, monkeypatch: pytest.Monk
     for mode in ("mid", "sft"):
         assert many["modes"][mode]["targets"] == 10**9 * few["modes"][mode]["targets"]
         assert many["modes"][mode]["steps"] > 10**7
+
+
+# ---- the model of a checkpoint ----
+
+
+@pytest.mark.parametrize("name", ["ckpt_2025-12", "ckpt_2026-07"])
+def test_a_plan_for_a_base_is_for_its_model_and_has_lines_that_start_from_it(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from conftest import FIXTURES
+    from shards_factory import random_rows, write_build
+
+    from train.checkpoint import load_model
+    from train.config import parse_args
+
+    shards = write_build(tmp_path / "s", {"train": random_rows(0, 64, 32, vocab_size=512)}, 32, vocab_size=512)
+    home = tmp_path / "home" / "base_checkpoints" / "d4"
+    shutil.copytree(FIXTURES / name, home)
+    monkeypatch.setenv("NANOCHAT_BASE_DIR", str(tmp_path / "home"))
+    model, _ = load_model(home)
+    for base in ("d4", home, tmp_path / "home"):
+        shown = plan(shards, "--base", base)
+        assert shown["model"]["depth"] == 4
+        assert shown["model"]["vocab_size"] == 512
+        assert shown["model"]["weights"] == sum(weight.numel() for weight in model.parameters())
+        assert shown["model"]["flops_per_token"] == model.config.flops_per_token(32)
+        launch = shown["launches"][0]
+        assert launch["memory_bytes"] == memory_bytes(model.config, launch["device_batch_size"], 32)
+        lines = {mode: parse_args(shlex.split(line)[4:]) for mode, line in launch["commands"].items()}
+        assert (lines["mid"].base, lines["mid"].depth) == (str(home), None)
+        assert lines["sft"].base == (str(home) if model.config.is_2026 else "runs/s")
+    with pytest.raises(ValueError, match=r"--depth 6, but --base .*d4 has 4 layers: leave --depth out"):
+        plan(shards, "--base", home, "--depth", 6)
+
+
+def test_a_plan_for_a_base_refuses_what_the_trainer_refuses(root: Path, tmp_path: Path) -> None:
+    from conftest import FIXTURES
+
+    with pytest.raises(ValueError, match="has a vocabulary of 512, the shards 32,768"):
+        plan(root, "--base", FIXTURES / "ckpt_2025-12")
+    with pytest.raises(FileNotFoundError, match="no checkpoint"):
+        plan(root, "--base", tmp_path)
