@@ -48,15 +48,17 @@ def first_and_last(records: list[Record], key: str) -> dict[str, tuple[float, fl
 
 
 def first_and_last_means(records: list[Record], key: str) -> dict[str, tuple[float, float]]:
+    """{source: (mean, mean)} over the first and the last steps that have a value under `key`."""
+    return {name: end_means(values) for name, values in values_by_source(records, key).items()}
+
+
+def end_means(values: list[float]) -> tuple[float, float]:
     """
-    {source: (mean, mean)} over the first and the last steps that have a value under `key`: up to 10, never one step in both.
-    A single step is noisy: rows hold different conversations.
+    Means over the first and the last values: up to 10, never one in both. A single step is noisy: rows hold different
+    conversations.
     """
-    out = {}
-    for name, values in values_by_source(records, key).items():
-        num = max(1, min(MEAN_STEPS, len(values) // 2))
-        out[name] = statistics.fmean(values[:num]), statistics.fmean(values[-num:])
-    return out
+    num = max(1, min(MEAN_STEPS, len(values) // 2))
+    return statistics.fmean(values[:num]), statistics.fmean(values[-num:])
 
 
 def values_by_source(records: list[Record], key: str) -> dict[str, list[float]]:

@@ -76,27 +76,37 @@ def plan(
 
 
 def report(
-    root: arg.Build,
+    context: typer.Context,
+    paths: Annotated[list[Path], Argument(help="Directory of a finished build; or of a run, or of several.")],
     output: Annotated[Path, Option("-o", "--output", help="The page to write.")] = Path("report.html"),
-    run: Annotated[Path | None, Option(help="Directory of a run on this build, to show its losses.")] = None,
+    run: Annotated[list[Path] | None, Option(help="Directory of a run on this build; may be repeated.")] = None,
     split_name: arg.SplitName = "train",
     as_json: Annotated[bool, Option("--json", help="Print what was written as JSON.")] = False,
 ) -> None:
-    """Write one HTML page about a build. It opens from disk and needs nothing else."""
+    """Write one HTML page about a build, or several runs. It opens from disk and needs nothing else."""
     from prep.files import write_atomically
-    from prep.report.page import make_page, open_report
+    from prep.report.page import make_page, make_runs_page, open_report
     from prep.text import size
 
     if output.is_dir():
         raise ValueError(f"-o {output} is a directory: give the file to write, as report.html.")
     if not output.parent.is_dir():
         raise FileNotFoundError(f"-o {output}: {output.parent} is not a directory: make it, or give a file elsewhere.")
-    page = make_page(open_report(root, split_name), run).encode("utf-8", "backslashreplace")
-    write_atomically(output, lambda file: file.write(page))
-    if as_json:
-        print_json({"page": str(output), "bytes": len(page)})
+    builds = [path for path in paths if (path / "manifest.json").is_file()]
+    if builds and len(paths) > 1:
+        raise ValueError(f"{builds[0]} is a build: give it alone, and its runs with --run; or give runs only.")
+    is_run = len(paths) > 1 or paths[0].is_file() or any(paths[0].rglob("metrics.jsonl"))
+    if is_run and not builds:
+        refuse(context, "run split_name", "with runs instead of a build")
+        page = make_runs_page(paths)
     else:
-        print(f"{output}: {size(len(page))}")
+        page = make_page(open_report(paths[0], split_name), run or [])
+    content = page.encode("utf-8", "backslashreplace")
+    write_atomically(output, lambda file: file.write(content))
+    if as_json:
+        print_json({"page": str(output), "bytes": len(content)})
+    else:
+        print(f"{output}: {size(len(content))}")
 
 
 def overlap(

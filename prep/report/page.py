@@ -2,6 +2,7 @@
 A report: what is in a build, how it got there and what training will see of it, on one HTML page that needs nothing else.
 
     build -> numbers -> charts, sections -> page.html.j2 -> one file, about 150 KB
+    runs             -> run_section      -> runs.html.j2 -> one file, about 50 KB
 
 The page has no script, and a content security policy that forbids any: what is in the data cannot run, even if escaping
 it failed. Jinja2 escapes markup, and control characters of the whole page are made visible. The filter of the sample
@@ -9,6 +10,7 @@ conversations is radio buttons and CSS. Times and paths are those of build.json.
 """
 
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -93,7 +95,7 @@ def open_report(root: Path, split_name: str) -> Report:
     return Report(root, shards, shards.split(split_name))
 
 
-def make_page(report: Report, run: Path | None) -> str:
+def make_page(report: Report, runs: Sequence[Path] = ()) -> str:
     """The whole page. A section that has nothing to say is left out."""
     manifest, split = report.shards.manifest, report.split
     record = read_record(report.root) or {}
@@ -116,7 +118,7 @@ def make_page(report: Report, run: Path | None) -> str:
         },
         "rejected": numbers.rejected_rows(report.root),
         "aside": numbers.left_aside(manifest),
-        "run": run_section(report.shards, run) if run else None,
+        "run": run_section(runs, report.shards) if runs else None,
         "mode_facts": FACTS,
         "charts": charts,
         "record": record,
@@ -125,6 +127,13 @@ def make_page(report: Report, run: Path | None) -> str:
     }
     page = environment().get_template("page.html.j2").render(values)
     return visible(page)  # what is in the data drives no terminal and no text direction
+
+
+def make_runs_page(runs: Sequence[Path]) -> str:
+    """A page about runs alone, side by side"""
+    section = run_section(runs)
+    page = environment().get_template("runs.html.j2").render(css=CSS.read_text(encoding="utf-8"), section=section)
+    return visible(page)
 
 
 def _reason(example: dict[str, Any]) -> str:

@@ -50,6 +50,8 @@ def test_both_hold_mixtures_tokenizer_words_and_licences(dist: Path) -> None:
             *(f"prep/data/{one}" for one in DATA),
             "prep/mixtures/sample.toml",
             "prep/report/page.html.j2",
+            "prep/report/runs.html.j2",
+            "prep/report/marks.html.j2",
             "prep/py.typed",
             "train/py.typed",
             "train/inference/chat.html",

@@ -90,8 +90,8 @@ def test_a_run_on_another_build_is_refused(root: Path, wrapped: Path, run: Path,
     meta = {"midprep": {"identity": {"shards": open_shards(wrapped).manifest["fingerprint"]}}}
     (tmp_path / "meta_000080.json").write_text(json.dumps(meta))
     with pytest.raises(ValueError, match="is a run on another build"):
-        make_page(open_report(root, "train"), tmp_path)
-    assert make_page(open_report(wrapped, "train"), tmp_path)
+        make_page(open_report(root, "train"), [tmp_path])
+    assert make_page(open_report(wrapped, "train"), [tmp_path])
 
 
 def train_of(root: Path) -> Split:
@@ -176,7 +176,7 @@ def test_the_page_has_every_section_and_its_numbers(root: Path, page: Path) -> N
     for number in (entry["conversations"], entry["rows"], entry["min_rows"], entry["total_tokens"]):
         assert f"{number:,}" in text
     assert open_shards(root).manifest["fingerprint"] in text
-    assert "The loss went from 5.0000 to 1.0500" in text
+    assert "The mean loss went from 4.7750 in the first steps to 1.2750 in the last" in text
     assert "80 of 90 steps" in text
     assert 'id="overlap"' not in text  # the manifest has none
     assert len(text) < 2_000_000
@@ -185,7 +185,7 @@ def test_the_page_has_every_section_and_its_numbers(root: Path, page: Path) -> N
 def test_duplicates_and_overlap_are_shown_when_the_manifest_has_them(root: Path) -> None:
     report = open_report(root, "train")
     report.shards.manifest["splits"]["train"]["overlap"] = {"val": {"exact": 1234, "of": ["<i>spelling"]}}
-    text = make_page(report, None)
+    text = make_page(report)
     assert 'id="overlap"' in text
     assert ">1,234</td>" in text
     assert "&lt;i&gt;spelling" in text
@@ -194,12 +194,12 @@ def test_duplicates_and_overlap_are_shown_when_the_manifest_has_them(root: Path)
 def test_sources_whose_shares_differ_by_more_than_three_times_are_named(root: Path) -> None:
     report = open_report(root, "train")
     assert report.uneven() == []
-    assert "similar shares: no source differs by more than three times" in make_page(report, None)
+    assert "similar shares: no source differs by more than three times" in make_page(report)
     report.stats["sources"][0]["shares"]["trainable_tokens"] /= 10
     a, b, c = (percent(share) for share in report.shares[:, 0])
     name = "mine&lt;script&gt;document.title=&#39;hacked&#39;&lt;/script&gt;"
     sentence = f"{name} is {a} of the conversations, {b} of the tokens and {c} of the loss tokens."
-    assert sentence in " ".join(make_page(report, None).split())
+    assert sentence in " ".join(make_page(report).split())
 
 
 def test_text_of_the_data_is_shown_to_the_letter(root: Path) -> None:
@@ -209,7 +209,7 @@ def test_text_of_the_data_is_shown_to_the_letter(root: Path) -> None:
         ["bos", "user_start", EVIL, "user_end"], ["assistant_start", f"no: {EVIL}", "assistant_end"],
     ]  # fmt: skip
     shown = html.escape(visible(EVIL), quote=True).replace("&#x27;", "&#39;").replace("&quot;", "&#34;")
-    assert f"<i>user_start</i>{shown}<i>user_end</i></div>" in make_page(report, None)
+    assert f"<i>user_start</i>{shown}<i>user_end</i></div>" in make_page(report)
 
 
 def test_the_page_loads_nothing_and_holds_no_script(page: Path) -> None:
@@ -329,3 +329,84 @@ def test_it_prints_without_what_only_a_screen_needs(page: Path, chromium: Any) -
     assert view.evaluate("getComputedStyle(document.body).color") == "rgb(0, 0, 0)"
     assert view.pdf()[:4] == b"%PDF"
     view.close()
+
+
+# ---- runs ----
+
+
+def write_run(folder: Path, losses: list[float], batch: int, **identity: Any) -> Path:
+    folder.mkdir(parents=True)
+    records = [
+        {"step": i, "num_steps": len(losses), "loss": loss, "lrm": 1.0, "dt": 0.5, "tokens_per_second": 2.0 * batch,
+         "loss_by_source": {"a<b": loss}} for i, loss in enumerate(losses)
+    ]  # fmt: skip
+    records[-1] |= {"val_bpb": losses[-1] / 2, "val_bpb_by_source": {"val": losses[-1] / 2}}
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    (folder / "meta_000001.json").write_text(json.dumps({"midprep": {"identity": identity}}))
+    return folder
+
+
+def report_of(*words: object) -> str:
+    output = next(Path(str(word)) for word in words if str(word).endswith(".html"))
+    done = CliRunner().invoke(app, ["report", *map(str, words)], catch_exceptions=False)
+    assert done.exit_code == 0, done.stdout
+    return " ".join(output.read_text().split())
+
+
+def test_runs_stand_side_by_side_without_a_build_and_means_are_compared(tmp_path: Path) -> None:
+    noisy = [3.0] * 20 + [2.0] * 9 + [9.0]  # the last step is far from the ones before it
+    few = write_run(tmp_path / "few", noisy, 1000, mode="mid", shards="f" * 64, depth=4, base=None)
+    many = write_run(tmp_path / "many", [3.0] * 20 + [2.5] * 40, 2000, mode="mid", shards="e" * 64, depth=4)
+    text = report_of(few, many, "-o", tmp_path / "runs.html")
+    cells = re.findall(r"<tr><th scope=\"row\">([^<]*)</th>(.*?)</tr>", text)
+    table = {name: re.findall(r"<td data-label=\"([^\"]*)\">([^<]*)</td>", row) for name, row in cells}
+    assert table["Mean loss, last steps"] == [(str(few), "2.7000"), (str(many), "2.5000")]
+    assert table["Tokens"] == [(str(few), "30,000"), (str(many), "120,000")]
+    assert table["Build"] == [(str(few), "f" * 12), (str(many), "e" * 12)]
+    assert table["a&lt;b"][:2] == [
+        (f"Mean loss, last steps, {few}", "2.7000"), (f"Mean loss, last steps, {many}", "2.5000"),
+    ]  # fmt: skip
+    charts = re.findall(r"<h3>([^<]*)</h3>", text)
+    assert charts[:3] == ["Loss", "Loss, by tokens", "Learning rate multiplier"]  # one evaluation each: no line
+    loss = text.split("<h3>Loss</h3>")[1].split("</svg>")[0]
+    assert [f"stroke:var(--c{k})" in loss for k in range(3)] == [True, True, False]
+    assert "These runs differ in mode or build" in text
+    for word in ("default-src 'none'", "<!doctype html>"):
+        assert word in text
+
+
+def test_runs_of_one_batch_size_are_drawn_by_steps_alone(root: Path, tmp_path: Path) -> None:
+    shards = open_shards(root).manifest["fingerprint"]
+    a, b = (write_run(tmp_path / name, [3.0, 2.0], 1000, mode="mid", shards=shards) for name in "ab")
+    text = report_of(root, "--run", a, "--run", b, "-o", tmp_path / "page.html")
+    assert "by tokens" not in text
+    assert "differ in mode or build" not in text
+    assert f"{a}</li>" in text
+    assert "The runs side by side" in text
+
+
+def test_a_report_of_one_run_needs_no_build(run: Path, tmp_path: Path) -> None:
+    text = report_of(run, "-o", tmp_path / "run.html")
+    assert "The mean loss went from 4.7750" in text
+    assert "<script" not in text
+    assert "&lt;b&gt;arithmetic" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["BUILD", "RUN"], "is a build: give it alone, and its runs with --run; or give runs only"),
+        (["RUN", "RUN"], "is given twice: give each run once"),
+        (["RUN", "GONE"], "no metrics.jsonl in"),
+        (["RUN", "--split", "val"], "--split has no effect with runs instead of a build"),
+        (["RUN", "--run", "RUN"], "--run has no effect with runs instead of a build"),
+        (["GONE"], "is not a finished build|not found"),
+    ],
+)
+def test_what_is_no_build_and_no_run_is_one_line(
+    words: list[str], message: str, root: Path, run: Path, tmp_path: Path
+) -> None:
+    paths = {"BUILD": str(root), "RUN": str(run), "GONE": str(tmp_path / "gone")}
+    with pytest.raises((ValueError, FileNotFoundError), match=message) as error:
+        report_of(*(paths.get(word, word) for word in words), "-o", tmp_path / "page.html")
+    assert "\n" not in str(error.value)
