@@ -12,7 +12,7 @@ import textwrap
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 PAGE = Path(__file__).with_name("commands.md")
 WIDTH = 120
@@ -74,6 +74,7 @@ def _option_name(param: Any) -> str:
 
 def _type_name(annotation: Any) -> str:
     words = {int: "NUMBER", float: "NUMBER", str: "TEXT", Path: "PATH"}
+    (annotation,) = get_args(annotation)[:1] or (annotation,)  # list[Path] -> Path
     return words.get(annotation, "TEXT")
 
 
@@ -93,7 +94,7 @@ def _trainer() -> Iterator[str]:
 
 def _item(name: str, text: str, default: Any = None) -> str:
     """An item of a list: the name, the default of an option that takes a value, what it does"""
-    shown = "" if default is None or default == "" or isinstance(default, bool) else f" (default `{default}`)"
+    shown = "" if default is None or default == "" or isinstance(default, bool | tuple) else f" (default `{default}`)"
     text = " ".join(text.split()).replace("<", r"\<")  # else Markdown takes <name> for HTML
     return _wrap(f"- {name}{shown}: {text}", "  ") + "\n"
 
