@@ -70,7 +70,9 @@ def find_start(config: Config, out: Path, default_depth: int, say: Say) -> Start
             say(f"--base {config.base} is {base[0]}; to start from {' or '.join(others)}, give its path")
         return Start(root, depth, base, name_of(*base))
     if noted is None or config.base_step is not None or Path(config.base).resolve() == root.resolve():
-        raise ValueError(f"--base {base[0]} is where this run would write its own checkpoints: give another --out")
+        raise ValueError(
+            f"--base {base[0]} is where this run would write its own checkpoints: give another --out or --model-tag"
+        )
     return without_base(config, Start(root, depth, None, noted), say)  # of what --base names, only the run is left
 
 

@@ -109,7 +109,7 @@ def find_run(root: Path, run_config: dict[str, Any], resume: str) -> int:
         saved_value = saved["identity"].get(name, value)  # an older version may not have saved it
         if saved_value != value:
             difference = f"{root} holds a run with {name} {saved_value!s:.24}, this one has {value!s:.24}"
-            raise ValueError(f"{difference}: give another --out, or --resume never to replace it")
+            raise ValueError(f"{difference}: give another --out or --model-tag, or --resume never to replace it")
     return steps[-1]
 
 

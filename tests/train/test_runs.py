@@ -141,7 +141,10 @@ def test_a_finished_run_is_not_trained_again_and_another_one_is_not_overwritten(
     run_here(*flags)
     assert "step 00000" not in capsys.readouterr().out
     error = error_of(*flags, "--matrix-lr", 0.01)
-    assert "holds a run with matrix_lr 0.02, this one has 0.01: give another --out, or --resume never" in error
+    assert (
+        "holds a run with matrix_lr 0.02, this one has 0.01: give another --out or --model-tag, or --resume never"
+        in error
+    )
     run_here(*flags, "--num-iterations", 3, "--resume", "never")
     assert [path.name for path in tmp_path.glob("mid_checkpoints/d1/model_*")] == ["model_000003.pt"]
     error = error_of(*flags, "--base", tmp_path, "--mode", "sft", "--depth", 2)
