@@ -74,9 +74,9 @@ class Metrics:
         self.total_seconds = 0.0
         self.remote: Any = None
 
-    def keep(self, num_steps: int) -> None:
-        """Continue after the first steps of an earlier run."""
-        self.records = keep_steps(self.path, num_steps) if self.is_main else []
+    def keep(self, num_steps: int, say: Callable[[str], None]) -> None:
+        """Continue after the first steps of an earlier run; `say` what is removed or missing of its records."""
+        self.records = keep_steps(self.path, num_steps, say) if self.is_main else []
         self.total_seconds = sum(record["dt"] for record in self.records)
 
     def connect(self, logger: str, run: str, config: Record) -> None:

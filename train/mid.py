@@ -19,7 +19,6 @@ from dataclasses import asdict
 import torch
 
 from prep.arrays import Array
-from prep.files import Lock
 from prep.screen import guarded_streams
 from prep.shard.steps import micro_batches
 from train.checkpoint import remove_run, save_checkpoint, steps_in
@@ -35,8 +34,8 @@ from train.schedule import is_due, lr_multiplier
 from train.setup import Run, set_up
 
 
-def train(run: Run, ranks: Ranks, metrics: Metrics) -> None:
-    """The loop."""
+def train(run: Run, ranks: Ranks, metrics: Metrics) -> int:
+    """The loop. Returns the step that it ended before, of which there is a checkpoint."""
     config = run.config
     plan = run.plan
     names = run.split.source_names
@@ -77,7 +76,8 @@ def train(run: Run, ranks: Ranks, metrics: Metrics) -> None:
         if stop or is_due(step + 1, config.save_every, plan.num_steps):
             save(run, step + 1, metrics, ranks)
         if stop:
-            return
+            return step + 1
+    return plan.num_steps
 
 
 def rows_to_train(run: Run, ranks: Ranks) -> Iterator[Array]:
@@ -107,15 +107,11 @@ def save(run: Run, step: int, metrics: Metrics, ranks: Ranks) -> None:
 @guarded_streams()
 def main(argv: Sequence[str] | None = None) -> None:
     config = parse_args(argv)
-    with start_ranks(config.device) as ranks:
-        run = set_up(config, ranks)
+    with start_ranks(config.device) as ranks, ExitStack() as locks:
+        run = set_up(config, ranks, None if config.dry_run else locks)
         if config.dry_run:
             ranks.say(preview(run, ranks))
-            return
-        with ExitStack() as locks:
-            if ranks.rank == 0:
-                taken = f"another process trains in {run.root}"
-                locks.enter_context(Lock(run.root / ".lock", taken, "give another --out"))
+        else:
             start(run, ranks)
 
 
@@ -126,14 +122,14 @@ def start(run: Run, ranks: Ranks) -> None:
     metrics.connect(config.logger or "wandb", config.run, asdict(config))
     if config.resume == "never" and ranks.rank == 0:
         remove_run(run.root)
-    metrics.keep(run.first_step)
+        metrics.path.write_bytes(b"")
+    metrics.keep(run.first_step, ranks.say)
     if run.first_step:
         how = "resuming" if run.first_step < run.plan.num_steps else "nothing is left to train:"
         ranks.say(f"{how} {run.root} at step {run.first_step} of {run.plan.num_steps}")
-    train(run, ranks, metrics)
+    last_step = train(run, ranks, metrics)
     metrics.close()
-    if ranks.rank == 0:
-        print(summary(run, metrics, steps_in(run.root)[-1]))
+    ranks.say(summary(run, metrics, last_step))
 
 
 if __name__ == "__main__":

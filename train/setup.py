@@ -1,5 +1,5 @@
 """
-Everything before the first step: shards opened, steps planned, model loaded, guards passed.
+Everything before the first step: shards opened, steps planned, the run's directory locked, model loaded, guards passed.
 
     --shards --mode --total-batch-size ...  ->  Run(plan, model, optimizers, first_step, ...)  ->  the loop in mid.py
 
@@ -9,6 +9,7 @@ tokenizer than the model's, another run in the same place, ranks that see differ
 
 import json
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from torch.optim import Optimizer
 
 from prep.arrays import Array
 from prep.cpu import has_amx
+from prep.files import Lock
 from prep.shard import Shards, Split, check_files, open_shards
 from prep.shard.steps import DEVICE_BATCH_LIMIT, REFERENCE_BATCH, StepPlan, device_batch, plan_steps, row_targets
 from train.base import Start, check_tokenizer, check_vocabulary, find_start, notice_of_length
@@ -67,18 +69,21 @@ class Run:
         }
 
 
-def set_up(config: Config, ranks: Ranks) -> Run:
+def set_up(config: Config, ranks: Ranks, locks: ExitStack | None = None) -> Run:
+    """With `locks`, rank 0 holds the run's directory until they are closed, from before any rank reads it."""
     shards, split = open_build(config)
+    ranks.check_same(
+        flags=json.dumps(asdict(replace(config, shards=""))), shards=json.dumps(shards.manifest, sort_keys=True)
+    )
     out = Path(config.out or f"runs/{shards.root.resolve().name}")
-    start = find_start(config, out, DEPTHS[ranks.device.type], ranks.say)
+    start = find_start_locked(config, out, ranks, locks)
     config = inherit(config, start, ranks.say)
     plan, batch = plan_run(config, split, ranks)
     run_config = make_run_config(config, shards, plan, start)
     first_step = find_run(start.root, run_config, config.resume)
     ranks.check_same(
-        flags=json.dumps([asdict(replace(config, shards="")), run_config, batch]),
-        shards=json.dumps(shards.manifest, sort_keys=True),
-        **{"checkpoints in --out (a file system that all nodes see)": str(first_step)},
+        flags=str(batch),
+        **{"base": json.dumps(run_config), "checkpoints in --out (a file system that all nodes see)": str(first_step)},
     )
     checkpoint = (start.root, first_step) if first_step else start.base
     model = make_model(config, ranks, split, start, checkpoint)
@@ -90,6 +95,23 @@ def set_up(config: Config, ranks: Ranks) -> Run:
         eval_rows=plan_evaluation(config, shards, plan, ranks), first_step=first_step, model=model,
         optimizers=optimizers, compiled=is_compiled(config, ranks),
     )  # fmt: skip
+
+
+def find_start_locked(config: Config, out: Path, ranks: Ranks, locks: ExitStack | None) -> Start:
+    """
+    What the run starts from, looked for once nobody else can write its directory: a process that looks earlier may miss
+    steps, or another run, of one that is about to leave. A first look tells rank 0 which directory it is.
+    """
+    depth = DEPTHS[ranks.device.type]
+    root = None
+    if locks is not None and ranks.rank == 0:
+        root = find_start(config, out, depth, lambda text: None).root
+        locks.enter_context(Lock(root / ".lock", f"another process trains in {root}", "give another --out"))
+    ranks.barrier()
+    start = find_start(config, out, depth, ranks.say)
+    if root not in (None, start.root):
+        raise ValueError(f"--base {config.base} meant {root}, and means {start.root} now: start again")
+    return start
 
 
 def open_build(config: Config) -> tuple[Shards, Split]:

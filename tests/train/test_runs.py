@@ -619,7 +619,7 @@ def test_a_progress_line_fits_the_terminal_and_a_resumed_run_counts_its_time(
     record = {"step": 0, "num_steps": 2, "loss": 1.0, "lrm": 1.0, "dt": 30.0, "tokens_per_second": 1e6, "mfu": 0.0}
     Metrics(tmp_path / "metrics.jsonl", True).write(record)
     again = Metrics(tmp_path / "metrics.jsonl", True)
-    again.keep(1)
+    again.keep(1, print)
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     monkeypatch.setattr("shutil.get_terminal_size", lambda: SimpleNamespace(columns=60))
     capsys.readouterr()
