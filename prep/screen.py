@@ -9,9 +9,10 @@ draws with colours, writes beside it, and makes its texts visible itself. What i
 """
 
 import json
+import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
@@ -39,17 +40,55 @@ class Guarded:
         return getattr(self.stream, name)
 
 
+class Lasting(Guarded):
+    """A stream whose program goes on when its reader leaves, or its disk is full: said once on stderr, the rest is dropped."""
+
+    is_lost = False
+
+    def write(self, text: str) -> int:
+        self._try(lambda: self.stream.write(visible(text)))
+        return len(text)
+
+    def flush(self) -> None:
+        self._try(self.stream.flush)
+
+    def _try(self, use: Callable[[], object]) -> None:
+        if self.is_lost:
+            return
+        try:
+            use()
+        except (OSError, ValueError) as error:  # ValueError: a stream that was closed
+            self.is_lost = True
+            with suppress(OSError, ValueError), open(os.devnull, "wb") as nowhere:
+                os.dup2(nowhere.fileno(), self.stream.fileno())  # what is buffered, and written at the exit
+            if sys.stdout is cast(TextIO, self):
+                reason = getattr(error, "strerror", None) or error
+                print(f"stdout cannot be written ({reason}): going on without it", file=sys.stderr, flush=True)
+
+
 @contextmanager
-def guarded_streams() -> Iterator[None]:
+def guarded_streams(kind: type[Guarded] = Guarded) -> Iterator[None]:
     """Print through `visible` while the block runs. What stdout has no character for is a question mark."""
+    open_closed()
     before = sys.stdout, sys.stderr
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
-    sys.stdout, sys.stderr = (cast(TextIO, Guarded(stream)) for stream in before)
+    sys.stdout, sys.stderr = (cast(TextIO, kind(stream)) for stream in before)
     try:
         yield
     finally:
         sys.stdout, sys.stderr = before
+
+
+def open_closed() -> None:
+    """Point standard streams that the caller closed (`>&-`) nowhere: the next file opened would have their number."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "w" if number else "r", closefd=False))  # noqa: SIM115 (stays open)
 
 
 def console(stderr: bool = False) -> "Console":

@@ -89,7 +89,8 @@ def stop_signals() -> list[float]:
     times: list[float] = []
 
     def note(number: int, frame: Any) -> None:
-        os.write(2, b"" if times else b"stopping after this step, with a checkpoint\n")
+        with suppress(OSError):  # a closed terminal
+            os.write(2, b"" if times else b"stopping after this step, with a checkpoint\n")
         times.append(time.monotonic())
         if times[-1] > times[0] + 5:  # not the second: Slurm and torchrun may both send
             leave(128 + number)

@@ -10,10 +10,12 @@ import hashlib
 import importlib
 import json
 import math
+import os
 import shlex
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,10 +75,23 @@ class Metrics:
         self.records: list[Record] = []
         self.total_seconds = 0.0
         self.remote: Any = None
+        self.unwritten = b""  # lines that could not be written yet
+        self.problem: str | None = None  # and why: the loop saves and ends after the next step
+
+    def clear(self) -> None:
+        """Remove the records of a run that is replaced."""
+        with suppress(OSError):  # not there; `keep` says what else it is
+            os.truncate(self.path, 0)
 
     def keep(self, num_steps: int, say: Callable[[str], None]) -> None:
         """Continue after the first steps of an earlier run; `say` what is removed or missing of its records."""
-        self.records = keep_steps(self.path, num_steps, say) if self.is_main else []
+        if not self.is_main:
+            return
+        try:
+            self.append(b"")
+        except OSError as error:
+            raise OSError(self.refusal(error.strerror, "mend that, or give another --out")) from None
+        self.records = keep_steps(self.path, num_steps, say)
         self.total_seconds = sum(record["dt"] for record in self.records)
 
     def connect(self, logger: str, run: str, config: Record) -> None:
@@ -93,23 +108,40 @@ class Metrics:
         if not self.is_main:
             return
         self.records.append(record)
-        with open(self.path, "a") as file:
-            file.write(json.dumps(record) + "\n")
+        self.unwritten += json.dumps(record).encode() + b"\n"
+        try:
+            self.append(self.unwritten)
+            self.unwritten = b""
+        except OSError as error:
+            self.problem = error.strerror or str(error)
         print(self.line(record), flush=True)
-        self.tell(lambda remote: remote.log(record, step=record["step"]))
+        self.use_logger(lambda remote: remote.log(record, step=record["step"]))
 
-    def tell(self, what: Callable[[Any], object]) -> None:
-        """Tell the logger, if there is one; one that fails is left out from then on, and the run goes on."""
+    def append(self, lines: bytes) -> None:
+        """All or nothing: where the disk is full, half a line is taken back."""
+        size = self.path.stat().st_size if self.path.exists() else 0
+        try:
+            with open(self.path, "ab") as file:
+                file.write(lines)
+        except OSError:
+            with suppress(OSError):
+                os.truncate(self.path, size)
+            raise
+
+    def refusal(self, reason: str | None, advice: str) -> str:
+        return f"{self.path} cannot be written ({reason}): {advice}"
+
+    def use_logger(self, use: Callable[[Any], object]) -> None:
+        """Call the logger, if there is one. One that fails is not called again, and the run goes on."""
         if self.remote is None:
             return
         try:
-            what(self.remote)
-        except Exception as error:  # whatever it raises
+            use(self.remote)
+        except (Exception, SystemExit) as error:  # whatever it raises
             self.remote = None
-            said = " ".join(str(error).split()) or type(error).__name__
-            print(
-                f"the logger failed ({said}): nothing more is sent to it; {self.path} has everything", file=sys.stderr
-            )
+            reason = " ".join(str(error).split()) or type(error).__name__
+            line = f"the logger failed ({reason}): nothing more is sent to it, {self.path} has every step"
+            print(line, file=sys.stderr)
 
     def line(self, record: Record) -> str:
         step, num_steps = record["step"], record["num_steps"]
@@ -123,8 +155,12 @@ class Metrics:
             line = line.rpartition(" | ")[0]
         return line
 
-    def close(self) -> None:
-        self.tell(lambda remote: remote.finish())
+    def close(self, step: int) -> None:
+        """OSError that names the file if it could not be written: the run ended with the checkpoint of `step`."""
+        self.use_logger(lambda remote: remote.finish())
+        if self.problem:
+            saved = f"the run is saved at step {step}; mend that, and run the same command to go on"
+            raise OSError(self.refusal(self.problem, saved))
 
 
 # ---- what a run says when it ends ----

@@ -19,7 +19,7 @@ from dataclasses import asdict
 import torch
 
 from prep.arrays import Array
-from prep.screen import guarded_streams
+from prep.screen import Lasting, guarded_streams
 from prep.shard.steps import micro_batches
 from train.checkpoint import remove_run, save_checkpoint, steps_in
 from train.config import parse_args
@@ -60,7 +60,7 @@ def train(run: Run, ranks: Ranks, metrics: Metrics) -> int:
                 # divided by the targets of the whole step, which every rank knows; DDP averages
                 (loss_sum * (ranks.world_size / num_targets)).backward()
             sums.add(batch.sources, losses, batch.labels >= 0)
-        (nats, counts), stop = ranks.sum_and_stop(sums.values, bool(stop_requested))
+        (nats, counts), stop = ranks.sum_and_stop(sums.values, bool(stop_requested or metrics.problem))
         loss = sum(nats) / num_targets
         if not math.isfinite(loss):
             raise ValueError(nonfinite_message(run, step, nats, steps_in(run.root)))
@@ -104,7 +104,7 @@ def save(run: Run, step: int, metrics: Metrics, ranks: Ranks) -> None:
     ranks.barrier()
 
 
-@guarded_streams()
+@guarded_streams(Lasting)
 def main(argv: Sequence[str] | None = None) -> None:
     config = parse_args(argv)
     with start_ranks(config.device) as ranks, ExitStack() as locks:
@@ -122,13 +122,13 @@ def start(run: Run, ranks: Ranks) -> None:
     metrics.connect(config.logger or "wandb", config.run, asdict(config))
     if config.resume == "never" and ranks.rank == 0:
         remove_run(run.root)
-        metrics.path.write_bytes(b"")
+        metrics.clear()
     metrics.keep(run.first_step, ranks.say)
     if run.first_step:
         how = "resuming" if run.first_step < run.plan.num_steps else "nothing is left to train:"
         ranks.say(f"{how} {run.root} at step {run.first_step} of {run.plan.num_steps}")
     last_step = train(run, ranks, metrics)
-    metrics.close()
+    metrics.close(last_step)
     ranks.say(summary(run, metrics, last_step))
 
 
