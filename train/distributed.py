@@ -10,7 +10,6 @@ line on stderr and exit code 1; a bug keeps its traceback. Either is printed onc
 
 import os
 import re
-import signal
 import sys
 import threading
 import time
@@ -26,9 +25,6 @@ from torch import Tensor, nn
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
-
-# Ctrl-C and `kill`; a closed terminal; what Slurm's --signal, Lightning and submitit send before the time is over
-STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
 @dataclass(frozen=True)
@@ -78,27 +74,6 @@ def no_sync_unless(net: nn.Module, last: bool) -> AbstractContextManager[None]:
         return nullcontext()
     no_sync: AbstractContextManager[None] = net.no_sync()
     return no_sync
-
-
-def stop_signals() -> list[float]:
-    """
-    Times of the STOPS, filled as they come: the loop ends after its step, with a checkpoint. A signal more than five seconds
-    after the first ends the process at once. One that is ignored stays so (nohup), but under torchrun: that hands SIGHUP on
-    in spite of nohup, and kills the ranks 30 s later.
-    """
-    times: list[float] = []
-
-    def note(number: int, frame: Any) -> None:
-        with suppress(OSError):  # a closed terminal
-            os.write(2, b"" if times else b"stopping after this step, with a checkpoint\n")
-        times.append(time.monotonic())
-        if times[-1] > times[0] + 5:  # not the second: Slurm and torchrun may both send
-            leave(128 + number)
-
-    for number in STOPS:
-        if signal.getsignal(number) is not signal.SIG_IGN or "TORCHELASTIC_RUN_ID" in os.environ:
-            signal.signal(number, note)
-    return times
 
 
 @contextmanager

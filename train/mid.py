@@ -23,7 +23,7 @@ from prep.screen import Lasting, guarded_streams
 from prep.shard.steps import micro_batches
 from train.checkpoint import remove_run, save_checkpoint, steps_in
 from train.config import parse_args
-from train.distributed import Ranks, no_sync_unless, start_ranks, stop_signals
+from train.distributed import Ranks, no_sync_unless, start_ranks
 from train.evaluate import SourceSums, evaluate
 from train.loader import prefetch
 from train.loss import BatchLoss
@@ -32,6 +32,7 @@ from train.optimizer import set_step
 from train.preview import preview
 from train.schedule import is_due, lr_multiplier
 from train.setup import Run, set_up
+from train.stops import StopRequest
 
 
 def train(run: Run, ranks: Ranks, metrics: Metrics) -> int:
@@ -39,7 +40,7 @@ def train(run: Run, ranks: Ranks, metrics: Metrics) -> int:
     config = run.config
     plan = run.plan
     names = run.split.source_names
-    stop_requested = stop_signals()
+    stop_requested = StopRequest()
     loss_of = BatchLoss(run.model, run.compiled)
     net = ranks.wrap(loss_of)
     num_micro = plan.rows_per_step // (run.device_batch * ranks.world_size)

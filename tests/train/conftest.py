@@ -51,8 +51,8 @@ def run_here(*flags: Any) -> None:
     """The same in this process, without the two seconds of importing torch; threads and signals are put back."""
     import signal
 
-    from train.distributed import STOPS
     from train.mid import main
+    from train.stops import STOPS
 
     before = {number: signal.getsignal(number) for number in STOPS}
     try:

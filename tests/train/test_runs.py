@@ -111,7 +111,7 @@ def test_a_stop_signal_writes_a_checkpoint_and_says_how_to_go_on(
 
 
 def test_a_signal_that_is_ignored_stays_so_but_under_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
-    from train.distributed import STOPS, stop_signals
+    from train.stops import STOPS, StopRequest
 
     before = {number: signal.getsignal(number) for number in STOPS}
     try:
@@ -122,11 +122,11 @@ def test_a_signal_that_is_ignored_stays_so_but_under_torchrun(monkeypatch: pytes
             monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
             if run_id:
                 monkeypatch.setenv("TORCHELASTIC_RUN_ID", run_id)
-            times = stop_signals()
+            requested = StopRequest()
             signal.raise_signal(signal.SIGHUP)
-            assert (times == []) is ignored
+            assert bool(requested) is not ignored
             signal.raise_signal(signal.SIGUSR2)
-            assert len(times) == (1 if ignored else 2)
+            assert requested
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -352,9 +352,10 @@ def test_a_rank_that_fails_ends_one_that_waits_and_hears_no_signal(tmp_path: Pat
     script = tmp_path / "waits.py"
     script.write_text(
         "import time\n"
-        "from train.distributed import start_ranks, stop_signals\n"
+        "from train.distributed import start_ranks\n"
+        "from train.stops import StopRequest\n"
         'with start_ranks("cpu") as ranks:\n'
-        "    stop_signals()\n"
+        "    StopRequest()\n"
         '    if ranks.rank == 1: raise ValueError("row 7 is bad")\n'
         "    time.sleep(500)\n"
     )

@@ -5,6 +5,7 @@ import json
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from typing import Any
 import pytest
 from conftest import TINY, command, environment, records, run_here
 
-from train import mid
+from train import mid, stops
 from train.metrics import Metrics
 
 needs_full = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
@@ -98,18 +99,16 @@ def test_a_run_ends_well_whatever_becomes_of_its_output(build: Path, tmp_path: P
 
 
 def test_a_stop_signal_does_not_mind_a_closed_stderr(monkeypatch: pytest.MonkeyPatch) -> None:
-    from train import distributed
-
     handlers: dict[int, Any] = {}
-    monkeypatch.setattr(distributed.signal, "signal", handlers.__setitem__)
+    monkeypatch.setattr(stops.signal, "signal", handlers.__setitem__)
 
     def fail(*arguments: Any) -> int:
         raise BrokenPipeError(32, "Broken pipe")
 
-    monkeypatch.setattr(distributed.os, "write", fail)
-    times = distributed.stop_signals()
-    handlers[distributed.signal.SIGTERM](15, None)
-    assert times
+    monkeypatch.setattr(stops.os, "write", fail)
+    requested = stops.StopRequest()
+    handlers[signal.SIGTERM](15, None)
+    assert requested
 
 
 @pytest.mark.parametrize("error", [RuntimeError("gone"), SystemExit(3), OSError(28, "No space left"), ValueError("")])
