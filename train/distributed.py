@@ -50,8 +50,15 @@ class Ranks:
         return sums[:-1].view_as(values).tolist(), bool(sums[-1])
 
     def barrier(self) -> None:
-        """Wait until every rank is here. NCCL's own barrier would not make the host wait."""
-        self.sum(torch.zeros(1, device=self.device)).item()
+        if self.world_size > 1:
+            dist.barrier()
+
+    def gather(self, value: Any) -> list[Any]:
+        """A value of every rank, on every rank"""
+        values = [value] * self.world_size
+        if self.world_size > 1:
+            dist.all_gather_object(values, value)
+        return values
 
     def wrap(self, net: nn.Module) -> nn.Module:
         """With several ranks, a module whose backward averages the gradients over them."""
@@ -59,9 +66,7 @@ class Ranks:
 
     def check_same(self, **values: str) -> None:
         """ValueError if a rank was started with another value than rank 0."""
-        by_rank = [values] * self.world_size
-        if self.world_size > 1:
-            dist.all_gather_object(by_rank, values)
+        by_rank = self.gather(values)
         for rank, of_rank in enumerate(by_rank):
             for name, value in of_rank.items():
                 if value != by_rank[0][name]:

@@ -73,6 +73,7 @@ def evaluate(run: Run, net: BatchLoss, ranks: Ranks, steps_done: int) -> Record:
     """
     if not len(run.eval_rows):
         return {}
+    run.files.check(ranks)
     config = run.config
     val = run.shards.split(config.val_split)
     token_bytes = torch.from_numpy(run.shards.token_bytes.astype(np.int64)).to(ranks.device)

@@ -96,7 +96,8 @@ def peak_tokens_per_second(run: Run, ranks: Ranks) -> float:
 
 
 def save(run: Run, step: int, metrics: Metrics, ranks: Ranks) -> None:
-    """Rank 0 writes a checkpoint, the others wait. ValueError if a weight is not finite."""
+    """Rank 0 writes a checkpoint, the others wait. ValueError if a weight is not finite, or shards were written over."""
+    run.files.check(ranks)
     if ranks.rank == 0:
         if not all(weight.isfinite().all() for weight in run.model.parameters()):
             raise ValueError(f"the update of step {step - 1} left weights that are not finite: it is not saved")

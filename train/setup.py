@@ -30,6 +30,7 @@ from train.distributed import Ranks
 from train.inherit import inherit
 from train.meta import Meta
 from train.model import GPT
+from train.opened import OpenFiles
 from train.optimizer import build_optimizers
 from train.sizes import DEPTHS, config_of_depth
 
@@ -52,6 +53,7 @@ class Run:
     model: GPT
     optimizers: tuple[Optimizer, ...]
     compiled: bool
+    files: OpenFiles
 
     def checkpoint_meta(self, val_bpb: float | None) -> Meta:
         """What a checkpoint says of its run, beside step and model_config: nanochat's keys, and midprep's own."""
@@ -71,7 +73,7 @@ class Run:
 
 def set_up(config: Config, ranks: Ranks, locks: ExitStack | None = None) -> Run:
     """With `locks`, rank 0 holds the run's directory until they are closed, from before any rank reads it."""
-    shards, split = open_build(config)
+    shards, split, files = open_build(config)
     ranks.check_same(
         flags=json.dumps(asdict(replace(config, shards=""))), shards=json.dumps(shards.manifest, sort_keys=True)
     )
@@ -93,7 +95,7 @@ def set_up(config: Config, ranks: Ranks, locks: ExitStack | None = None) -> Run:
     return Run(
         config=config, shards=shards, split=split, plan=plan, device_batch=batch, root=start.root, run_config=run_config,
         eval_rows=plan_evaluation(config, shards, plan, ranks), first_step=first_step, model=model,
-        optimizers=optimizers, compiled=is_compiled(config, ranks),
+        optimizers=optimizers, compiled=is_compiled(config, ranks), files=files,
     )  # fmt: skip
 
 
@@ -114,15 +116,15 @@ def find_start_locked(config: Config, out: Path, ranks: Ranks, locks: ExitStack 
     return start
 
 
-def open_build(config: Config) -> tuple[Shards, Split]:
+def open_build(config: Config) -> tuple[Shards, Split, OpenFiles]:
     shards = open_shards(config.shards)
     split = shards.split(config.split)
-    if config.mode == "sft":
-        _ = split.masks  # an error here, and not in the middle of a run
+    is_evaluated = config.eval_every > 0 or config.eval_at_end
+    files = OpenFiles(shards, config.mode, split, shards.splits.get(config.val_split) if is_evaluated else None)
     if config.verify:
         for problem in check_files(shards.root, shards.manifest):
             raise ValueError(f"{problem}: build {shards.root} again, or run without --verify")
-    return shards, split
+    return shards, split, files
 
 
 def plan_run(config: Config, split: Split, ranks: Ranks) -> tuple[StepPlan, int]:
@@ -153,7 +155,6 @@ def plan_evaluation(config: Config, shards: Shards, plan: StepPlan, ranks: Ranks
         ranks.say("no evaluation" + (f": {shards.root} has no {config.val_split}" if is_on else ""))
         return np.empty(0, dtype=np.int64)
     val = shards.split(config.val_split)
-    _ = shards.token_bytes  # an error here, and not in the middle of a run
     tokens = config.eval_tokens or min(EVAL_TOKENS, plan.num_steps * plan.rows_per_step * val.max_seq_len // 10)
     rows = np.flatnonzero(row_targets(val, config.mode, config.isolated))
     if not len(rows):

@@ -44,7 +44,10 @@ def test_sources_give_the_whole_and_those_of_one_name_are_taken_together() -> No
 def bpb(build: Path, mode: str, rows: Any, device_batch: int, isolated: bool = False) -> dict[str, Any]:
     torch.manual_seed(0)
     config = SimpleNamespace(mode=mode, isolated=isolated, val_split="val")
-    run: Any = SimpleNamespace(config=config, shards=open_shards(build), eval_rows=rows, device_batch=device_batch)
+    files = SimpleNamespace(check=lambda ranks: None)
+    run: Any = SimpleNamespace(
+        config=config, shards=open_shards(build), eval_rows=rows, device_batch=device_batch, files=files
+    )
     return evaluate(run, BatchLoss(random_model(), compiled=False), ONE_RANK, 1)
 
 
