@@ -32,6 +32,7 @@ class Ranks:
     rank: int
     world_size: int
     device: torch.device
+    store: Store | None = None
 
     def say(self, text: str) -> None:
         if self.rank == 0:
@@ -49,9 +50,18 @@ class Ranks:
         sums = self.sum(torch.cat([values.flatten(), stop_flag])).cpu()
         return sums[:-1].view_as(values).tolist(), bool(sums[-1])
 
-    def barrier(self) -> None:
-        if self.world_size > 1:
-            dist.barrier()
+    def wait_for_rank_0(self, where: str) -> None:
+        """
+        Wait until rank 0 is here too, as long as it takes: it writes checkpoints, of any size to any disk, and a collective
+        gives up after 10 minutes (NCCL). `where` is the name of one place, once in a run.
+        """
+        if self.store is None:
+            return
+        with suppress(RuntimeError):  # the store is gone with torchrun: the next collective waits
+            if self.rank == 0:
+                self.store.set(f"midprep/{where}", "")
+            while not self.store.check([f"midprep/{where}"]):
+                time.sleep(0.1)
 
     def gather(self, value: Any) -> list[Any]:
         """A value of every rank, on every rank"""
@@ -95,7 +105,7 @@ def start_ranks(device_name: str) -> Iterator[Ranks]:
             backend = "nccl" if device.type == "cuda" else "gloo"
             dist.init_process_group(backend, store=store, rank=rank, world_size=world_size)
             threading.Thread(target=end_with_others, args=(store,), daemon=True).start()
-        yield Ranks(rank, world_size, device)
+        yield Ranks(rank, world_size, device, store)
         if store is not None:
             leave(0)
     except KeyboardInterrupt:  # before the loop, which ends with a checkpoint

@@ -103,7 +103,7 @@ def save(run: Run, step: int, metrics: Metrics, ranks: Ranks) -> None:
             raise ValueError(f"the update of step {step - 1} left weights that are not finite: it is not saved")
         meta = run.checkpoint_meta(metrics.records[-1].get("val_bpb"))
         ranks.say(f"saved {save_checkpoint(run.root, step, run.model, run.optimizers, meta)}")
-    ranks.barrier()
+    ranks.wait_for_rank_0(f"save {step}")
 
 
 @guarded_streams(Lasting)

@@ -109,7 +109,7 @@ def find_start_locked(config: Config, out: Path, ranks: Ranks, locks: ExitStack 
     if locks is not None and ranks.rank == 0:
         root = find_start(config, out, depth, lambda text: None).root
         locks.enter_context(Lock(root / ".lock", f"another process trains in {root}", "give another --out"))
-    ranks.barrier()
+    ranks.wait_for_rank_0("lock")
     start = find_start(config, out, depth, ranks.say)
     if root not in (None, start.root):
         raise ValueError(f"--base {config.base} meant {root}, and means {start.root} now: start again")
