@@ -9,7 +9,16 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 NAMED = sorted(set(re.findall(r"`((?:prep|train)/[\w/]+\.py):([\w.]+)`", PAGE)))
-QUESTIONS = ("mask", "truncated", "denominator", "Hub file", "midprep stats", "damaged checkpoint", "start from")
+QUESTIONS = (
+    "mask",
+    "truncated",
+    "denominator",
+    "Hub file",
+    "midprep stats",
+    "damaged checkpoint",
+    "start from",
+    "last step",
+)
 
 
 def names_in(path: Path) -> set[str]:
