@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 JOBS ?= 2
 
-.PHONY: demo test check docs bench fuzz slow torture clean
+.PHONY: demo learn test check docs bench fuzz slow torture clean
 
 # torch: pip takes the CPU build where one is at hand; on a GPU box the CUDA build is what it should be
 $(READY): pyproject.toml constraints.txt
@@ -23,6 +23,9 @@ demo: $(READY)
 	$(BIN)/python train/mid.py --shards shards/sample $(SMALL) --num-iterations 8 --resume never
 	$(BIN)/python train/mid.py --shards shards/sample $(SMALL) --num-iterations 6 --resume never --mode sft --base runs/sample
 	@echo
+	@echo "A question to the model that was just trained. After 14 steps it has learned next to nothing: expect noise."
+	$(BIN)/midprep chat runs/sample --prompt "Spell the word: apple" --max-tokens 16
+	@echo
 	@echo "What was made:"
 	@echo "  shards/sample                      some 5,000 conversations as tokens and mask, memory-mapped"
 	@echo "  runs/sample/mid_checkpoints/d2     a model of 2 layers after 8 steps of mid (every token trains)"
@@ -30,8 +33,12 @@ demo: $(READY)
 	@echo "What to type next:"
 	@echo "  . .venv/bin/activate"
 	@echo "  midprep show shards/sample                                  # look at a row: what trains, what does not"
+	@echo "  make learn                                                  # train a very small model until it can spell"
 	@echo "  midprep build --mixture default --data-root DIR             # or without --data-root, from the Hub"
 	@echo "  torchrun train/mid.py --shards shards/mid                   # on a GPU box: --nproc-per-node 8"
+
+learn: $(READY) # a very small model that learns to spell, to count, to do sums and to say what it is
+	$(BIN)/python bench/learn.py
 
 test: $(READY)
 	$(BIN)/python -m pytest -n $(JOBS)

@@ -20,7 +20,18 @@ COMMANDS = [
     for command in [*BLOCKS, *INLINE]
     if re.match(r"(\$ )?(midprep|make|torchrun|python) ", command)
 ]
-NEEDS = ("--mixture default", "--data-root", "DIR", "FILE", "corpus.txt", "mine.toml", "torchrun", "make ", "-o report")
+NEEDS = (
+    "--mixture default",
+    "--data-root",
+    "DIR",
+    "FILE",
+    "corpus.txt",
+    "mine.toml",
+    "torchrun",
+    "make ",
+    "-o report",
+    "runs/sample",
+)
 
 
 def test_there_are_commands_to_test() -> None:
