@@ -11,18 +11,20 @@ float64 and added up over ranks: batch size, ranks and order do not matter, and 
 
 import math
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from prep.arrays import Array
-from prep.shard import Split
+from prep.shard import Shards, Split
 from prep.shard.steps import FILLER, micro_batches
 from train.distributed import Ranks
 from train.loader import prefetch
 from train.loss import BatchLoss
 from train.metrics import ratios
+from train.model import GPT
 from train.records import Record
 from train.setup import Run
 
@@ -90,3 +92,18 @@ def evaluate(run: Run, net: BatchLoss, ranks: Ranks, steps_done: int) -> Record:
     ranks.say(f"val bpb after {steps_done} steps: {bpb:.4f} | {each}")
     suffix = "" if steps_done else "_before"
     return {f"val_bpb{suffix}": bpb, f"val_bpb_by_source{suffix}": by_source}
+
+
+def evaluate_shards(model: GPT, shards: Shards, num_tokens: int, batch_size: int, ranks: Ranks) -> dict[str, Any]:
+    """
+    Bits per byte of the val split of a build, of all and by source, over its first rows up to `num_tokens`: every token is a
+    target, as in mid.
+    """
+    val = shards.split("val")
+    num_rows = min(val.num_rows, max(1, num_tokens // val.max_seq_len))
+    token_bytes = torch.from_numpy(shards.token_bytes.astype(np.int64)).to(ranks.device)
+    batches = np.array_split(np.arange(num_rows), -(-num_rows // batch_size))
+    own_rows = batches[ranks.rank :: ranks.world_size]
+    nats, num_bytes = ranks.sum(sums_of_rows(BatchLoss(model, False), val, own_rows, token_bytes, "mid", False)).cpu()
+    bits, by_source = bits_per_byte(nats, num_bytes, val.source_names)
+    return {"all": bits, "by_source": by_source, "rows": num_rows}

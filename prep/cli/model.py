@@ -90,8 +90,11 @@ def evaluate(
     if shards is None:
         refuse(context, "eval_tokens", "without --shards")
     from prep.inspect.terminal import make_console, make_table
+    from train.distributed import Ranks, choose_device
+    from train.evaluate import evaluate_shards
+    from train.inference.scores import summarise, table
     from train.inference.speaker import open_speaker
-    from train.inference.tasks import ask, measure_bits, read_questions, summarise, table
+    from train.inference.tasks import ask, read_questions
 
     asked, others = read_questions(mixture, questions, data_root)
     for name in others:
@@ -102,7 +105,11 @@ def evaluate(
     for name in checkpoints:
         speaker = open_speaker(name, step, tokenizer, device, say)
         key = f"{speaker.root}, step {speaker.step}"
-        bits = {} if shards is None else {"bits_per_byte": measure_bits(speaker, shards, eval_tokens, ROWS_AT_ONCE)}
+        bits = {}
+        if shards is not None:
+            alone = Ranks(0, 1, choose_device(device))
+            opened = speaker.open_shards(shards)
+            bits["bits_per_byte"] = evaluate_shards(speaker.model, opened, eval_tokens, ROWS_AT_ONCE, alone)
         answers = []
         for number, answer in enumerate(ask(speaker, asked, max_tokens, batch_size), 1):
             answers.append(answer)

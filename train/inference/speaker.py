@@ -16,6 +16,7 @@ import torch
 
 from prep.files import nanochat_home
 from prep.render.reference import Prompt
+from prep.shard import Shards, open_shards
 from prep.tokenizer.load import load_tokenizer
 from prep.tokenizer.tokenizer import Tokenizer
 from train.checkpoint import BASES, STAGES, find_checkpoint, load_model
@@ -52,6 +53,15 @@ class Speaker:
         special = set(self.tokenizer.special_tokens.values())
         answer = None if special.intersection(call) else calculate(self.tokenizer.decode(call))
         return [] if answer is None else self.tokenizer.encoding.encode_ordinary(answer)
+
+    def open_shards(self, root: Path) -> Shards:
+        """A build whose tokens this model reads. ValueError for one with another tokenizer."""
+        shards = open_shards(root)
+        tokenizer = shards.manifest["tokenizer"]
+        if tokenizer["sha256"] != self.tokenizer.sha256:
+            problem = f"the shards of {root} have tokenizer {tokenizer['name']}, {self.root} another"
+            raise ValueError(f"{problem}: give shards that were built with the checkpoint's")
+        return shards
 
 
 def open_speaker(name: str, step: int | None, tokenizer: str | None, device: str, say: Say) -> Speaker:

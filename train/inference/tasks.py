@@ -6,41 +6,34 @@ Examine a model: questions of a mixture's val split, its answers, and how many a
                                                            out before the call, which no calculator gives
     mmlu              "B"                         letter   the likeliest of A, B, C, D, and beside it what is said
 
-An answer that does not end, or has tokens or parts that no training data has, is a format error, right or not. Shares come
-with Wilson's 95 % interval. The mean over tasks is of (accuracy - chance) / (1 - chance), as nanochat's ChatCORE.
+An answer that does not end, or has tokens or parts that no training data has, is a format error, right or not. What all
+answers come to is in `train.inference.scores`.
 
 Legend: B questions of a batch.
 """
 
-import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from prep.build.api import Example, read_conversations
 from prep.mixture.mixture import load_mixture
 from prep.render.reference import Prompt, make_prompt
-from prep.shard import open_shards
-from train.evaluate import bits_per_byte, sums_of_rows
 from train.inference.generate import Reader, Sampling, prefill
 from train.inference.speaker import Speaker
-from train.loss import BatchLoss
 
 HOW = {
     **{"simple_spelling": "exact", "facts": "exact"},
     **{"spelling_bee": "####", "arithmetic": "####", "gsm8k": "####", "mmlu": "letter"},
 }
 LETTERS = ("A", "B", "C", "D")
-CHANCE = {"exact": 0.0, "####": 0.0, "letter": 1 / len(LETTERS)}
 NUMBER = re.compile(r"####\s*(-?[\d,]*\.?\d+)\s*\Z")
 COUNT = re.compile(r"^\w:(\d+)$", re.MULTILINE)
-FORMAT_ERRORS = ("not ended", "wrong tokens", "unbalanced parts", "too long")
 
 Message = dict[str, Any]
 
@@ -134,25 +127,6 @@ def likeliest_letters(speaker: Speaker, prompts: list[Prompt]) -> list[str]:
     return [LETTERS[place] for place in logits.argmax(dim=-1).tolist()]
 
 
-def measure_bits(speaker: Speaker, root: Path, num_tokens: int, batch_size: int) -> dict[str, Any]:
-    """
-    Bits per byte of the val split of shards, of all and by source, over the first rows up to `num_tokens`: every token is a
-    target, as in mid. ValueError for shards of another tokenizer.
-    """
-    shards = open_shards(root)
-    split, tokenizer = shards.split("val"), shards.manifest["tokenizer"]
-    if tokenizer["sha256"] != speaker.tokenizer.sha256:
-        problem = f"the shards of {root} have tokenizer {tokenizer['name']}, {speaker.root} another"
-        raise ValueError(f"{problem}: give shards that were built with the checkpoint's")
-    num_rows = min(split.num_rows, max(1, num_tokens // split.max_seq_len))
-    device = speaker.model.transformer.wte.weight.device
-    token_bytes = torch.from_numpy(shards.token_bytes.astype(np.int64)).to(device)
-    rows = np.array_split(np.arange(num_rows), -(-num_rows // batch_size))
-    sums = sums_of_rows(BatchLoss(speaker.model, False), split, rows, token_bytes, "mid", False).cpu()
-    bits, by_source = bits_per_byte(sums[0], sums[1], split.source_names)
-    return {"all": bits, "by_source": by_source, "rows": num_rows}
-
-
 # ---- grading ----
 
 
@@ -181,78 +155,3 @@ def number_of(text: str) -> float | None:
     """
     match = NUMBER.search(text)
     return float(match[1].replace(",", "")) if match else None
-
-
-# ---- counting ----
-
-
-def interval(num_right: int, num: int) -> tuple[float, float]:
-    """
-    Wilson's 95 % interval of a share
-
-    >>> [round(bound, 3) for bound in interval(90, 100)]
-    [0.826, 0.945]
-    """
-    z, share = 1.96, num_right / num
-    middle, spread = share + z * z / (2 * num), z * math.sqrt(share * (1 - share) / num + (z / (2 * num)) ** 2)
-    low, high = ((middle + sign * spread) / (1 + z * z / num) for sign in (-1, 1))
-    return max(0.0, low), min(1.0, high)
-
-
-def summarise(answers: Iterable[Answer]) -> dict[str, Any]:
-    """{"tasks": {name: counts and shares}, "chat_core": the mean over tasks, 0 for chance and 1 for all right}"""
-    by_task: dict[str, list[Answer]] = {}
-    for answer in answers:
-        by_task.setdefault(answer.question.task, []).append(answer)
-    tasks = {name: summarise_task(by_task[name]) for name in sorted(by_task)}
-    scores = [(task["accuracy"] - task["chance"]) / (1 - task["chance"]) for task in tasks.values()]
-    return {"tasks": tasks, "chat_core": sum(scores) / len(scores) if scores else None}
-
-
-def summarise_task(answers: list[Answer]) -> dict[str, Any]:
-    num, num_right = len(answers), sum(answer.right for answer in answers)
-    low, high = interval(num_right, num)
-    beside = {
-        name: sum(values) / num
-        for name in ("written", "said")
-        if None not in (values := [getattr(answer, name) for answer in answers])
-    }
-    return {
-        "questions": num,
-        "right": num_right,
-        "accuracy": num_right / num,
-        "low": low,
-        "high": high,
-        "chance": CHANCE[answers[0].question.how],
-        **beside,
-        "malformed": sum(bool(answer.errors) for answer in answers),
-        "format_errors": {name: sum(name in answer.errors for answer in answers) for name in FORMAT_ERRORS},
-    }
-
-
-def table(summaries: dict[str, dict[str, Any]]) -> list[list[str]]:
-    """{checkpoint: summary} -> rows of a table: a task, and of each checkpoint the accuracy with its interval"""
-    rows = []
-    for name in next(iter(summaries.values()))["tasks"]:
-        tasks = [summary["tasks"][name] for summary in summaries.values()]
-        rows.append([f"{name} ({tasks[0]['questions']:,})", *map(share_text, tasks)])
-        for key, about in (("written", "count written out"), ("said", "letter said")):
-            if key in tasks[0]:
-                rows.append([f"  {about}", *(f"{task[key]:.1%}" for task in tasks)])
-        if any(task["malformed"] for task in tasks):
-            rows.append(["  format errors", *(f"{task['malformed']:,}" for task in tasks)])
-    rows.append(["mean over chance", *(f"{summary['chat_core']:.3f}" for summary in summaries.values())])
-    bits = [summary["bits_per_byte"] for summary in summaries.values() if "bits_per_byte" in summary]
-    if bits:
-        rows.append(["bits per byte", *(f"{measured['all']:.4f}" for measured in bits)])
-        for name in bits[0]["by_source"]:
-            rows.append([f"  {name}", *(f"{measured['by_source'][name]:.4f}" for measured in bits)])
-    return rows
-
-
-def share_text(task: dict[str, Any]) -> str:
-    """
-    >>> share_text({"accuracy": 0.9, "low": 0.826, "high": 0.945})
-    '90.0% (82.6 to 94.5)'
-    """
-    return f"{task['accuracy']:.1%} ({100 * task['low']:.1f} to {100 * task['high']:.1f})"

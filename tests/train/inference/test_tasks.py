@@ -19,7 +19,10 @@ from tests.cli.test_screen import run
 from tests.conftest import build_mixture, toy_tokenizer, write_lines
 from tests.train.conftest import run_here
 from tests.train.inference.speakers import KNOWN, question, random_model
+from train.distributed import Ranks
+from train.evaluate import evaluate_shards
 from train.inference.generate import Reader
+from train.inference.scores import interval, summarise, table
 from train.inference.speaker import Speaker, open_speaker
 from train.inference.tasks import (
     HOW,
@@ -27,18 +30,15 @@ from train.inference.tasks import (
     Question,
     ask,
     grade,
-    interval,
     likeliest_letters,
-    measure_bits,
     number_of,
     question_of,
     read_questions,
-    summarise,
-    table,
 )
 from train.model import GPT
 
 TOY = toy_tokenizer()
+ALONE = Ranks(0, 1, torch.device("cpu"))
 COUNTED = [
     {"type": "text", "text": "b:0\na:1\n"}, {"type": "python", "text": "'ba'.count('a')"},
     {"type": "python_output", "text": "1"}, {"type": "text", "text": "\n\n#### 1"},
@@ -244,13 +244,13 @@ def test_bits_per_byte_are_those_of_the_trainer(tmp_path: Path, toy: Tokenizer) 
     (metrics,) = (tmp_path / "run").glob("mid_checkpoints/d1/metrics.jsonl")
     record = json.loads(metrics.read_text().splitlines()[-1])
     speaker = open_speaker(str(tmp_path / "run"), None, None, "cpu", print)
-    bits = measure_bits(speaker, root, 2560, 3)
+    bits = evaluate_shards(speaker.model, speaker.open_shards(root), 2560, 3, ALONE)
     assert bits["rows"] == 20
     assert bits["all"] == pytest.approx(record["val_bpb"], rel=1e-6)
     assert bits["by_source"] == pytest.approx(record["val_bpb_by_source"], rel=1e-6)
     other = Speaker(Path("x"), 1, speaker.model, load_tokenizer())
     with pytest.raises(ValueError, match="have tokenizer toy, x another: give shards that were built"):
-        measure_bits(other, root, 2560, 3)
+        other.open_shards(root)
 
 
 # ---- the command ----
