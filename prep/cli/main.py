@@ -121,7 +121,8 @@ def _run() -> None:
         if not message.startswith("Usage:"):  # the message of a group of commands when none is named
             end = "" if message.endswith((".", "?")) else "."
             message = f"midprep: {message}{end} See {error.ctx.command_path if error.ctx else 'midprep'} --help"
-        print(message, file=sys.stderr)
+        if os.environ.get("LOCAL_RANK", "0") == "0":  # once, however many torchrun started
+            print(message, file=sys.stderr)
         sys.exit(2)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader of the output is gone

@@ -2,15 +2,21 @@
 The commands that ask a trained model: chat, evaluate.
 """
 
+import os
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer import Argument, Option
 
 from prep.cli.arguments import DataRoot, Json, TokenizerName, print_json, refuse, say
+from prep.signals import INTERRUPTED, Interrupted
+
+if TYPE_CHECKING:
+    from train.distributed import Ranks
 
 ROWS_AT_ONCE = 8
 DEVICES = ("auto", "cpu", "cuda")
@@ -86,36 +92,46 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Count a checkpoint's right answers, by task. Asks what a mixture holds out: spelling, counts, sums, GSM8K, MMLU."""
-    check_device(device)
-    if shards is None:
-        refuse(context, "eval_tokens", "without --shards")
-    from prep.inspect.terminal import make_console, make_table
-    from train.distributed import Ranks, choose_device
-    from train.evaluate import evaluate_shards
-    from train.inference.scores import summarise, table
-    from train.inference.speaker import open_speaker
-    from train.inference.tasks import ask, read_questions
+    with all_ranks(device) as ranks:
+        check_device(device)
+        if shards is None:
+            refuse(context, "eval_tokens", "without --shards")
+        from train.evaluate import evaluate_shards
+        from train.inference.scores import summarise
+        from train.inference.speaker import open_speaker
+        from train.inference.tasks import ask_all, read_questions
 
-    asked, others = read_questions(mixture, questions, data_root)
-    for name in others:
-        say(f"{name} has no answer that can be graded: not asked")
-    if not asked:
-        raise ValueError(f"mixture {mixture} has nothing to ask in [[val]]: add spelling, arithmetic, gsm8k or mmlu.")
-    summaries = {}
-    for name in checkpoints:
-        speaker = open_speaker(name, step, tokenizer, device, say)
-        key = f"{speaker.root}, step {speaker.step}"
-        bits = {}
-        if shards is not None:
-            alone = Ranks(0, 1, choose_device(device))
-            opened = speaker.open_shards(shards)
-            bits["bits_per_byte"] = evaluate_shards(speaker.model, opened, eval_tokens, ROWS_AT_ONCE, alone)
-        answers = []
-        for number, answer in enumerate(ask(speaker, asked, max_tokens, batch_size), 1):
-            answers.append(answer)
-            if number % 100 == 0 or number == len(asked):
-                say(f"{key}: {number:,} of {len(asked):,} questions")
-        summaries[key] = summarise(answers) | bits
+        def tell(line: str) -> None:
+            if ranks.rank == 0:
+                say(line)
+
+        asked, others = read_questions(mixture, questions, data_root)
+        for name in others:
+            tell(f"{name} has no answer that can be graded: not asked")
+        if not asked:
+            raise ValueError(
+                f"mixture {mixture} has nothing to ask in [[val]]: add spelling, arithmetic, gsm8k or mmlu."
+            )
+        ranks.check_same(questions=repr(asked))
+        summaries = {}
+        for name in checkpoints:
+            speaker = open_speaker(name, step, tokenizer, device, tell)
+            key = f"{speaker.root}, step {speaker.step}"
+            ranks.check_same(checkpoint=key)
+            bits = {}
+            if shards is not None:
+                opened = speaker.open_shards(shards)
+                bits["bits_per_byte"] = evaluate_shards(speaker.model, opened, eval_tokens, ROWS_AT_ONCE, ranks)
+            answers = ask_all(speaker, asked, max_tokens, batch_size, ranks, tell)
+            summaries[key] = summarise(answers) | bits
+        if ranks.rank == 0:
+            show_summaries(mixture, summaries, as_json)
+
+
+def show_summaries(mixture: str, summaries: dict[str, dict[str, Any]], as_json: bool) -> None:
+    from prep.inspect.terminal import make_console, make_table
+    from train.inference.scores import table
+
     if as_json:
         print_json({"mixture": mixture, "checkpoints": summaries})
         return
@@ -126,6 +142,23 @@ def evaluate(
     for row in table(summaries):
         shown.add_row(*row)
     console.print(shown)
+
+
+@contextmanager
+def all_ranks(device: str) -> Iterator["Ranks"]:
+    """This process, or those that torchrun started: then an error of one ends them all, in one line."""
+    from train.distributed import Ranks, choose_device, start_ranks
+
+    if os.environ.get("WORLD_SIZE", "1") == "1":
+        yield Ranks(0, 1, choose_device(device))
+        return
+    with start_ranks(device) as ranks:
+        try:
+            yield ranks
+        except Interrupted:
+            if ranks.rank == 0:
+                say(INTERRUPTED)
+            raise KeyboardInterrupt from None
 
 
 def check_device(device: str) -> None:

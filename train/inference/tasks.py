@@ -24,8 +24,9 @@ import torch
 from prep.build.api import Example, read_conversations
 from prep.mixture.mixture import load_mixture
 from prep.render.reference import Prompt, make_prompt
+from train.distributed import Ranks
 from train.inference.generate import Reader, Sampling, prefill
-from train.inference.speaker import Speaker
+from train.inference.speaker import Say, Speaker
 
 HOW = {
     **{"simple_spelling": "exact", "facts": "exact"},
@@ -95,16 +96,44 @@ def question_of(example: Example, how: str, has_count: bool = False) -> Question
 # ---- asking ----
 
 
-def ask(speaker: Speaker, questions: Sequence[Question], max_tokens: int, batch_size: int) -> Iterator[Answer]:
-    """The answers, in batches of questions of similar length, each as likely as the model has it (greedy)."""
+def ask_all(
+    speaker: Speaker, questions: Sequence[Question], max_tokens: int, batch_size: int, ranks: Ranks, say: Say
+) -> list[Answer]:
+    """The answers to all questions, on every rank; `say` how many there are so far."""
+    name = f"{speaker.root}, step {speaker.step}"
+    own: list[Answer] = []
+    for answer in ask(speaker, questions, max_tokens, batch_size, ranks.rank, ranks.world_size):
+        own.append(answer)
+        so_far = len(own) * ranks.world_size  # the other ranks are about as far
+        if len(own) % 100 == 0 and so_far < len(questions):
+            say(f"{name}: {so_far:,} of {len(questions):,} questions")
+    answers = [answer for of_rank in ranks.gather(own) for answer in of_rank]
+    say(f"{name}: {len(answers):,} of {len(questions):,} questions")
+    return answers
+
+
+def ask(
+    speaker: Speaker,
+    questions: Sequence[Question],
+    max_tokens: int,
+    batch_size: int,
+    rank: int = 0,
+    world_size: int = 1,
+) -> Iterator[Answer]:
+    """
+    The answers to a rank's questions, as likely as the model has them (greedy), in batches of similar length. The batches are
+    those of all ranks, shared out: each question is answered beside the same others on any number of ranks.
+    """
     prompts = [make_prompt(question.messages, speaker.tokenizer) for question in questions]
     order = sorted(range(len(questions)), key=lambda place: len(prompts[place].ids))
-    for question in [questions[place] for place in order if len(prompts[place].ids) >= speaker.context]:
+    for question in [questions[place] for place in order if len(prompts[place].ids) >= speaker.context][
+        rank::world_size
+    ]:
         written, said = (False if asked else None for asked in (question.has_count, question.how == "letter"))
         yield Answer(question, [], False, ("too long",), written, said)
     fitting = [place for place in order if len(prompts[place].ids) < speaker.context]
-    for start in range(0, len(fitting), batch_size):
-        places = fitting[start : start + batch_size]
+    batches = [fitting[start : start + batch_size] for start in range(0, len(fitting), batch_size)]
+    for places in batches[rank::world_size]:
         yield from ask_batch(speaker, [questions[p] for p in places], [prompts[p] for p in places], max_tokens)
 
 

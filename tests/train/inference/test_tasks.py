@@ -3,6 +3,9 @@
 import json
 import re
 import shutil
+import subprocess
+import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prep.build.api import read_conversations
+from prep.cli.model import ROWS_AT_ONCE
 from prep.render.reference import make_prompt, render_conversation
 from prep.tokenizer.load import load_tokenizer
 from prep.tokenizer.tokenizer import Tokenizer
 from tests.cli.test_screen import run
 from tests.conftest import build_mixture, toy_tokenizer, write_lines
-from tests.train.conftest import run_here
+from tests.train.conftest import environment, run_here
 from tests.train.inference.speakers import KNOWN, question, random_model
 from train.distributed import Ranks
 from train.evaluate import evaluate_shards
@@ -128,6 +132,22 @@ def test_answers_are_the_same_for_any_batch_size(parrot: GPT, toy: Tokenizer) ->
         answer.said for answer in ask(speaker, [Question("quiz", "letter", question("x" * 140), "A", False)], 9, 9)
     ] == [False]
     assert answers["x" * 140].errors == ("too long",)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_answers_are_the_same_for_any_number_of_ranks(dtype: torch.dtype) -> None:
+    model = random_model()
+    model.set_dtype(dtype)
+    speaker = Speaker(Path("x"), 1, model, TOY)
+    texts = ["a" * number for number in (0, 3, 7, 9, 20, 31, 40, 61)] + ["x" * 99, "y" * 99, "z" * 99]
+    questions = [Question(text, "####", question(text), "#### 5", False) for text in texts]
+
+    def by_text(world_size: int) -> dict[str, Answer]:
+        answers = [each for rank in range(world_size) for each in ask(speaker, questions, 30, 2, rank, world_size)]
+        assert len(answers) == len(texts)
+        return {answer.question.task: answer for answer in answers}
+
+    assert by_text(1) == by_text(2) == by_text(3) == by_text(7)
 
 
 def test_questions_are_those_of_val_and_no_word_or_problem_of_them_is_in_train() -> None:
@@ -275,6 +295,47 @@ def test_checkpoints_are_shown_side_by_side_and_as_json(
     value = json.loads(as_json[as_json.index("{") if as_json.startswith("{") else 0 : as_json.rindex("}\n") + 1])
     (summary,) = value["checkpoints"].values()
     assert summary["tasks"]["simple_spelling"]["questions"] == 3
+
+
+slow = partial(pytest.param, marks=pytest.mark.slow)
+
+
+def on_two_ranks(*words: object) -> subprocess.CompletedProcess[str]:
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "prep"]
+    command = [*launch, "evaluate", *map(str, words)]
+    return subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_two_ranks_print_once_what_one_prints(run_of_parrot: Path, tmp_path: Path, toy: Tokenizer) -> None:
+    mixture = {"train": [{"task": "arithmetic", "size": 9}], "val": [{"task": "simple_spelling", "size": 60}]}
+    root, _, _ = build_mixture(tmp_path, mixture, toy, max_seq_len=128)
+    flags = ["--device", "cpu", "--max-tokens", 8, "--questions", 21, "--batch-size", 4, "--shards", root, "--json"]
+    done = on_two_ranks(run_of_parrot, *flags)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("42 of 42 questions") == done.stderr.count("could not be checked") == 1
+    alone = run("evaluate", run_of_parrot, *flags, terminal=False)
+    (two,), (one,) = (
+        json.loads(text)["checkpoints"].values() for text in (done.stdout, alone[: alone.rindex("}") + 1])
+    )
+    bits = [summary.pop("bits_per_byte") for summary in (two, one)]
+    assert two == one
+    assert bits[0]["all"] == pytest.approx(bits[1]["all"], rel=1e-12)
+    assert bits[0]["rows"] == bits[1]["rows"] > ROWS_AT_ONCE
+
+
+@pytest.mark.parametrize(
+    ("flags", "line"),
+    [
+        (["nowhere"], "error: no checkpoint (model_*.pt with its meta_*.json) in "),
+        slow(["nowhere", "--device", "gpu"], "error: --device 'gpu' found, wanted auto, cpu, cuda."),
+        slow(["nowhere", "--questions", 0], "midprep: Invalid value for '--questions': "),
+    ],
+)
+def test_an_error_of_two_ranks_is_one_line(flags: list[object], line: str) -> None:
+    done = on_two_ranks(*flags)
+    assert done.returncode != 0
+    assert done.stderr.count(line) == 1, done.stderr
+    assert done.stdout == ""
 
 
 @pytest.mark.parametrize(
