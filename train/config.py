@@ -63,6 +63,11 @@ class Config:
     warmdown_ratio: float = flag(0.2, float, "part of the steps in which the learning rate falls to 0")
     eval_every: int = flag(150, int, "steps between evaluations; also before the first and after the last; 0: none")
     eval_at_end: bool = flag(False, bool, "evaluate after the last step only, whatever --eval-every is")
+    eval_tasks_every: int = flag(
+        0,
+        int,
+        "steps between asking what the build's mixture holds out, as midprep evaluate; also after the last; 0: never",
+    )
     eval_tokens: int | None = flag(None, int, "tokens per evaluation (default: 10485760, at most a tenth of the run's)")
     save_every: int = flag(500, int, "steps between checkpoints; also after the last")
     seed: int = flag(42, int, "seed of weights from scratch, and of the order of later epochs")

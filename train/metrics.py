@@ -191,6 +191,9 @@ def summary(run: "Run", metrics: Metrics, step: int) -> str:
     bpb = measured_bpb(metrics.records)
     if bpb:
         facts["val bpb"] = from_to(bpb) + (" before the first step" if len(bpb) == 1 else "")
+    over_chance = [record["chat_core"] for record in metrics.records if "chat_core" in record]
+    if over_chance:
+        facts["answers"] = f"{from_to(over_chance)} over chance"
     facts["metrics"] = str(metrics.path)
     lines = [f"  {name:<12}{value}" for name, value in facts.items()]
     return "\n".join([f"\n{run.config.mode} run {how}", *lines, *closing_table(metrics.records), *next_step(run, step)])
@@ -220,9 +223,11 @@ def next_step(run: "Run", step: int) -> Iterator[str]:
 
 
 def closing_table(records: list[Record]) -> Iterator[str]:
-    """Lines: mean training loss of the first and the last steps, and bits per byte on val, by source."""
-    yield f"  {'source':<24}{'mean train loss':>20}{'val bpb':>20}"
+    """Lines by source: mean training loss of the first and the last steps, bits per byte on val, share of right answers."""
     columns = [first_and_last_means(records, "loss_by_source"), first_and_last(records, "val_bpb_by_source")]
+    columns += filter(None, [first_and_last(records, "accuracy_by_task")])
+    titles = ("mean train loss", "val bpb", "right answers")[: len(columns)]
+    yield f"  {'source':<24}" + "".join(f"{title:>20}" for title in titles)
     for name in sorted({name for column in columns for name in column}):
         yield f"  {name:<24}" + "".join(f"{from_to(column[name]) if name in column else '-':>20}" for column in columns)
 

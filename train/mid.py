@@ -73,6 +73,8 @@ def train(run: Run, ranks: Ranks, metrics: Metrics) -> int:
         record = step_record(run, step, lrm, loss, ratios(names, nats, counts), seconds, peak)
         if is_due(step + 1, plan.num_steps if config.eval_at_end else config.eval_every, plan.num_steps):
             evaluation |= evaluate(run, loss_of, ranks, step + 1)
+        if run.exam is not None and is_due(step + 1, config.eval_tasks_every, plan.num_steps):
+            evaluation |= run.exam(step + 1)
         metrics.write(record | evaluation)
         if stop or is_due(step + 1, config.save_every, plan.num_steps):
             save(run, step + 1, metrics, ranks)

@@ -4,7 +4,8 @@ metrics.jsonl: one JSON object per step of a training run, written as the step e
     {"step": 0, "num_steps": 13, "loss": 10.4, "lrm": 1.0, "dt": 0.8, "tokens_per_second": 163840.0, "num_targets": 129870,
      "loss_by_source": {"gsm8k": 10.2, ...}, "rows_sha256": "...", "val_bpb_before": 4.26, ...}
 
-`val_bpb` and `val_bpb_by_source` were measured after that step; with `_before`, in the first record, before it.
+`val_bpb` and `val_bpb_by_source` were measured after that step; with `_before`, in the first record, before it. So were
+`accuracy_by_task` and `chat_core`, the mean over tasks of (accuracy - chance) / (1 - chance), with --eval-tasks-every.
 """
 
 import json

@@ -8,7 +8,7 @@ tokenizer than the model's, another run in the same place, ranks that see differ
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -32,6 +32,7 @@ from train.meta import Meta
 from train.model import GPT
 from train.opened import OpenFiles
 from train.optimizer import build_optimizers
+from train.records import Record
 from train.sizes import DEPTHS, config_of_depth
 
 EVAL_TOKENS = 20 * REFERENCE_BATCH  # nanochat's
@@ -54,6 +55,7 @@ class Run:
     optimizers: tuple[Optimizer, ...]
     compiled: bool
     files: OpenFiles
+    exam: Callable[[int], Record] | None  # steps done -> right answers, for the record
 
     def checkpoint_meta(self, val_bpb: float | None) -> Meta:
         """What a checkpoint says of its run, beside step and model_config: nanochat's keys, and midprep's own."""
@@ -96,6 +98,7 @@ def set_up(config: Config, ranks: Ranks, locks: ExitStack | None = None) -> Run:
         config=config, shards=shards, split=split, plan=plan, device_batch=batch, root=start.root, run_config=run_config,
         eval_rows=plan_evaluation(config, shards, plan, ranks), first_step=first_step, model=model,
         optimizers=optimizers, compiled=is_compiled(config, ranks), files=files,
+        exam=plan_exam(config, shards, start, model, ranks),
     )  # fmt: skip
 
 
@@ -160,6 +163,15 @@ def plan_evaluation(config: Config, shards: Shards, plan: StepPlan, ranks: Ranks
     if not len(rows):
         ranks.say(f"no evaluation: none of the {val.num_rows:,} rows of {val.name} has a target in {config.mode}")
     return rows[: max(1, -(-tokens // val.max_seq_len))]
+
+
+def plan_exam(config: Config, shards: Shards, start: Start, model: GPT, ranks: Ranks) -> Callable[[int], Record] | None:
+    """The questions of --eval-tasks-every: the one place where the trainer imports train.inference, and so more of prep."""
+    if not config.eval_tasks_every:
+        return None
+    from train.inference.exam import make_exam
+
+    return make_exam(shards, start.root, model, ranks)
 
 
 def make_run_config(config: Config, shards: Shards, plan: StepPlan, start: Start) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from prep.build.api import Example, read_conversations
-from prep.mixture.mixture import load_mixture
+from prep.mixture.mixture import Mixture, load_mixture
 from prep.render.reference import Prompt, make_prompt
 from train.distributed import Ranks
 from train.inference.generate import Reader, Sampling, prefill
@@ -62,17 +62,21 @@ class Answer:
     said: bool | None = None  # a letter that was generated, where `right` is by the logits
 
 
-def read_questions(mixture: str, limit: int, data_root: Path | None) -> tuple[list[Question], list[str]]:
+def read_questions(
+    mixture: str | Mixture, limit: int, data_root: Path | None, identity: Path | None = None
+) -> tuple[list[Question], list[str]]:
     """
     At most `limit` questions of each entry in val that says how it is graded (`answer`) or whose task does, and the names of
     the others. ValueError for data whose own answer is not of that form.
     """
-    entries = {entry.label: entry for entry in load_mixture(mixture).splits.get("val", ())}
+    name = mixture.name if isinstance(mixture, Mixture) else mixture
+    mixture = mixture if isinstance(mixture, Mixture) else load_mixture(mixture)
+    entries = {entry.label: entry for entry in mixture.splits.get("val", ())}
     if not entries:
-        raise ValueError(f"mixture {mixture} has no [[val]]: evaluate asks what is held out, give one that has")
+        raise ValueError(f"mixture {name} has no [[val]]: evaluate asks what is held out, give one that has")
     how = {name: entry.answer or HOW.get(entry.task) for name, entry in entries.items()}
     questions: list[Question] = []
-    examples = read_conversations(mixture, "val", data_root=data_root)
+    examples = read_conversations(mixture, "val", data_root=data_root, identity=identity)
     for name, group in groupby(examples, key=lambda example: example.source):
         if (graded := how[name]) is not None:
             answered = (example for example in group if example.messages[-1]["role"] == "assistant")
