@@ -77,7 +77,7 @@ FACTS = BuiltinTask(
     "facts",
     "Questions about the model itself: eight facts, each asked for in many words, in other ones in test.",
     EXAMPLE,
-    version=1,
+    version=2,
     make=generate,
     size=5_000,
 )
