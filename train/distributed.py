@@ -70,13 +70,6 @@ class Ranks:
             dist.all_gather_object(values, value)
         return values
 
-    def gather(self, value: Any) -> list[Any]:
-        """A value of every rank, on every rank"""
-        values = [value] * self.world_size
-        if self.world_size > 1:
-            dist.all_gather_object(values, value)
-        return values
-
     def wrap(self, net: nn.Module) -> nn.Module:
         """With several ranks, a module whose backward averages the gradients over them."""
         return DistributedDataParallel(net, gradient_as_bucket_view=True) if self.world_size > 1 else net
