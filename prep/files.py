@@ -149,6 +149,14 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def dangling_link(path: Path) -> str | None:
+    """Says of a path that leads through a link to nothing where that is"""
+    for place in (*reversed(path.parents), path):
+        if place.is_symlink() and not place.exists():
+            return f"{place} is a link to {os.readlink(place)}, which does not exist"
+    return None
+
+
 class Lock:
     """
     Held from construction to `release`, which the end of a `with` calls, or to the end of the process. ValueError that
@@ -162,7 +170,8 @@ class Lock:
             while not self._acquire(f"{taken} (it holds {path}): wait for it, or {advice}."):
                 pass
         except OSError as error:
-            raise type(error)(f"{path.parent} cannot be written ({error.strerror}): {advice}.") from None
+            reason = dangling_link(path) or error.strerror
+            raise type(error)(f"{path.parent} cannot be written ({reason}): {advice}.") from None
 
     def _acquire(self, refusal: str) -> bool:
         self.file = open(self.path, "w")  # noqa: SIM115 (open while the lock is held)

@@ -39,8 +39,17 @@ Checkpoint = tuple[Path, int]  # directory and step
 
 def steps_in(root: Path) -> list[int]:
     """Steps of the complete checkpoints of a directory, ascending."""
-    steps = [int(name) for name in (path.stem[5:] for path in root.glob("meta_*.json")) if name.isdecimal()]
-    return sorted(step for step in steps if (root / f"model_{step:06d}.pt").is_file())
+    return [step for step in steps_with_meta(root) if not any(missing_files(root, step))]
+
+
+def steps_with_meta(root: Path) -> list[int]:
+    """The same, with those whose model was removed since, or not copied"""
+    return sorted(int(name) for name in (path.stem[5:] for path in root.glob("meta_*.json")) if name.isdecimal())
+
+
+def missing_files(root: Path, step: int) -> Iterator[Path]:
+    """What a checkpoint is incomplete without, as far as it is not there (a link may lead to nothing)"""
+    yield from (path for path in (meta_path(root, step), root / f"model_{step:06d}.pt") if not path.is_file())
 
 
 def find_checkpoint(
@@ -96,8 +105,16 @@ def is_depth(model: str) -> bool:
 
 
 def find_run(root: Path, run_config: dict[str, Any], resume: str) -> int:
-    """The step to resume from: the last complete checkpoint of the same run, or 0. ValueError for another run."""
+    """
+    The step to resume from: the last complete checkpoint of the same run, or 0. ValueError for another run, or where the
+    last checkpoint lost its model.
+    """
     steps = steps_in(root)
+    last = max(steps_with_meta(root), default=0)
+    if resume == "auto" and last not in (0, *steps):
+        found = f"{next(missing_files(root, last))} is missing, so the last checkpoint is not whole"
+        otherwise = f"go on from step {steps[-1]}" if steps else "start again"
+        raise ValueError(f"{found}: put it back, or remove {meta_path(root, last).name} to {otherwise}")
     if not steps:
         return 0
     saved = read_meta(root, steps[-1]).get("midprep")

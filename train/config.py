@@ -93,15 +93,12 @@ INHERITED = (
     *("total_batch_size", "embedding_lr", "unembedding_lr", "matrix_lr"),
     *("init_lr_frac", "warmdown_ratio", "base_optimizer"),
 )
-POSITIVE = [
-    "depth",
-    "device_batch_size",
-    "total_batch_size",
-    "num_iterations",
-    "num_epochs",
-    "eval_tokens",
-    "save_every",
-]
+# positive numbers, and their limits: far beyond them arithmetic overflows
+LIMITS = {
+    "depth": 1000, "device_batch_size": 10**6, "total_batch_size": 10**12, "num_iterations": 10**15, "num_epochs": 1e12,
+    "eval_tokens": 10**15, "save_every": 10**15,
+}  # fmt: skip
+PATHS = ("shards", "base", "out")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -128,6 +125,8 @@ def parse_args(argv: Sequence[str] | None = None) -> Config:
     config = Config(**given | {"inherit": not_given if given.get("inherit") else ()})
     if config.num_iterations == -1:  # nanochat's "not given"
         config = replace(config, num_iterations=None)
+    paths = {name: getattr(config, name) for name in PATHS}  # a shell leaves the ~ of --out=~/runs
+    config = replace(config, **{name: os.path.expanduser(path) for name, path in paths.items() if path})
     for problem in problems(config):
         parser.error(problem)
     return config
@@ -147,8 +146,8 @@ def problems(config: Config) -> Iterator[str]:
     for name, value in vars(config).items():
         if not isinstance(value, int | float):
             continue
-        if name in POSITIVE and not 0 < value < math.inf:
-            yield f"{flag_name(name)} is {value}, it has to be more than 0"
+        if name in LIMITS and not 0 < value <= LIMITS[name]:
+            yield f"{flag_name(name)} is {value}, it has to be more than 0 and at most {LIMITS[name]:,}"
         elif not 0 <= value < math.inf:
             yield f"{flag_name(name)} is {value}, it has to be 0 or more"
     if config.base is None and (config.base_step is not None or config.base_optimizer or config.inherit):

@@ -19,6 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prep.files import dangling_link
 from prep.shard.steps import FILLER
 from train.records import Record, first_and_last, first_and_last_means, keep_steps, measured_bpb
 
@@ -90,7 +91,8 @@ class Metrics:
         try:
             self.append(b"")
         except OSError as error:
-            raise OSError(self.refusal(error.strerror, "mend that, or give another --out")) from None
+            reason = dangling_link(self.path) or error.strerror
+            raise OSError(self.refusal(reason, "mend that, or give another --out")) from None
         self.records = keep_steps(self.path, num_steps, say)
         self.total_seconds = sum(record["dt"] for record in self.records)
 
