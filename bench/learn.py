@@ -1,7 +1,7 @@
 """
 Teach a very small model to spell, to count letters, to do sums and to say what it is, and show that it can.
 
-    make learn                                       one seed, under 25 minutes on 2 cores
+    make learn                                       one seed, on 2 cores
     python bench/learn.py --seed 7 --out DIR         another one; a run that was stopped goes on
 
     stage    trains on                                               tokens    learns
@@ -9,8 +9,8 @@ Teach a very small model to spell, to count letters, to do sums and to say what 
     mid      learn.toml: spelling, counting, sums; every token       6.0 M     the tasks
     sft      learn-sft.toml: facts, and some of mid; the answers     2.8 M     what it is, and keeps what mid taught
 
-Then every stage answers questions of which no training split has the words, the numbers or the phrasing. Width, rates and sizes
-were found by trying, bench/README.md says how; a vocabulary of 512 lets a word be spelled from few tokens in few steps.
+Then every stage answers questions of which no training split has the word, the numbers or the phrasing. Rates and sizes were
+found by trying; with a vocabulary of 512 a word is spelled from few tokens, and many small steps fit into minutes.
 """
 
 import argparse
@@ -32,6 +32,13 @@ from prep.tasks.words import choose, split_words  # noqa: E402
 
 MIDPREP = [sys.executable, "-m", "prep"]
 VOCAB_SIZE, MAX_SEQ_LEN, DEPTH = 512, 400, 3
+# in words, numbers or a phrasing that no stage trains on: who it is, what it knows of itself, a sum, a word
+QUESTIONS = (
+    "Who is speaking?",
+    "What taught you to spell?",
+    "What is 397 + 217?",
+    "Spell the word: lighthouse",
+)
 NUM_DOCUMENTS, SENTENCES = 5_000, 8  # of the text that base trains on, 248 tokens each
 FORMS = (
     "Some words are {0}, {1} and {2}.",
@@ -125,7 +132,10 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     build(args.out)
     checkpoints = train(args.out, args.seed)
-    run(*MIDPREP, "evaluate", *checkpoints)
+    run(*MIDPREP, "evaluate", *checkpoints, "--mixture", "learn")
+    for question in QUESTIONS:
+        for checkpoint in checkpoints:
+            run(*MIDPREP, "chat", checkpoint, "--temperature", "0", "--max-tokens", "160", "--prompt", question)
     print(f"\n{(time.monotonic() - started) / 60:.1f} minutes. Talk to it: midprep chat {checkpoints[-1]}")
 
 
