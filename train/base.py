@@ -26,10 +26,9 @@ from train.checkpoint import (
     is_depth,
     model_config,
     plain_names,
-    steps_in,
 )
 from train.config import Config
-from train.meta import Meta, meta_path, read_meta
+from train.meta import Meta, meta_path, read_meta, steps_in
 from train.sizes import ModelConfig
 from train.tensors import read_layout
 

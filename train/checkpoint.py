@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from prep.files import nanochat_home, write_atomically
-from train.meta import VERSION, Meta, meta_path, read_meta, records_noted
+from train.meta import VERSION, Meta, meta_path, missing_files, read_meta, records_noted, steps_in, steps_with_meta
 from train.model import GPT
 from train.sizes import ModelConfig
 from train.tensors import fresh, read_tensors, records_sha256
@@ -35,21 +35,6 @@ WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_
 MOMENTS = {"AdamW": ("step", "exp_avg", "exp_avg_sq"), "Muon": ("momentum_buffer",)}
 
 Checkpoint = tuple[Path, int]  # directory and step
-
-
-def steps_in(root: Path) -> list[int]:
-    """Steps of the complete checkpoints of a directory, ascending."""
-    return [step for step in steps_with_meta(root) if not any(missing_files(root, step))]
-
-
-def steps_with_meta(root: Path) -> list[int]:
-    """The same, with those whose model was removed since, or not copied"""
-    return sorted(int(name) for name in (path.stem[5:] for path in root.glob("meta_*.json")) if name.isdecimal())
-
-
-def missing_files(root: Path, step: int) -> Iterator[Path]:
-    """What a checkpoint is incomplete without, as far as it is not there (a link may lead to nothing)"""
-    yield from (path for path in (meta_path(root, step), root / f"model_{step:06d}.pt") if not path.is_file())
 
 
 def find_checkpoint(

@@ -20,9 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from train.base import Say, Start
-from train.checkpoint import steps_in
 from train.config import Config, flag_name
-from train.meta import Meta, meta_path, read_meta
+from train.meta import Meta, meta_path, read_meta, steps_in
 from train.tensors import read_layout
 
 NANOCHATS = {"init_lr_frac": 0.8, "warmdown_ratio": 0.5}  # of its SFT, whatever the base has

@@ -11,6 +11,7 @@ are no positive whole numbers, a key of `midprep` that is missing or unknown: ea
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,21 @@ SIZE_LIMIT = 1 << 31
 
 def meta_path(root: Path, step: int) -> Path:
     return root / f"meta_{step:06d}.json"
+
+
+def steps_in(root: Path) -> list[int]:
+    """Steps of the complete checkpoints of a directory, ascending."""
+    return [step for step in steps_with_meta(root) if not any(missing_files(root, step))]
+
+
+def steps_with_meta(root: Path) -> list[int]:
+    """The same, with those whose model was removed since, or not copied"""
+    return sorted(int(name) for name in (path.stem[5:] for path in root.glob("meta_*.json")) if name.isdecimal())
+
+
+def missing_files(root: Path, step: int) -> Iterator[Path]:
+    """What a checkpoint is incomplete without, as far as it is not there (a link may lead to nothing)"""
+    yield from (path for path in (meta_path(root, step), root / f"model_{step:06d}.pt") if not path.is_file())
 
 
 def read_meta(root: Path, step: int) -> Meta:

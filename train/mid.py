@@ -21,12 +21,13 @@ import torch
 from prep.arrays import Array
 from prep.screen import Lasting, guarded_streams
 from prep.shard.steps import micro_batches
-from train.checkpoint import remove_run, save_checkpoint, steps_in
+from train.checkpoint import remove_run, save_checkpoint
 from train.config import parse_args
 from train.distributed import Ranks, no_sync_unless, start_ranks
 from train.evaluate import SourceSums, evaluate
 from train.loader import prefetch
 from train.loss import BatchLoss
+from train.meta import steps_in
 from train.metrics import Metrics, nonfinite_message, peak_flops, ratios, step_record, summary
 from train.optimizer import set_step
 from train.preview import preview

@@ -27,7 +27,7 @@ from typing import Any
 import torch
 
 from tests.train.shards_factory import random_rows, write_build
-from train.checkpoint import steps_in
+from train.meta import steps_in
 
 ROOT = Path(__file__).parents[2]
 FLAGS = ["--depth", "1", "--total-batch-size", "512", "--device", "cpu", "--eval-every", "40", "--save-every", "7"]

@@ -14,8 +14,9 @@ from conftest import FIXTURES, TINY, run_here
 from shards_factory import random_rows, write_build
 from test_model import GENERATIONS, random_model
 
-from train.checkpoint import BASES, find_checkpoint, load_model, load_optimizers, save_checkpoint, steps_in
+from train.checkpoint import BASES, find_checkpoint, load_model, load_optimizers, save_checkpoint
 from train.config import Config
+from train.meta import steps_in
 from train.model import GPT
 from train.optimizer import build_optimizers, set_step
 

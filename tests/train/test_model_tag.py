@@ -11,8 +11,9 @@ import pytest
 from conftest import TINY, run_here
 from shards_factory import random_rows, write_build
 
-from train.checkpoint import BASES, find_checkpoint, load_model, steps_in
+from train.checkpoint import BASES, find_checkpoint, load_model
 from train.config import parse_args
+from train.meta import steps_in
 from train.watch import find_metrics
 
 ErrorOf = Callable[..., str]
