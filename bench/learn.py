@@ -85,17 +85,8 @@ def build(out: Path) -> None:
     write_base_text(out / "base.jsonl")
     (out / "base.toml").write_text('name = "base"\n[[train]]\ntask = "text"\npath = "base.jsonl"\n')
     if not (out / "tokenizer").is_dir():
-        run(
-            *MIDPREP,
-            "tokenizer",
-            "train",
-            "--mixture",
-            "learn-sft",
-            "--vocab-size",
-            VOCAB_SIZE,
-            "-o",
-            out / "tokenizer",
-        )
+        options = ("--mixture", "learn-sft", "--vocab-size", VOCAB_SIZE, "-o", out / "tokenizer")
+        run(*MIDPREP, "tokenizer", "train", *options)
     for stage in STAGES:
         mixture = out / stage.mixture if stage.mixture.endswith(".toml") else stage.mixture
         options = ("--tokenizer", out / "tokenizer", "--max-seq-len", MAX_SEQ_LEN, "--quiet")

@@ -19,6 +19,7 @@ import glob
 import hashlib
 import os
 import platform
+import resource
 import secrets
 import shutil
 import sys
@@ -155,6 +156,18 @@ def dangling_link(path: Path) -> str | None:
         if place.is_symlink() and not place.exists():
             return f"{place} is a link to {os.readlink(place)}, which does not exist"
     return None
+
+
+def allow_open_files(number: int) -> None:
+    """
+    Raise the limit on open files to `number`, as far as the hard limit lets a process raise its own. Most systems start with
+    1,024. Where that is not enough, opening says so.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limit = number if hard == resource.RLIM_INFINITY else min(number, hard)
+    if soft != resource.RLIM_INFINITY and soft < limit:
+        with suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
 
 
 class Lock:

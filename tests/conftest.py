@@ -4,7 +4,9 @@ What many tests need: a byte-level toy tokenizer, builds of small mixtures, and 
 
 import importlib.util
 import json
+import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,24 @@ from prep.shard import Manifest
 from prep.tokenizer.tokenizer import PATTERN, SPECIAL_TOKENS, Tokenizer
 
 SHARED = Path(__file__).parent.parent.parent / "shared"
+BROWSER = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
+BROWSER_FLAGS = [
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
+    *("--disable-component-update", "--disable-sync"),
+]
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="../shared is not there")
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    """A browser without a window, for pages that midprep makes"""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="pip install playwright to test the page in a browser")
+    if BROWSER is None:
+        pytest.skip("no Chromium on this machine (apt-get install chromium)")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=BROWSER, args=BROWSER_FLAGS)
+        yield browser
+        browser.close()
 
 
 @pytest.fixture(scope="session")

@@ -182,11 +182,7 @@ def check_tokenizer(meta: Meta, manifest: Manifest, root: Path, say: Say) -> Non
             raise ValueError(f"{problem}: build the shards with the model's tokenizer")
         return
     unchecked = f"{root} does not note its tokenizer, so it could not be checked: {ours}"
-    paths = [
-        folder / "tokenizer" / "tokenizer.pkl"
-        for place in (root.absolute(), root.resolve())
-        for folder in (place.parent.parent, place.parent, place)
-    ]
+    paths = tokenizers_around(root)
     path = next((path for path in paths if path.is_file()), None)
     if path is None:
         say(f"{unchecked}; a tokenizer.pkl was looked for at {paths[0]}")
@@ -200,6 +196,15 @@ def check_tokenizer(meta: Meta, manifest: Manifest, root: Path, say: Say) -> Non
         raise ValueError(
             f"{root} was trained with the tokenizer of {path}, {ours}: build the shards with --tokenizer {path}"
         )
+
+
+def tokenizers_around(root: Path) -> list[Path]:
+    """Where nanochat's tokenizer may lie from a checkpoint's directory: its home first, also that of what a link leads to"""
+    return [
+        folder / "tokenizer" / "tokenizer.pkl"
+        for place in (root.absolute(), root.resolve())
+        for folder in (place.parent.parent, place.parent, place)
+    ]
 
 
 def check_vocabulary(config: ModelConfig, manifest: Manifest, root: Path) -> None:

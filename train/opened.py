@@ -9,11 +9,11 @@ Looked at before every evaluation and every save, never in a step. Costs a secon
 """
 
 import os
-import resource
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from prep.files import allow_open_files
 from prep.shard import Shards, Split
 from train.distributed import Ranks
 
@@ -79,11 +79,3 @@ def files_of(split: Split, mode: str) -> Iterator[str]:
     yield from split.entry["files"]
     kinds = (".tokens.npy", ".mask.npy") if mode == "sft" else (".tokens.npy",)
     yield from (name for shard in split.entry["shards"] for name in shard["files"] if name.endswith(kinds))
-
-
-def allow_open_files(number: int) -> None:
-    """Raise the soft limit of open files where it is lower. Where the hard limit is, too, opening says so."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < number:
-        with suppress(ValueError, OSError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (number if hard < 0 else min(number, hard), hard))

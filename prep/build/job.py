@@ -8,7 +8,6 @@ Build: render, plan, write. Everything that a build does, in its order.
 The bytes depend on sources, tokenizer, mixture and options, and on nothing else: not on workers, cache, time or place.
 """
 
-import resource
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -25,7 +24,7 @@ from prep.build.record import BuildInputs, BuildTimer
 from prep.build.rejected import check_rejected
 from prep.build.write import write_split
 from prep.encode.encode import choose_engine
-from prep.files import remove_abandoned
+from prep.files import allow_open_files, remove_abandoned
 from prep.mixture.mixture import Mixture
 from prep.mixture.resolve import Input, resolve
 from prep.plan.rows import VERSIONS
@@ -40,7 +39,7 @@ from prep.workers import run
 
 Say = Callable[[str], None]
 
-MANY_FILES = 1 << 16
+MANY_FILES = 1 << 16  # every block (8,192 rows) is mapped, and so open, while it is planned or written
 CACHE_ATTEMPTS = 20  # of the passes, for a cache that somebody else deletes
 SMALL_BUILD = 16_384  # rows; a worker takes half a second to start, in which one process has rendered them
 
@@ -132,7 +131,7 @@ def build(job: Job, root: str | Path, say: Say = lambda line: None) -> tuple[Man
     something else and options.overwrite is not set.
     """
     root = Path(root)
-    allow_many_files()
+    allow_open_files(MANY_FILES)
     with Output(root) as output:
         if output.holds(job.fingerprint, job.description, job.options.overwrite):
             return read_manifest(root), False
@@ -144,17 +143,6 @@ def build(job: Job, root: str | Path, say: Say = lambda line: None) -> tuple[Man
         write_manifest(staging, manifest)
         output.publish()
     return manifest, True
-
-
-def allow_many_files() -> None:
-    """
-    Raise the limit on open files. Every block (8,192 rows) is mapped, and so open, while it is planned or written; most
-    systems start with a limit of 1,024, and a process may raise its own up to the hard limit.
-    """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    limit = MANY_FILES if hard == resource.RLIM_INFINITY else min(MANY_FILES, hard)
-    if soft != resource.RLIM_INFINITY and soft < limit:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
 
 
 def run_passes(job: Job, staging: Path, timer: BuildTimer, say: Say) -> dict[str, BuiltSplit]:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from prep.arrays import Array, offsets
+from prep.mixture.checks import MOST_ROWS
 
 
 @dataclass(frozen=True)
@@ -80,8 +81,10 @@ def mixture_order(sizes: list[int], repeats: list[int], seed: int, parts: list[A
     copy_sizes[last_copy] = [len(part) for part in parts]
     starts = offsets(copy_sizes)
     total = int(starts[-1])
-    if total > 1 << 32:
-        raise ValueError(f"{total:,} conversations in a split, at most {1 << 32:,} can be shuffled: split the mixture")
+    if total > MOST_ROWS:
+        raise ValueError(
+            f"{total:,} conversations in a split, at most {MOST_ROWS:,} can be shuffled: split the mixture"
+        )
     numbers = array("I", range(total))
     shuffle(numbers, seed)
     shuffled = np.frombuffer(numbers, dtype=np.uint32) if total else np.zeros(0, dtype=np.uint32)

@@ -45,10 +45,7 @@ NOT_NORMALIZED = (  # for RE2, one after the other
 )
 SPACE = r"\pZ\t-\r\x1c-\x1f\x85"  # what str.split splits at
 NOT_WORDS = ((rf"[^\pL\pN\pM{SPACE}\x00]", ""), (rf"[^\pL\pN{SPACE}{VOWEL_MARKS}\x00]", ""))
-SIGN_BETWEEN_DIGITS = (
-    rf"[0-9][^0-9A-Za-z]*[{ASCII_SIGNS}][^0-9A-Za-z]*[0-9]"  # for bytes, of which those of UTF-8 may be dropped
-)
-NOT_PLAIN = rf"[\x80-\xff]|{SIGN_BETWEEN_DIGITS}"
+NOT_PLAIN = rf"[\x80-\xff]|[0-9][^0-9A-Za-z]*[{ASCII_SIGNS}][^0-9A-Za-z]*[0-9]"  # for bytes
 
 LOWER = bytes.maketrans(bytes(range(ord("A"), ord("Z") + 1)), bytes(range(ord("a"), ord("z") + 1)))
 NOT_ALNUM = bytes(i for i in range(128) if not chr(i).isalnum())

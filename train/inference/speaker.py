@@ -19,6 +19,7 @@ from prep.render.reference import Prompt
 from prep.shard import Shards, open_shards
 from prep.tokenizer.load import load_tokenizer
 from prep.tokenizer.tokenizer import Tokenizer
+from train.base import tokenizers_around
 from train.checkpoint import BASES, STAGES, find_checkpoint, load_model
 from train.distributed import choose_device
 from train.inference.calculator import calculate
@@ -85,13 +86,13 @@ def find_tokenizer(meta: Meta, root: Path, name: str | None) -> Tokenizer:
         return load_tokenizer(name)
     config: Any = meta.get("user_config")
     shards: Any = config.get("shards") if isinstance(config, dict) else None
-    homes = [folder / "tokenizer" for folder in (root.parent.parent, root.parent, root, nanochat_home())]
+    home = nanochat_home() / "tokenizer"
     places = [Path(shards).absolute()] if isinstance(shards, str) and "\0" not in shards else []
-    files = [*(place / "tokenizer.json" for place in places), *(home / "tokenizer.pkl" for home in homes)]
+    files = [*(place / "tokenizer.json" for place in places), *tokenizers_around(root), home / "tokenizer.pkl"]
     found = next((path for path in files if path.is_file()), None)
     if found is None:
         named = f"the shards of its meta ({places[0]})" if places else "its meta, which names no shards"
-        looked = f"{named}, nor in nanochat's directory ({homes[-1]})"
+        looked = f"{named}, nor in nanochat's directory ({home})"
         raise FileNotFoundError(f"{root} has no tokenizer in {looked}: give --tokenizer NAME, a file or a build")
     return load_tokenizer(found)
 

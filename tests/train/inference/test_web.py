@@ -3,7 +3,6 @@
 import http.client
 import json
 import re
-import shutil
 import socket
 import threading
 from collections.abc import Iterator
@@ -13,7 +12,6 @@ from typing import Any
 import pytest
 
 from prep.tokenizer.tokenizer import Tokenizer
-from tests.report.test_report import BROWSER, BROWSER_FLAGS
 from tests.train.inference.speakers import KNOWN, question
 from train.inference.chat import Chat
 from train.inference.generate import Sampling, Token
@@ -200,19 +198,7 @@ def test_the_page_asks_nobody_else_and_runs_its_own_script_only(server: Server) 
     assert reply.getheader("X-Content-Type-Options") == "nosniff"
 
 
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    sync_api = pytest.importorskip("playwright.sync_api", reason="pip install playwright to test the page in a browser")
-    if BROWSER is None:
-        pytest.skip("no Chromium on this machine (apt-get install chromium)")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=BROWSER, args=BROWSER_FLAGS)
-        yield browser
-        browser.close()
-
-
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("chromium") is None and BROWSER is None, reason="no Chromium")
 @pytest.mark.parametrize("width", [1280, 360])
 def test_a_browser_talks_on_the_page(server: Server, chromium: Any, width: int) -> None:
     view = chromium.new_page(viewport={"width": width, "height": 800})
