@@ -18,7 +18,7 @@ from prep.mixture.mixture import Mixture, load_mixture
 from prep.mixture.resolve import resolve
 from prep.plan.table import select_examples
 from prep.render.blocks import WorkItem, read_batches
-from prep.render.nanochat import normalize
+from prep.chat.arrange import normalize
 from prep.shard import Manifest
 from prep.tokenizer.load import load_tokenizer
 from prep.tokenizer.tokenizer import Tokenizer

@@ -21,7 +21,7 @@ What a row says stands here as it says it, in its own order: roles do not altern
     role document     plain text, alone in its conversation: nobody says it
     tools             (C,) JSON of the tools that a conversation may call, null where there are none
 
-A chat format makes turns of that, as `choices` say (nanochat's: prep.render.nanochat). Readers fill in and decide nothing.
+A chat format makes turns of that, as `choices` say (prep.chat). Readers fill in and decide nothing.
 
 A row that is not a valid conversation keeps its place, with the reason why: a batch of C rows always gives C conversations.
 Legend: C conversations, M messages, P parts.
@@ -84,7 +84,7 @@ REASON = {reason: code for code, reason in enumerate(REASONS)}
 class Choices:
     """What the entry of a mixture wants a chat format to make of its messages."""
 
-    train_on: str = "all"  # or last, or none: turns of the assistant
+    train_on: str | tuple[str, ...] = "all"  # or last, or none: turns of the assistant; or a list of what trains of a turn
     consecutive: str = "reject"  # or merge: neighbouring messages of one role
     tools: str = "parts"  # or text: what calls and their answers become
     reasoning: str | None = None  # think: text in <think>; drop: left out; None: not decided

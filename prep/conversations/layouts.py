@@ -83,7 +83,7 @@ LIST_FIELDS = ("messages", "conversations", "conversation", "contents", "data") 
 # what a turn has besides role and content
 FLAGS = ("train", "weight", "loss", "training", "trainable", "loss_weight", "loss_mask")
 CALL_FIELDS = ("tool_calls", "function_call")
-REASONING_FIELDS = ("reasoning_content", "reasoning", "thinking")
+REASONING_FIELDS = ("reasoning_content", "thinking", "reasoning")  # the first that is there, as transformers reads them
 TURN_FIELDS = ("role", "content", "from", "value", "parts", *FLAGS, *CALL_FIELDS, "tool_call_id", *REASONING_FIELDS)
 PAIR_FIELDS = {
     "system": "system",

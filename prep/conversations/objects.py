@@ -252,12 +252,12 @@ class RowReader:
         return ROLES.index(role), flag, [*parts, *(part for call in calls for part in call)]
 
     def _reasoning(self, message: dict[str, Any]) -> Iterable[str]:
-        name = next((name for name in REASONING_FIELDS if message.get(name)), None)
+        name = next((name for name in REASONING_FIELDS if message.get(name) is not None), None)
         if name is None:
             return ()
         if not isinstance(message[name], str):
             raise ValueError("content is not text", f"{name} is {message[name]!r:.60}")
-        if self.layout.reasoning is None:
+        if self.layout.reasoning is None and message[name]:
             self.refused[name] = None
         return (message[name],)
 

@@ -87,9 +87,12 @@ def prepend_system(batch: Conversations, systems: pa.Array) -> Conversations:
     )
 
 
-def train_on(batch: Conversations, which: str) -> Conversations:
-    """all: what the batch says; last: of that, only the last turn of the assistant; none: everything is context"""
-    if which == "all":
+def train_on(batch: Conversations, which: str | tuple[str, ...]) -> Conversations:
+    """
+    all, or a list of what trains of a turn: what the batch says; last: of that, only the last turn of the assistant; none:
+    everything is context
+    """
+    if which not in ("last", "none"):
         return batch
     trained = np.zeros(len(batch.roles), dtype=bool)
     if which == "last":

@@ -40,8 +40,7 @@ def _call(call: Any) -> list[Part]:
     function = call.get("function", call) if isinstance(call, dict) else None
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
         raise ValueError("tool calls", f"{call!r:.60} has no name of a function")
-    arguments = function.get("arguments")
-    text = to_json({} if arguments is None else arguments)
+    text = to_json(function.get("arguments", {}))  # a null is one: a chat format may write it
     parts = [(CALL_NAME, valid(function["name"])), (CALL_ARGUMENTS, valid(text))]
     return parts if call.get("id") is None else [(CALL_ID, valid(str(call["id"]))), *parts]
 

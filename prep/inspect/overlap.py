@@ -23,7 +23,7 @@ from prep.mixture.mixture import Entry, Mixture
 from prep.mixture.resolve import Input, resolve
 from prep.plan.overlap import HeldOut
 from prep.render.blocks import WorkItem, read_batches
-from prep.render.nanochat import normalize
+from prep.chat.arrange import normalize
 from prep.shard import Split, open_shards
 from prep.sources.files import find_files
 from prep.tasks import TASKS

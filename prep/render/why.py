@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from prep.conversations import read
 from prep.conversations.conversation import REASONS
-from prep.render import nanochat
+from prep.chat.arrange import explain
 from prep.tasks.task import Task
 
 # what rows are rejected for as they are read and put into turns; other reasons say it all
@@ -35,4 +35,4 @@ def why(task: Task, row: pa.Table, code: int) -> str:
         return ""
     if task.layout and (culprit := read.explain(row, task.layout)):
         return culprit
-    return nanochat.explain(task.conversations(row), REASONS[code])
+    return explain(task.conversations(row), REASONS[code])

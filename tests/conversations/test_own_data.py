@@ -19,8 +19,8 @@ from prep.conversations.recognise import recognise
 from prep.inspect.build_text import built_lines
 from prep.inspect.stats import read_stats
 from prep.mixture.mixture import Mixture, parse_mixture
-from prep.render.calls import expression
-from prep.render.nanochat import normalize
+from prep.chat.python_calls import expression
+from prep.chat.arrange import normalize
 from prep.report.page import make_page, open_report
 from prep.tasks import chat
 from tests.conftest import build_mixture, toy_tokenizer, write_lines

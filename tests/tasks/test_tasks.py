@@ -10,7 +10,7 @@ from hypothesis.strategies import sampled_from, text
 
 from prep.conversations.conversation import KINDS, REASONS, ROLES, Conversations
 from prep.conversations.read import of_objects
-from prep.render.nanochat import normalize
+from prep.chat.arrange import normalize
 from prep.tasks import TASKS, chat, gsm8k, mmlu
 
 

@@ -52,17 +52,21 @@ def has_calls(batch: Conversations) -> bool:
     return bool((batch.kinds >= REASONING).any() or (batch.roles == TOOL).any())
 
 
-def write_calls(batch: Conversations, strict: bool = False) -> Conversations:
+def write_calls(
+    batch: Conversations, strict: bool = False, keep_calls: bool = False, keep_reasoning: bool = False
+) -> Conversations:
     """
     The batch with nothing but text, Python and its output; conversations that cannot be written so get a reason, or
-    (`strict`) raise it.
+    (`strict`) raise it. What is to be kept stays as it is, for formats that have a place for it.
     """
+    tools = "keep" if keep_calls else batch.choices.tools
+    reasoning = "keep" if keep_reasoning else batch.choices.reasoning
     reasons = batch.reasons.copy()
     turns: list[Turn] = []
     num_turns = np.zeros(len(batch), dtype=np.int64)
     for number, conversation in enumerate(_conversations(batch)):
         try:
-            written = write_turns(conversation, batch.choices.tools, batch.choices.reasoning)
+            written = write_turns(conversation, tools, reasoning)
         except ValueError as error:
             if strict:
                 raise
@@ -98,7 +102,10 @@ def _conversations(batch: Conversations) -> list[list[Turn]]:
 
 def write_turns(turns: list[Turn], tools: str, reasoning: str | None) -> list[Turn]:
     """One conversation. ValueError(reason, culprit) where calls and answers do not fit together, or are no Python."""
-    turns = [(role, trains, _think(parts, reasoning)) for role, trains, parts in turns]
+    if reasoning != "keep":
+        turns = [(role, trains, _think(parts, reasoning)) for role, trains, parts in turns]
+    if tools == "keep":
+        return turns
     return _as_text(turns) if tools == "text" else _as_parts(turns)
 
 
@@ -108,7 +115,7 @@ def _think(parts: list[Part], reasoning: str | None) -> list[Part]:
     thought = b""
     for kind, text in parts:
         if kind == REASONING:
-            thought += b"<think>\n" + text + b"\n</think>\n\n" if reasoning == "think" else b""
+            thought += b"<think>\n" + text + b"\n</think>\n\n" if reasoning == "think" and text else b""
             continue
         if thought and kind != TEXT:
             out.append((TEXT, thought))
@@ -172,6 +179,8 @@ def _split(parts: list[Part]) -> tuple[list[tuple[bytes, str, Any]], list[Part]]
 def _arguments(text: bytes) -> Any:
     """The value of arguments, parsed once more where they are a string of JSON"""
     value = json.loads(text)
+    if value is None:
+        return {}
     if not isinstance(value, str):
         return value
     try:

@@ -1,16 +1,15 @@
 """
-What nanochat's format asks of a conversation before its tokens are placed.
+What a format whose roles alternate, as nanochat's, asks of a conversation before its tokens are placed.
 
     system "Be brief."  user "2+2?"  assistant "4"     ->     user "Be brief.\\n\\n2+2?"  assistant "4"
 
-Calls become Python (prep.render.calls), neighbours are merged and turns taken out of training as the entry chose. Then
+Calls become Python (prep.chat.python_calls), neighbours are merged and turns taken out of training as the entry chose. Then
 roles alternate from user on, a leading system message is merged into the user message after it, only the assistant has
 parts other than one text. A conversation that is not so loses its messages and gets a reason. Legend: C conversations, M
 messages, P parts.
 """
 
 from dataclasses import replace
-from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -19,23 +18,18 @@ import pyarrow.compute as pc
 from prep.arrays import Array, offsets
 from prep.columns import index_array
 from prep.conversations import turns
-from prep.conversations.conversation import ASSISTANT, DOCUMENT, ROLES, SYSTEM, TEXT, USER, Conversations, mark
-from prep.render.calls import has_calls, write_calls
+from prep.conversations.conversation import ASSISTANT, DOCUMENT, SYSTEM, TEXT, USER, Conversations, mark
 
 
-def normalize(batch: Conversations) -> Conversations:
+def alternate(batch: Conversations) -> Conversations:
     """
-    What the renderer takes: leading system messages merged into the user message after them, roles alternating from user
-    on, valid text. Conversations that are not so lose their messages and get a reason.
+    Leading system messages merged into the user message after them, roles alternating from user on, valid text.
+    Conversations that are not so lose their messages and get a reason.
     """
-    if has_calls(batch):
-        batch = write_calls(batch)
-    if batch.choices.consecutive == "merge":
-        batch = turns.merge(batch)
-    batch = _join_texts(turns.train_on(batch, batch.choices.train_on))
+    batch = _join_texts(batch)
     reasons = batch.reasons.copy()
     mark(reasons, np.diff(batch.messages) == 0, "no messages")
-    mark(reasons, _conversations_of_parts(batch, _invalid_text(batch.texts)), "not valid Unicode")
+    mark(reasons, conversations_of_parts(batch, invalid_text(batch.texts)), "not valid Unicode")
     num_parts, conversation = np.diff(batch.parts), np.repeat(np.arange(len(batch)), np.diff(batch.messages))  # (M,)
     position = np.arange(len(batch.roles)) - batch.messages[conversation]  # (M,) place in the conversation
     system = (batch.roles == SYSTEM) & (position == 0)
@@ -90,36 +84,19 @@ def _merge_systems(batch: Conversations, good: Array, system: Array, conversatio
     )
 
 
-def explain(batch: Conversations, reason: str) -> str:
-    """Why a batch of one conversation is not as nanochat's format has them; "" where its reason says it all"""
-    if has_calls(batch):
-        try:
-            write_calls(batch, strict=True)
-        except ValueError as error:
-            return str(error.args[1])
-        batch = write_calls(batch)
-    if reason != "roles out of turn":
-        return ""
-    roles = [ROLES[role] for role in batch.roles.tolist()]
-    if any(a == b for a, b in pairwise(roles)) and batch.choices.consecutive == "reject":
-        shown = f"{', '.join(roles[:6])}{', ...' if len(roles) > 6 else ''}"
-        return f'{shown}: consecutive = "merge" joins neighbours of one role'
-    return f"the roles are {', '.join(roles[:6])}{', ...' if len(roles) > 6 else ''}"
-
-
 def _flag(num: int, index: Array) -> Array:
     out = np.zeros(num, dtype=bool)
     out[index] = True
     return out
 
 
-def _conversations_of_parts(batch: Conversations, part_ids: Array) -> Array:
+def conversations_of_parts(batch: Conversations, part_ids: Array) -> Array:
     """(C,) bool: which conversations hold one of these parts"""
     message = np.searchsorted(batch.parts, part_ids, side="right") - 1
     return _flag(len(batch), np.searchsorted(batch.messages, message, side="right") - 1)
 
 
-def _invalid_text(texts: pa.LargeStringArray) -> Array:
+def invalid_text(texts: pa.LargeStringArray) -> Array:
     """Places of the texts that are not UTF-8: parquet files may hold any bytes in a column of strings."""
     try:
         texts.validate(full=True)

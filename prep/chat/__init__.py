@@ -1,0 +1,3 @@
+"""
+Chat formats: what a model sees of a conversation, and which of it is trained.
+"""
