@@ -47,9 +47,17 @@ def ranks_file(ranks: dict[bytes, int]) -> bytes:
     return b"".join([b"%s %d\n" % (base64(token, newline=False), rank) for token, rank in by_id(ranks)])
 
 
-def tokenizer_sha256(ranks: dict[bytes, int], pattern: str, special_tokens: dict[str, int]) -> str:
+def tokenizer_sha256(
+    ranks: dict[bytes, int],
+    pattern: str,
+    special_tokens: dict[str, int],
+    added_tokens: dict[str, int] | None = None,
+    normalizer: str | None = None,
+) -> str:
     """Equal for tokenizers that give every text the same ids, whatever their name and file."""
-    content = [hashlib.sha256(ranks_file(ranks)).hexdigest(), pattern, by_id(special_tokens)]
+    content: list[Any] = [hashlib.sha256(ranks_file(ranks)).hexdigest(), pattern, by_id(special_tokens)]
+    if added_tokens or normalizer:
+        content += [by_id(added_tokens or {}), normalizer]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 

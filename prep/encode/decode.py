@@ -53,6 +53,8 @@ def token_words(tokenizer: Tokenizer, special: dict[int, bytes], other: bytes) -
     words = [other] * tokenizer.vocab_size
     for word, id_ in tokenizer.ranks.items():
         words[id_] = word
+    for text, id_ in tokenizer.added_tokens.items():
+        words[id_] = text.encode()
     for id_, word in special.items():
         words[id_] = word
     bounds = offsets([len(word) for word in words])
@@ -61,8 +63,13 @@ def token_words(tokenizer: Tokenizer, special: dict[int, bytes], other: bytes) -
     )
 
 
-def conversations_of(split: Split, bos: int) -> Iterator[tuple[Array, Array]]:
-    """Tokens (n,) and starts (C,) of the conversations of a split in stored order, some whole ones at a time"""
+def conversations_of(split: Split, bos: int | None) -> Iterator[tuple[Array, Array]]:
+    """
+    Tokens (n,) and starts (C,) of the conversations of a split in stored order, some whole ones at a time. ValueError for a
+    chat format without a bos.
+    """
+    if bos is None:
+        raise ValueError(f"{split.root}: its chat format has no bos, by which conversations are found here.")
     wrapped, left = split.wrapped, np.zeros(0, dtype=split.manifest["token_dtype"])
     num_rows = max(1, BLOCK_TOKENS // (split.max_seq_len + 1))
     for first in range(0, split.num_rows, num_rows):

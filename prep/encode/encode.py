@@ -22,14 +22,12 @@ import pyarrow.compute as pc
 
 from prep.arrays import Array, offsets
 from prep.columns import index_array, text_array
+from prep.encode.find import ChangedTexts, RiskyTexts
 from prep.encode.gigatoken import SCHEMES, Gigatoken, risky_code_points
 from prep.tokenizer.tokenizer import Tokenizer
 
 ENGINES: Final = ("gigatoken", "fastokens", "tiktoken")  # the fastest first: what `auto` prefers
 SAMPLE: Final = 1024  # of so many texts one is encoded by tiktoken also
-LONG_TEXT: Final = (
-    100_000  # bytes; runs of about a million spaces overflow tiktoken's regex, the other engines encode them
-)
 
 # What `\s` means to tiktoken (Unicode's White_Space); PCRE2 would count U+180E also
 WHITE_SPACE: Final = r"\x{09}-\x{0d}\x{20}\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}"
@@ -55,6 +53,8 @@ class Encoder:
             self._fast = Gigatoken(tokenizer, scheme)
             code_points = risky_code_points(scheme)
         self._find_risky = RiskyTexts(code_points)
+        self._tokenizer = tokenizer
+        self._find_changed = ChangedTexts(tokenizer) if tokenizer.added_tokens or tokenizer.normalizer else None
 
     def __call__(self, texts: pa.LargeStringArray | list[str]) -> tuple[Array, Array]:
         """
@@ -62,6 +62,16 @@ class Encoder:
         cannot encode a text. ValueError for lone surrogates, which no Arrow array holds.
         """
         texts = text_array(texts) if isinstance(texts, list) else texts
+        if self._find_changed is not None and (is_changed := self._find_changed(texts)).any():
+            return self._encode_changed(texts, is_changed)
+        return self._encode(texts)
+
+    def is_changed(self, texts: pa.LargeStringArray) -> Array:
+        """P texts -> (P,) bool: those that hold an added token, or that the normalizer may change"""
+        return np.zeros(len(texts), dtype=bool) if self._find_changed is None else self._find_changed(texts)
+
+    def _encode(self, texts: pa.LargeStringArray) -> tuple[Array, Array]:
+        """P texts that are split by the pattern as they stand -> ids and lengths"""
         if self.engine == "tiktoken" or not len(texts):
             return self._reference(texts)
         is_risky = self._find_risky(texts)
@@ -73,9 +83,7 @@ class Encoder:
 
     def _encode_around(self, texts: pa.LargeStringArray, is_risky: Array) -> tuple[Array, Array]:
         """Encode the texts for which is_risky (P,) by tiktoken, and the others by the engine"""
-        bits = pa.py_buffer(np.packbits(is_risky, bitorder="little"))
-        mask = pa.BooleanArray.from_buffers(pa.bool_(), len(texts), [None, bits])
-        safe = pc.if_else(mask, text_array([""])[0], texts)
+        safe = blanked(texts, is_risky)
         ids, lengths = self._fast(safe)
         self._compare(safe, ids, lengths)
         risky = np.flatnonzero(is_risky)
@@ -83,6 +91,39 @@ class Encoder:
         places = np.repeat(offsets(lengths)[risky], np.maximum(risky_lengths, 0))
         lengths[risky] = risky_lengths
         return np.insert(ids, places, risky_ids), lengths
+
+    def _encode_changed(self, texts: pa.LargeStringArray, is_changed: Array) -> tuple[Array, Array]:
+        """Cut and normalise those for which is_changed (P,), one by one, encode what stands between added tokens"""
+        ids, lengths = self._encode(blanked(texts, is_changed))
+        changed = np.flatnonzero(is_changed)
+        pieces: list[str] = []
+        added: list[int] = []
+        part_of: list[int] = []  # the number of the text among those that are changed, of each part
+        is_piece: list[bool] = []
+        for i, text in enumerate(texts.take(index_array(changed)).to_pylist()):
+            for part in self._tokenizer.cut(text):
+                is_piece.append(isinstance(part, str))
+                part_of.append(i)
+                if isinstance(part, str):
+                    pieces.append(self._tokenizer.normalize(part))
+                else:
+                    added.append(part)
+        piece_ids, piece_lengths = self._encode(text_array(pieces))
+        num_tokens = np.ones(len(is_piece), dtype=np.int64)
+        num_tokens[is_piece] = piece_lengths
+        texts_of, fails = np.array(part_of), np.zeros(len(changed), dtype=bool)
+        fails[texts_of[num_tokens < 0]] = True
+        num_tokens = np.maximum(num_tokens, 0)
+        owners = np.repeat(texts_of, num_tokens)
+        changed_ids = np.zeros(len(owners), dtype=np.uint32)
+        from_piece = np.repeat(is_piece, num_tokens)
+        changed_ids[from_piece], changed_ids[~from_piece] = piece_ids, added
+        lengths[changed] = np.where(fails, -1, np.bincount(owners, minlength=len(changed)))
+        changed_ids = changed_ids[~fails[owners]]
+        places = np.repeat(
+            offsets(np.where(is_changed, 0, np.maximum(lengths, 0)))[changed], np.maximum(lengths[changed], 0)
+        )
+        return np.insert(ids.astype(np.uint32, copy=False), places, changed_ids), lengths
 
     def _compare(self, texts: pa.LargeStringArray, ids: Array, lengths: Array) -> None:
         """ValueError if the engine and tiktoken differ on the sample."""
@@ -97,40 +138,11 @@ class Encoder:
                 )
 
 
-class RiskyTexts:
-    """Finds texts that go through tiktoken: long ones, and those with a NUL or one of some code points outside ASCII."""
-
-    def __init__(self, code_points: Iterable[int]) -> None:
-        self.is_risky = np.zeros(0x110000, dtype=bool)
-        self.may_begin = np.zeros(1 << 16, dtype=bool)  # by the first two bytes: most characters need no closer look
-        for code in code_points:
-            first, second = chr(code).encode("utf-8", "surrogatepass")[:2]
-            self.is_risky[code] = self.may_begin[first << 8 | second] = True
-        self.has_code_points = bool(self.is_risky.any())
-
-    def __call__(self, texts: pa.LargeStringArray) -> Array:
-        """P texts -> (P,) bool"""
-        starts = np.frombuffer(texts.buffers()[1], dtype=np.int64)[texts.offset : texts.offset + len(texts) + 1]
-        data = np.frombuffer(texts.buffers()[2] or b"", dtype=np.uint8)[starts[0] : starts[-1]]
-        places = self._places(data) if self.has_code_points else np.zeros(0, dtype=np.int64)
-        if len(data) and not data.min():
-            places = np.append(places, np.flatnonzero(data == 0))
-        out: Array = np.diff(starts) > LONG_TEXT
-        out[np.searchsorted(starts, starts[0] + places, side="right") - 1] = True
-        return out
-
-    def _places(self, data: Array) -> Array:
-        """Where in texts (n,) uint8 the risky code points begin"""
-        places = np.flatnonzero(data >= 0xC0)  # first bytes of characters outside ASCII: at least one byte follows
-        places = places[self.may_begin[data[places].astype(np.uint16) << 8 | data[places + 1]]]
-        codes = data[places].astype(np.int32)
-        num_bytes = 2 + (codes >= 0xE0) + (codes >= 0xF0)
-        codes &= 0x7F >> num_bytes
-        for i in (1, 2, 3):
-            next_bits = data[np.minimum(places + i, len(data) - 1)] & 0x3F
-            codes = np.where(i < num_bytes, codes << 6 | next_bits, codes)
-        risky: Array = places[self.is_risky[codes]]
-        return risky
+def blanked(texts: pa.LargeStringArray, where: Array) -> pa.LargeStringArray:
+    """P texts with "" in place of those for which where (P,) is true"""
+    bits = pa.py_buffer(np.packbits(where, bitorder="little"))
+    mask = pa.BooleanArray.from_buffers(pa.bool_(), len(texts), [None, bits])
+    return pc.if_else(mask, text_array([""])[0], texts)
 
 
 # ---- which engine ----

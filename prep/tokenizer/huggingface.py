@@ -7,20 +7,22 @@ Hugging Face's tokenizer.json, read and written: with equal ids, or refused.
 A token's last two parts are found by merging its bytes by rank, as tiktoken would. One pair per token is enough: whatever
 stands beside a token, its bytes are merged in the order in which they would be alone, and alone they come to two parts in
 one way only. A token that its own bytes never merge to has no pair, and is found only as a whole piece (`ignore_merges`), as
-in tiktoken. Reading is the reverse: the file must list these pairs, in rank order; further pairs are never met. What changes
-text in a way that tiktoken cannot (a normalizer, a second split, added tokens that are not special) is refused. 32,768 tokens
-take 0.4 s each way.
+in tiktoken. Reading is the reverse: the file must list these pairs, in rank order; further pairs are never met. NFC and added
+tokens that are cut out of ordinary text are read too (prep/tokenizer/added.py); what would give other ids (another normalizer,
+a second split, tokens that depend on what stands beside them) is refused by name. 32,768 tokens take 0.4 s each way.
 """
 
 import json
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any, Final
 
 from prep.same_tokenizer import by_id
 from prep.tokenizer.nanochat import write_files
 from prep.tokenizer.regex import from_oniguruma, to_oniguruma
-from prep.tokenizer.tokenizer import Tokenizer, TokenizerSpec
+from prep.tokenizer.spec import BYTE_RANKS, TokenizerSpec, problems_of_pattern
+from prep.tokenizer.tokenizer import Tokenizer
 
 MAX_TOKEN: Final = 1024  # bytes; finding the parts of a token is quadratic
 GPT2_PATTERN: Final = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
@@ -75,22 +77,24 @@ def export_hf(tokenizer: Tokenizer, root: Path) -> list[Path]:
 
 def hf_content(tokenizer: Tokenizer) -> dict[str, Any]:
     """tokenizer.json as an object"""
-    special = by_id(tokenizer.special_tokens)
+    others = by_id(tokenizer.special_tokens | tokenizer.added_tokens)
     vocab = {to_chars(token): rank for token, rank in by_id(tokenizer.ranks)}
-    clash = next((text for text, _ in special if text in vocab), None)
+    clash = next((text for text, _ in others if text in vocab), None)
     if clash:
         raise ValueError(f"tokenizer {tokenizer.name}: {clash} is a special token and the text of a rank, wanted one")
     merges = [[to_chars(part) for part in parts] for _, parts in find_merges(tokenizer.ranks) if parts is not None]
     regex = {"Regex": to_oniguruma(tokenizer.pattern)}
     split = {"type": "Split", "pattern": regex, "behavior": "Isolated", "invert": False}
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
-    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
     return {
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": [{"id": id_, "content": text, **flags} for text, id_ in special],
-        "normalizer": None,
+        "added_tokens": [
+            {"id": id_, "content": text, **flags, "special": text in tokenizer.special_tokens} for text, id_ in others
+        ],
+        "normalizer": {"type": "NFC"} if tokenizer.normalizer else None,
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, byte_level]},
         "post_processor": None,
         "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
@@ -103,7 +107,7 @@ def hf_content(tokenizer: Tokenizer) -> dict[str, Any]:
             "fuse_unk": False,
             "byte_fallback": False,
             "ignore_merges": True,
-            "vocab": vocab | dict(special),
+            "vocab": vocab | dict(others),
             "merges": merges,
         },
     }
@@ -113,18 +117,88 @@ def hf_content(tokenizer: Tokenizer) -> dict[str, Any]:
 
 
 def read_hf(path: Path, content: dict[str, Any]) -> TokenizerSpec:
-    """The byte-level BPE of a tokenizer.json with this content. ValueError, in one line, if tiktoken would give other ids."""
+    """The byte-level BPE of a tokenizer.json with this content. ValueError, in one line, where ids would not be equal."""
     name = path.stem if path.stem != "tokenizer" else path.resolve().parent.name
     try:
-        if content.get("normalizer") not in (None, {"type": "Sequence", "normalizers": []}):
-            raise ValueError("it changes text by a normalizer")
+        normalizer = _normalizer(content.get("normalizer"))
         pattern = _pattern(content.get("pre_tokenizer"))
-        special = _special_tokens(content.get("added_tokens") or [])
-        ranks = _ranks(content.get("model"), special)
-        _check_merges(content["model"], ranks)
+        special, added = _added_tokens(content.get("added_tokens") or [], normalizer)
+        model = content.get("model")
+        ranks = _ranks(model, special | added)
+        _check_merges(content["model"], ranks, special | added)
+        if content["model"].get("ignore_merges"):
+            _check_pieces(pattern, [text for text in special | added if text in content["model"]["vocab"]])
+        bos = _first_token(content.get("post_processor"), special)
     except ValueError as error:
         raise ValueError(f"{path} cannot be represented exactly: {error}.") from None
-    return TokenizerSpec(name, ranks, pattern, special)
+    return TokenizerSpec(name, ranks, pattern, special, added, normalizer, bos_token=bos, adds_bos=bos is not None)
+
+
+def _normalizer(normalizer: Any) -> str | None:
+    """NFC or none"""
+    is_sequence = isinstance(normalizer, dict) and normalizer.get("type") == "Sequence"
+    steps = normalizer.get("normalizers") if is_sequence else [normalizer] if normalizer is not None else []
+    kinds = [step.get("type") if isinstance(step, dict) else step for step in steps or []]
+    if other := next((kind for kind in kinds if kind != "NFC"), None):
+        raise ValueError(f"it changes text by a normalizer, {other!r:.40}, wanted NFC or none")
+    return "NFC" if kinds else None
+
+
+def _added_tokens(tokens: Any, normalizer: str | None) -> tuple[dict[str, int], dict[str, int]]:
+    """Special tokens, and those that are cut out of ordinary text"""
+    special: dict[str, int] = {}
+    added: dict[str, int] = {}
+    later: list[str] = []  # found after the others: `tokenizers` looks for these in the text that its normalizer leaves
+    for token in tokens if isinstance(tokens, list) else [None]:
+        if not isinstance(token, dict) or not isinstance(token.get("content"), str) or type(token.get("id")) is not int:
+            raise ValueError(f"its added token {token!r:.60} has no content and id")
+        text = token["content"]
+        if flag := next((flag for flag in ("lstrip", "rstrip", "single_word") if token.get(flag)), None):
+            raise ValueError(f"its added token {text!r:.40} depends on what stands beside it ({flag})")
+        if text in special or text in added:
+            raise ValueError(f"its added token {text!r:.40} is there twice")
+        if token.get("special") is True:
+            special[text] = token["id"]
+            continue
+        added[text] = token["id"]
+        if token.get("normalized"):
+            later.append(text)
+    if later and normalizer:
+        raise ValueError(f"its added token {later[0]!r:.40} is looked for after the normalizer (normalized: true)")
+    for first, second in product(added.keys() - set(later), later):
+        if _overlap(first, second):
+            raise ValueError(f"its added token {second!r:.40} (normalized: true) overlaps with {first!r:.40} (false)")
+    return special, added
+
+
+def _overlap(a: str, b: str) -> bool:
+    """Whether a text may hold both so that they share characters"""
+    return a in b or b in a or any(a[-n:] == b[:n] or b[-n:] == a[:n] for n in range(1, min(len(a), len(b))))
+
+
+def _first_token(processor: Any, special: dict[str, int]) -> str | None:
+    """The special token that its post_processor puts before a text. ValueError if it puts anything else."""
+    if processor is None or (isinstance(processor, dict) and processor.get("type") == "ByteLevel"):
+        return None
+    kind = processor.get("type") if isinstance(processor, dict) else processor
+    if kind == "Sequence" and isinstance(processor.get("processors"), list):
+        puts = [text for step in processor["processors"] if (text := _first_token(step, special)) is not None]
+        if len(puts) > 1:
+            raise ValueError(f"its post_processor puts {len(puts)} tokens before a text, wanted one at most")
+        return puts[0] if puts else None
+    if kind != "TemplateProcessing" or not isinstance(single := processor.get("single"), list):
+        raise ValueError(f"its post_processor is {kind!r:.40}, wanted ByteLevel or TemplateProcessing")
+    names = [step["SpecialToken"].get("id") if "SpecialToken" in step else None for step in single]
+    if names in ([None], []):
+        return None
+    if len(names) != 2 or names[1] is not None or names[0] not in special:
+        raise ValueError(
+            f"its post_processor puts {names!r:.60} around a text (None), wanted one special token before it"
+        )
+    about = (processor.get("special_tokens") or {}).get(names[0])
+    if not isinstance(about, dict) or about.get("ids") != [special[names[0]]]:
+        raise ValueError(f"its post_processor has other ids for {names[0]!r:.40} than {special[names[0]]}")
+    return str(names[0])
 
 
 def _pattern(pre_tokenizer: Any) -> str:
@@ -149,24 +223,11 @@ def _pattern(pre_tokenizer: Any) -> str:
     return from_oniguruma(regex)
 
 
-def _special_tokens(added: Any) -> dict[str, int]:
-    special: dict[str, int] = {}
-    for token in added if isinstance(added, list) else [None]:
-        if not isinstance(token, dict) or not isinstance(token.get("content"), str) or type(token.get("id")) is not int:
-            raise ValueError(f"its added token {token!r:.60} has no content and id")
-        if token.get("special") is not True:
-            raise ValueError(f"its added token {token['content']!r:.40} also stands for ordinary text (special: false)")
-        if token["content"] in special:
-            raise ValueError(f"its added token {token['content']!r:.40} is there twice")
-        special[token["content"]] = token["id"]
-    return special
-
-
 def _ranks(model: Any, special: dict[str, int]) -> dict[bytes, int]:
     if not isinstance(model, dict) or model.get("type") != "BPE":
         kind = model.get("type") if isinstance(model, dict) else model
         raise ValueError(f"its model is {kind!r:.40}, wanted BPE")
-    for key in ("dropout", "continuing_subword_prefix", "end_of_word_suffix"):
+    for key in ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback"):
         if model.get(key):
             raise ValueError(f"its model has {key} {model[key]!r:.40}")
     ranks: dict[bytes, int] = {}
@@ -175,7 +236,7 @@ def _ranks(model: Any, special: dict[str, int]) -> dict[bytes, int]:
         if type(rank) is not int:
             raise ValueError(f"token {text!r:.40} has id {rank!r:.40}")
         if special.get(text, rank) != rank:
-            raise ValueError(f"special token {text!r:.40} has ids {rank} and {special[text]}")
+            raise ValueError(f"added token {text!r:.40} has ids {rank} and {special[text]}")
         try:
             if text not in special:
                 ranks[to_bytes(text)] = rank
@@ -186,7 +247,7 @@ def _ranks(model: Any, special: dict[str, int]) -> dict[bytes, int]:
     return ranks
 
 
-def _check_merges(model: dict[str, Any], ranks: dict[bytes, int]) -> None:
+def _check_merges(model: dict[str, Any], ranks: dict[bytes, int], other: dict[str, int]) -> None:
     """ValueError if the file's merges do something else than merging by rank"""
     places: dict[tuple[str, str], int] = {}
     merges = model.get("merges")
@@ -194,6 +255,8 @@ def _check_merges(model: dict[str, Any], ranks: dict[bytes, int]) -> None:
         pair = merge.split(" ") if isinstance(merge, str) else merge
         if not isinstance(pair, list) or [type(part) for part in pair] != [str, str]:
             raise ValueError(f"its merge {merge!r:.60} is not a pair")
+        if pair[0] + pair[1] in other:
+            raise ValueError(f"its added token {pair[0] + pair[1]!r:.40} is also merged from ordinary text")
         places[pair[0], pair[1]] = place  # of a pair that is listed twice Hugging Face keeps the later
     last_place = -1
     for token, parts in find_merges(ranks):
@@ -208,3 +271,17 @@ def _check_merges(model: dict[str, Any], ranks: dict[bytes, int]) -> None:
         if place <= last_place:
             raise ValueError(f"{shown} merges before one of a lower id")
         last_place = place
+
+
+def _check_pieces(pattern: str, texts: list[str]) -> None:
+    """ValueError if one of these, which are in the vocabulary, is a whole piece of text: it would be found without merges"""
+    import tiktoken
+
+    if problem := next(problems_of_pattern(pattern), None):
+        raise ValueError(problem)
+    words = {to_bytes(text): text for text in texts if set(text) <= BYTES.keys()}
+    ids = {word: 256 + i for i, word in enumerate(word for word in words if len(word) > 1)}
+    encoding = tiktoken.Encoding("pieces", pat_str=pattern, mergeable_ranks=BYTE_RANKS | ids, special_tokens={})
+    for word, id_ in ids.items():
+        if id_ in encoding.encode_ordinary(word.decode(errors="replace")):
+            raise ValueError(f"its added token {words[word]!r:.40} is also a token of ordinary text")

@@ -17,6 +17,7 @@ import binascii
 import difflib
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,7 +26,8 @@ from prep.files import nanochat_home
 from prep.same_tokenizer import by_id
 from prep.tokenizer.huggingface import read_hf
 from prep.tokenizer.nanochat import read_nanochat
-from prep.tokenizer.tokenizer import PATTERN, SPECIAL_TOKENS, Tokenizer, TokenizerSpec
+from prep.tokenizer.spec import TokenizerSpec
+from prep.tokenizer.tokenizer import PATTERN, SPECIAL_TOKENS, Tokenizer
 
 DEFAULT: Final = "nano32k"
 DEFAULT_PATH: Final = Path(__file__).parents[1] / "data" / "nano32k.tiktoken"
@@ -65,12 +67,23 @@ def load_tokenizer(name: str | Path | None = None, pattern: str | None = None) -
 
 
 def make_tokenizer(spec: TokenizerSpec, source: str) -> Tokenizer:
-    """The tokenizer of a spec; those of the nine special tokens that it lacks get the ids after its last."""
-    ids = [id_ for id_ in (*spec.ranks.values(), *spec.special_tokens.values()) if isinstance(id_, int)]
-    first_free = max(ids, default=-1) + 1
+    """
+    The tokenizer of a spec. Ranks alone, or with some of nanochat's nine special tokens, get those that they lack after the
+    last id. Any other tokenizer is a model's, and stays as it is: an id behind its vocabulary has no embedding.
+    """
+    is_own = spec.special_tokens.keys() <= set(SPECIAL_TOKENS) and not spec.added_tokens and not spec.normalizer
+    return Tokenizer.of(with_special_tokens(spec) if is_own else spec, source)
+
+
+def with_special_tokens(spec: TokenizerSpec) -> TokenizerSpec:
+    """The spec with those of nanochat's nine special tokens that it lacks, after its last id"""
     missing = [text for text in SPECIAL_TOKENS if text not in spec.special_tokens]
-    special_tokens = spec.special_tokens | {text: first_free + i for i, text in enumerate(missing)}
-    return Tokenizer(spec.name, spec.ranks, spec.pattern, special_tokens, source)
+    if not missing:
+        return spec
+    tokens = (spec.ranks, spec.special_tokens, spec.added_tokens)
+    first_free = max((id_ for ids in tokens for id_ in ids.values() if isinstance(id_, int)), default=-1) + 1
+    new = {text: first_free + i for i, text in enumerate(missing)}
+    return replace(spec, special_tokens=spec.special_tokens | new, files={})
 
 
 def notice_of_nanochat() -> str | None:
@@ -153,8 +166,9 @@ def read_written(root: Path) -> TokenizerSpec:
         )
     about = read_json(path)
     parts: dict[str, Any] = {key: about.get(key) for key in ("name", "pattern", "special_tokens")}
+    parts |= {key: about[key] for key in ("added_tokens", "normalizer") if key in about}
     spec = TokenizerSpec(ranks=read_tiktoken(ranks_path), **parts)
-    sha256, recorded = Tokenizer(*spec).sha256, about["sha256"]
+    sha256, recorded = Tokenizer.of(spec).sha256, about["sha256"]
     if sha256 != recorded:
         raise ValueError(
             f"{path} is for sha256 {recorded!r:.13}, the files have {sha256:.12}: damaged, build it again."

@@ -11,11 +11,13 @@ import io
 import pickle
 import zipfile
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from prep import shard
 from prep.same_tokenizer import by_id, read_pickle
-from prep.tokenizer.tokenizer import Tokenizer, TokenizerSpec, check_spec
+from prep.tokenizer.spec import TokenizerSpec, check_spec
+from prep.tokenizer.tokenizer import Tokenizer
 
 
 def read_nanochat(path: Path) -> TokenizerSpec:
@@ -27,7 +29,7 @@ def read_nanochat(path: Path) -> TokenizerSpec:
         raise ValueError(f"{path} holds {shown}; a pickled tiktoken.Encoding holds {', '.join(keys)}")
     spec = TokenizerSpec(*(state[key] for key in keys))
     if spec.name == "rustbpe":  # nanochat names every tokenizer after the program that trained it
-        spec = spec._replace(name="nanochat")
+        spec = replace(spec, name="nanochat")
     check_spec(spec)
     lengths_path = path.with_name("token_bytes.pt")
     if lengths_path.is_file():

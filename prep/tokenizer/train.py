@@ -18,7 +18,8 @@ from typing import Any, Final
 
 from prep.sources.source import open_files
 from prep.tokenizer.load import make_tokenizer
-from prep.tokenizer.tokenizer import BYTE_RANKS, PATTERN, SPECIAL_TOKENS, Tokenizer, TokenizerSpec, check_spec
+from prep.tokenizer.spec import BYTE_RANKS, TokenizerSpec, check_spec
+from prep.tokenizer.tokenizer import PATTERN, SPECIAL_TOKENS, Tokenizer
 
 MAX_PIECE: Final = 16_384  # characters; the regex engine of rustbpe panics on runs of about a million spaces
 BUFFER: Final = 1024  # pieces that rustbpe takes at a time

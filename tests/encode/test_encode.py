@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from prep.columns import text_array
 from prep.encode import gigatoken as encode_gigatoken
-from prep.encode.encode import ENGINES, LONG_TEXT, Encoder, choose_engine, spell_out, why_not
+from prep.encode.encode import ENGINES, Encoder, choose_engine, spell_out, why_not
+from prep.encode.find import LONG_TEXT
 from prep.encode.gigatoken import SCHEMES, Gigatoken, Scheme, risky_code_points
 from prep.tokenizer.load import load_tokenizer
 from prep.tokenizer.tokenizer import PATTERN, SPECIAL_TOKENS, Tokenizer

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from prep.tokenizer.huggingface import export_hf, hf_content, last_parts, to_bytes, to_chars
 from prep.tokenizer.load import load_tokenizer, make_tokenizer
 from prep.tokenizer.regex import from_oniguruma, to_oniguruma
-from prep.tokenizer.tokenizer import PATTERN, Tokenizer, TokenizerSpec
+from prep.tokenizer.spec import TokenizerSpec
+from prep.tokenizer.tokenizer import PATTERN, Tokenizer
 
 tokenizers = pytest.importorskip("tokenizers")
 
@@ -247,7 +248,12 @@ def change(path: str, value: object) -> dict[str, Any]:
 
 SPLIT = "pre_tokenizer.pretokenizers.0"
 REFUSED = [
-    ("normalizer", {"type": "NFC"}, "it changes text by a normalizer"),
+    ("normalizer", {"type": "NFKC"}, "it changes text by a normalizer, 'NFKC', wanted NFC or none"),
+    (
+        "normalizer",
+        {"type": "Sequence", "normalizers": [{"type": "NFC"}, {"type": "Prepend"}]},
+        "a normalizer, 'Prepend'",
+    ),
     ("pre_tokenizer", None, "its pre_tokenizer is [None], wanted one Split and ByteLevel"),
     ("pre_tokenizer", {"type": "Whitespace"}, "its pre_tokenizer is ['Whitespace']"),
     ("pre_tokenizer", {"type": "ByteLevel", "add_prefix_space": True}, "a space before the text"),
@@ -264,9 +270,14 @@ REFUSED = [
     (f"{SPLIT}.pattern.Regex", r"\s+$|\s|\S", "not known to mean the same"),
     (f"{SPLIT}.pattern.Regex", r"(?<=a)b|\s|\S", "not known to mean the same"),
     (f"{SPLIT}.pattern.Regex", "", "matches empty text"),
-    ("added_tokens.0.special", False, "'<|bos|>' also stands for ordinary text"),
+    ("added_tokens.0.lstrip", True, "'<|bos|>' depends on what stands beside it (lstrip)"),
+    ("added_tokens.0.rstrip", True, "'<|bos|>' depends on what stands beside it (rstrip)"),
+    ("added_tokens.0.single_word", True, "'<|bos|>' depends on what stands beside it (single_word)"),
+    ("post_processor", {"type": "BertProcessing"}, "its post_processor is 'BertProcessing'"),
+    ("model.byte_fallback", True, "its model has byte_fallback True"),
+    ("model.merges", [["<|bos|", ">"]], "its added token '<|bos|>' is also merged from ordinary text"),
     ("added_tokens.0.id", "0", "has no content and id"),
-    ("added_tokens.0.id", 300, "special token '<|bos|>' has ids 259 and 300"),
+    ("added_tokens.0.id", 300, "added token '<|bos|>' has ids 259 and 300"),
     ("added_tokens", 7, "has no content and id"),
     ("model.type", "Unigram", "its model is 'Unigram', wanted BPE"),
     ("model", None, "its model is None, wanted BPE"),

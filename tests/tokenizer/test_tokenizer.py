@@ -5,6 +5,7 @@ import pickle
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,8 @@ from hypothesis import strategies as st
 
 from prep import shard
 from prep.tokenizer.load import info, load_tokenizer, make_tokenizer, notice_of_nanochat
-from prep.tokenizer.tokenizer import PATTERN, SPECIAL_TOKENS, Tokenizer, TokenizerSpec
+from prep.tokenizer.spec import TokenizerSpec
+from prep.tokenizer.tokenizer import PATTERN, SPECIAL_TOKENS, Tokenizer
 
 SHARED = Path(__file__).parents[3] / "shared"
 NANO = load_tokenizer()
@@ -26,6 +28,11 @@ def toy(
     ranks: dict[bytes, int] | None = None, pattern: str = PATTERN, special: dict[str, int] | None = None
 ) -> Tokenizer:
     return make_tokenizer(TokenizerSpec("toy", BYTES | (ranks or {}), pattern, special or {}), "")
+
+
+def replaced(tokenizer: Tokenizer, **fields: Any) -> Tokenizer:
+    parts = {name: getattr(tokenizer, name) for name in ("name", "ranks", "pattern", "special_tokens")}
+    return Tokenizer(**(parts | fields))
 
 
 # ---- what it is ----
@@ -47,21 +54,24 @@ def test_identity_covers_ranks_pattern_and_special_tokens_but_not_name_order_or_
     base = toy({b"ab": 256, b"bc": 257})
     backwards = dict(reversed(base.ranks.items()))
     special = dict(reversed(base.special_tokens.items()))
-    assert Tokenizer("other", backwards, PATTERN, special, "elsewhere").sha256 == base.sha256
+    assert Tokenizer("other", backwards, PATTERN, special, source="elsewhere").sha256 == base.sha256
     others = [
         toy({b"ab": 257, b"bc": 256}),
         toy({b"ab": 256, b"bd": 257}),
         toy({b"ab": 256}),
         toy({b"ab": 256, b"bc": 257}, pattern=PATTERN + r"|\s"),
         toy({b"ab": 256, b"bc": 257}, special={"<|end|>": 258}),
+        replaced(base, added_tokens={"<think>": 300}),
+        replaced(base, added_tokens={"<think>": 301}),
+        replaced(base, normalizer="NFC"),
     ]
-    assert len({tokenizer.sha256 for tokenizer in [base, *others]}) == 6
+    assert len({tokenizer.sha256 for tokenizer in [base, *others]}) == 9
 
 
 def test_token_bytes_are_lengths_and_0_for_special_tokens_and_unused_ids() -> None:
-    lengths = toy({b"ab": 256, b"abc": 257}, special={"<|end|>": 260}).token_bytes()
+    lengths = toy({b"ab": 256, b"abc": 257}, special={"<|bos|>": 260}).token_bytes()
     assert lengths.dtype == np.uint16
-    assert lengths.tolist() == [1] * 256 + [2, 3, 0, 0] + [0] * 10
+    assert lengths.tolist() == [1] * 256 + [2, 3, 0, 0] + [0] * 9
 
 
 def test_a_token_of_65535_bytes_fits_and_one_more_is_refused() -> None:
@@ -239,16 +249,25 @@ def test_a_pattern_that_panics_or_loses_text_is_refused_in_one_line(pattern: str
 # ---- names ----
 
 
-def test_special_tokens_of_the_source_stay_and_the_nine_come_after_its_last_id(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tokenizer_with_special_tokens_of_its_own_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     own = {"<|endoftext|>": 257, "<|user_end|>": 300}  # 256 is filled by a rank after it, as in p50k_base
     ranks = BYTES | {b"ab": 256, b"abc": 258}
     encoding = tiktoken.Encoding("p50k_base", pat_str=r"\w+|\W", mergeable_ranks=ranks, special_tokens=own)
     monkeypatch.setattr(tiktoken, "get_encoding", {"p50k_base": encoding}.__getitem__)
     tokenizer = load_tokenizer("p50k_base")
-    new = [text for text in SPECIAL_TOKENS if text != "<|user_end|>"]
-    assert tokenizer.special_tokens == own | {text: 301 + i for i, text in enumerate(new)}
-    assert (tokenizer.vocab_size, tokenizer.bos_id, tokenizer.source) == (309, 301, "tiktoken")
-    assert encoding._special_tokens == own
+    assert tokenizer.special_tokens == own
+    assert (tokenizer.vocab_size, tokenizer.bos_id, tokenizer.source) == (301, None, "tiktoken")
+    with pytest.raises(ValueError, match=r"p50k_base has no special token '<\|bos\|>' \(not at all\)"):
+        tokenizer.special_id("<|bos|>")
+
+
+def test_some_of_nanochats_nine_tokens_get_the_others_after_the_last_id() -> None:
+    tokenizer = toy({b"ab": 256}, special={"<|user_end|>": 300})
+    assert (tokenizer.special_id("<|user_end|>"), tokenizer.special_id("<|bos|>"), tokenizer.vocab_size) == (
+        300,
+        301,
+        309,
+    )
 
 
 def test_without_network_a_name_of_tiktokens_is_one_line_that_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,118 @@
+"""
+Find texts that need a closer look, in columns: by some code points, or by some words, at about 1 GB/s.
+
+    ["Hi", "cafe\u0301", "a<think>b"]   ->   data  H i c a f e CC 81 a < t h i n k > b
+                                             bytes >= C0: place 6;  bytes "<": place 9       ->   [False, True, True]
+
+Most bytes are seen once, by one comparison; a character outside ASCII is looked up by its first two bytes, and decoded only
+where these may begin one that is wanted.
+"""
+
+from collections.abc import Iterable
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+
+from prep.arrays import Array
+from prep.tokenizer.added import may_change
+from prep.tokenizer.tokenizer import Tokenizer
+
+# bytes; runs of about a million spaces overflow tiktoken's regex, the other engines encode them
+LONG_TEXT: Final = 100_000
+
+
+class CodePoints:
+    """Finds code points outside ASCII"""
+
+    def __init__(self, code_points: Iterable[int]) -> None:
+        self.is_wanted = np.zeros(0x110000, dtype=bool)
+        self.may_begin = np.zeros(1 << 16, dtype=bool)  # by the first two bytes: most characters need no closer look
+        for code in code_points:
+            first, second = chr(code).encode("utf-8", "surrogatepass")[:2]
+            self.is_wanted[code] = self.may_begin[first << 8 | second] = True
+        self.is_empty = not self.is_wanted.any()
+
+    def places(self, data: Array) -> Array:
+        """Where in texts (n,) uint8 they begin"""
+        if self.is_empty:
+            return np.zeros(0, dtype=np.int64)
+        places = np.flatnonzero(data >= 0xC0)  # first bytes of characters outside ASCII: at least one byte follows
+        places = places[self.may_begin[data[places].astype(np.uint16) << 8 | data[places + 1]]]
+        codes = data[places].astype(np.int32)
+        num_bytes = 2 + (codes >= 0xE0) + (codes >= 0xF0)
+        codes &= 0x7F >> num_bytes
+        for i in (1, 2, 3):
+            next_bits = data[np.minimum(places + i, len(data) - 1)] & 0x3F
+            codes = np.where(i < num_bytes, codes << 6 | next_bits, codes)
+        wanted: Array = places[self.is_wanted[codes]]
+        return wanted
+
+
+class Words:
+    """Finds words, each of them by its first byte, then byte by byte where that is there"""
+
+    def __init__(self, words: Iterable[str]) -> None:
+        self.by_first: dict[int, list[bytes]] = {}
+        for word in words:
+            self.by_first.setdefault(word.encode()[0], []).append(word.encode())
+
+    def places(self, data: Array) -> tuple[Array, Array]:
+        """Where in texts (n,) uint8 they begin, and end"""
+        starts, stops = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int64)]
+        for first, words in self.by_first.items():
+            firsts = np.flatnonzero(data == first)
+            for word in words:
+                places = firsts[firsts <= len(data) - len(word)]
+                for i, byte in enumerate(word[1:], 1):
+                    places = places[data[places + i] == byte]
+                starts.append(places)
+                stops.append(places + len(word))
+        return np.concatenate(starts), np.concatenate(stops)
+
+
+class RiskyTexts:
+    """Finds texts that go through tiktoken: long ones, and those with a NUL or one of some code points outside ASCII."""
+
+    def __init__(self, code_points: Iterable[int]) -> None:
+        self.code_points = CodePoints(code_points)
+
+    def __call__(self, texts: pa.LargeStringArray) -> Array:
+        """P texts -> (P,) bool"""
+        bounds, data = bytes_of(texts)
+        places = self.code_points.places(data)
+        if len(data) and not data.min():
+            places = np.append(places, np.flatnonzero(data == 0))
+        out: Array = np.diff(bounds) > LONG_TEXT
+        out[text_at(places, bounds)] = True
+        return out
+
+
+class ChangedTexts:
+    """Finds texts that hold an added token, or that the normalizer may change."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.words = Words(tokenizer.added_tokens)
+        self.code_points = CodePoints(may_change() if tokenizer.normalizer else ())
+
+    def __call__(self, texts: pa.LargeStringArray) -> Array:
+        """P texts -> (P,) bool"""
+        bounds, data = bytes_of(texts)
+        starts, stops = self.words.places(data)
+        first, last = text_at(starts, bounds), text_at(stops - 1, bounds)
+        out = np.zeros(len(texts), dtype=bool)
+        out[first[first == last]] = True
+        out[text_at(self.code_points.places(data), bounds)] = True
+        return out
+
+
+def bytes_of(texts: pa.LargeStringArray) -> tuple[Array, Array]:
+    """P texts -> where each begins and the last one ends, (P + 1,) int64 from 0 on, and their bytes (n,) uint8"""
+    bounds = np.frombuffer(texts.buffers()[1], dtype=np.int64)[texts.offset : texts.offset + len(texts) + 1]
+    data = np.frombuffer(texts.buffers()[2] or b"", dtype=np.uint8)[bounds[0] : bounds[-1]]
+    return bounds - bounds[0], data
+
+
+def text_at(places: Array, bounds: Array) -> Array:
+    """The number of the text that each place is in"""
+    return np.searchsorted(bounds, places, side="right") - 1
