@@ -27,11 +27,11 @@ sys.path[:0] = [str(ROOT)]
 
 from prep.build.job import make_job  # noqa: E402
 from prep.build.options import BuildOptions  # noqa: E402
+from prep.chat.arrange import normalize  # noqa: E402
 from prep.conversations.conversation import ASSISTANT, KINDS, USER, Conversations  # noqa: E402
 from prep.encode.encode import Encoder  # noqa: E402
 from prep.mixture.mixture import load_mixture  # noqa: E402
 from prep.render.blocks import read_batches  # noqa: E402
-from prep.chat.arrange import normalize  # noqa: E402
 from prep.tokenizer.load import load_tokenizer  # noqa: E402
 from prep.tokenizer.tokenizer import Tokenizer  # noqa: E402
 

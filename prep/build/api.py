@@ -13,12 +13,12 @@ from typing import Any
 
 from prep.build.job import build, make_job
 from prep.build.options import BuildOptions
+from prep.chat.arrange import normalize
 from prep.conversations.conversation import to_messages
 from prep.mixture.mixture import Mixture, load_mixture
 from prep.mixture.resolve import resolve
 from prep.plan.table import select_examples
 from prep.render.blocks import WorkItem, read_batches
-from prep.chat.arrange import normalize
 from prep.shard import Manifest
 from prep.tokenizer.load import load_tokenizer
 from prep.tokenizer.tokenizer import Tokenizer

@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 
 from prep.arrays import Array
+from prep.chat.arrange import normalize
 from prep.encode.decode import Decoder, conversations_of, user_texts_of
 from prep.inspect.search import conversations
 from prep.mixture.mixture import Entry, Mixture
 from prep.mixture.resolve import Input, resolve
 from prep.plan.overlap import HeldOut
 from prep.render.blocks import WorkItem, read_batches
-from prep.chat.arrange import normalize
 from prep.shard import Split, open_shards
 from prep.sources.files import find_files
 from prep.tasks import TASKS

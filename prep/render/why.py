@@ -6,9 +6,9 @@ Why a row is no conversation: the culprit and the way on, for people. Asked of o
 
 import pyarrow as pa
 
+from prep.chat.arrange import explain
 from prep.conversations import read
 from prep.conversations.conversation import REASONS
-from prep.chat.arrange import explain
 from prep.tasks.task import Task
 
 # what rows are rejected for as they are read and put into turns; other reasons say it all

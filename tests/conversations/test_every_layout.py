@@ -16,10 +16,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from prep.chat.arrange import normalize
 from prep.conversations.conversation import Conversations, to_messages
 from prep.conversations.layouts import FLAGS, LAYOUTS, ROLE_NAMES, Layout
 from prep.conversations.recognise import recognise
-from prep.chat.arrange import normalize
 from prep.sources.files import find_files
 from prep.sources.source import open_files, read_rows
 from prep.tasks import chat

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from prep.chat import python_calls as calls
 from prep.check.verify import problems
 from prep.conversations.conversation import REASONS
 from prep.conversations.layouts import Layout
 from prep.conversations.recognise import FIRST_ROWS, recognise
 from prep.encode.encode import Encoder
-from prep.chat import python_calls as calls
 from prep.render.reference import render_conversation
 from prep.render.render import Rendered, render
 from prep.shard import open_shards

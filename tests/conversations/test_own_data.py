@@ -13,14 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import prep
+from prep.chat.arrange import normalize
+from prep.chat.python_calls import expression
 from prep.cli.main import app
 from prep.conversations.layouts import FLAGS, NOT_TEXT, REASONING_FIELDS, Layout
 from prep.conversations.recognise import recognise
 from prep.inspect.build_text import built_lines
 from prep.inspect.stats import read_stats
 from prep.mixture.mixture import Mixture, parse_mixture
-from prep.chat.python_calls import expression
-from prep.chat.arrange import normalize
 from prep.report.page import make_page, open_report
 from prep.tasks import chat
 from tests.conftest import build_mixture, toy_tokenizer, write_lines

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from prep.chat.arrange import normalize
 from prep.columns import binary_array
 from prep.conversations import read
 from prep.conversations.layouts import LAYOUTS, Layout
 from prep.conversations.rows import columns_of, parse
-from prep.chat.arrange import normalize
 
 VALUES: tuple[Any, ...] = (
     *("a", "é", "", None, 1, 0, 1.5, -1, 10**20, 1e400, True, False, [], {}, ["x"], [1], {"k": 1}, "\x00", "😀"),
