@@ -25,9 +25,9 @@ import numpy.typing as npt
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT)]
 
+from prep.arrange.arrange import normalize  # noqa: E402
 from prep.build.job import make_job  # noqa: E402
 from prep.build.options import BuildOptions  # noqa: E402
-from prep.chat.arrange import normalize  # noqa: E402
 from prep.conversations.conversation import ASSISTANT, KINDS, USER, Conversations  # noqa: E402
 from prep.encode.encode import Encoder  # noqa: E402
 from prep.mixture.mixture import load_mixture  # noqa: E402

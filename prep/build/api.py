@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prep.arrange.arrange import normalize
 from prep.build.job import build, make_job
 from prep.build.options import BuildOptions
-from prep.chat.arrange import normalize
 from prep.conversations.conversation import to_messages
 from prep.mixture.mixture import Mixture, load_mixture
 from prep.mixture.resolve import resolve

@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from prep.arrange.arrange import normalize
 from prep.arrays import Array
-from prep.chat.arrange import normalize
 from prep.chat.choose import read_template
 from prep.encode.decode import Decoder, conversations_of, user_texts_of
 from prep.inspect.search import conversations

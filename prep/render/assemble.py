@@ -18,8 +18,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from prep.arrange.arrange import Arranged
 from prep.arrays import Array, offsets
-from prep.chat.arrange import Arranged
 from prep.chat.encoding import normalized_places
 from prep.chat.scaffold import Gap, Neighbour, compiled_gap, part_trains
 from prep.chat.template import ChatTemplate

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 
+from prep.arrange.arrange import Arranged, arrange
 from prep.arrays import Array, offsets
-from prep.chat.arrange import Arranged, arrange
 from prep.chat.template import TRAINED_KINDS, ChatTemplate
 from prep.conversations.conversation import ASSISTANT, Choices, Conversations, reject
 from prep.conversations.layouts import ASIDE

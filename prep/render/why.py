@@ -6,7 +6,7 @@ Why a row is no conversation: the culprit and the way on, for people. Asked of o
 
 import pyarrow as pa
 
-from prep.chat.arrange import explain
+from prep.arrange.arrange import explain
 from prep.conversations import read
 from prep.conversations.conversation import REASONS
 from prep.tasks.task import Task

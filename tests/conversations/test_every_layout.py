@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prep.chat.arrange import normalize
+from prep.arrange.arrange import normalize
 from prep.conversations.conversation import Conversations, to_messages
 from prep.conversations.layouts import FLAGS, LAYOUTS, ROLE_NAMES, Layout
 from prep.conversations.recognise import recognise

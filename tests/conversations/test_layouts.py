@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prep.chat import python_calls as calls
+from prep.arrange import python_calls as calls
 from prep.check.verify import problems
 from prep.conversations.conversation import REASONS
 from prep.conversations.layouts import Layout

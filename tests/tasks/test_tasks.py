@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis.strategies import sampled_from, text
 
-from prep.chat.arrange import normalize
+from prep.arrange.arrange import normalize
 from prep.conversations.conversation import KINDS, REASONS, ROLES, Conversations
 from prep.conversations.read import of_objects
 from prep.tasks import TASKS, chat, gsm8k, mmlu

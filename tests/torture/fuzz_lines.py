@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from prep.chat.arrange import normalize
+from prep.arrange.arrange import normalize
 from prep.columns import binary_array
 from prep.conversations import read
 from prep.conversations.layouts import LAYOUTS, Layout

@@ -55,7 +55,7 @@ class Chat:
         """The answer to a conversation that ends with the user's message, which becomes the history"""
         context = self.speaker.context
         room = min(self.max_tokens, context // ROOM_SHARE)
-        prompt, self.num_dropped = fit_history(messages, self.speaker.tokenizer, context, room)
+        prompt, self.num_dropped = fit_history(messages, self.speaker.tokenizer, context, room, self.speaker.template)
         self.reader = reader = Reader(prompt, self.speaker.tokenizer)
         # another turn, other chances
         sampling = replace(self.sampling, seed=self.sampling.seed + len(messages))

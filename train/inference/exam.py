@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from prep.build.record import find_inputs
+from prep.chat.choose import read_template
 from prep.shard import Shards
 from prep.tokenizer.load import load_tokenizer
 from train.distributed import Ranks
@@ -43,7 +44,7 @@ def make_exam(shards: Shards, root: Path, model: GPT, ranks: Ranks) -> Callable[
     tokenizer = load_tokenizer(shards.root)
 
     def exam(steps_done: int) -> Record:
-        speaker = Speaker(root, steps_done, model, tokenizer)
+        speaker = Speaker(root, steps_done, model, tokenizer, read_template(shards.manifest))
         summary = summarise(ask_all(speaker, questions, MAX_TOKENS, BATCH_SIZE, ranks, lambda line: None))
         accuracies = {name: task["accuracy"] for name, task in summary["tasks"].items()}
         each = " ".join(f"{name} {accuracy:.1%}" for name, accuracy in accuracies.items())

@@ -26,6 +26,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from prep.chat.template import ChatTemplate
+from prep.render.reference import NANOCHAT as NANOCHAT_TEMPLATE
 from prep.render.reference import Prompt, make_prompt
 from prep.tokenizer.tokenizer import Tokenizer
 from train.cache import Cache
@@ -163,7 +165,13 @@ def choose(z: Tensor, model: GPT, rows: list[Row], sampling: Sampling) -> list[i
 # ---- before and after: a history as a prompt, ids as parts ----
 
 
-def fit_history(messages: list[dict[str, Any]], tokenizer: Tokenizer, context: int, room: int) -> tuple[Prompt, int]:
+def fit_history(
+    messages: list[dict[str, Any]],
+    tokenizer: Tokenizer,
+    context: int,
+    room: int,
+    template: ChatTemplate = NANOCHAT_TEMPLATE,
+) -> tuple[Prompt, int]:
     """
     The prompt of a conversation that leaves `room` tokens of the context for the answer, and how many of its oldest turns
     (a question and its answer) were left out for that; a system message stays. ValueError where the last question alone is
@@ -172,7 +180,7 @@ def fit_history(messages: list[dict[str, Any]], tokenizer: Tokenizer, context: i
     system = [message for message in messages[:1] if message["role"] == "system"]
     rest, num_dropped = messages[len(system) :], 0
     while True:
-        prompt = make_prompt([*system, *rest[2 * num_dropped :]], tokenizer)
+        prompt = make_prompt([*system, *rest[2 * num_dropped :]], tokenizer, template)
         if len(prompt.ids) + room <= context:
             return prompt, num_dropped
         if len(rest) - 2 * num_dropped <= 2:

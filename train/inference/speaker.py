@@ -14,9 +14,11 @@ from typing import Any
 
 import torch
 
+from prep.chat.choose import choose_template, formats_for, read_template
+from prep.chat.template import ChatTemplate
 from prep.files import nanochat_home
 from prep.render.reference import Prompt
-from prep.shard import Shards, open_shards
+from prep.shard import Shards, open_shards, read_manifest
 from prep.tokenizer.load import load_tokenizer
 from prep.tokenizer.tokenizer import Tokenizer
 from train.base import tokenizers_around
@@ -39,6 +41,7 @@ class Speaker:
     step: int
     model: GPT
     tokenizer: Tokenizer
+    template: ChatTemplate = ChatTemplate()
 
     @property
     def context(self) -> int:
@@ -73,17 +76,18 @@ def open_speaker(name: str, step: int | None, tokenizer: str | None, device: str
     place = choose_device(device)
     root, step = find_checkpoint(name, step, PLACES)
     meta = read_meta(root, step)
-    loaded = find_tokenizer(meta, root, tokenizer)
+    loaded, template = find_tokenizer(meta, root, tokenizer)
     check(meta, loaded, root, say)
     model, _ = load_model(root, step, place)
     if place.type == "cuda":
         model.set_dtype(torch.bfloat16)
-    return Speaker(root, step, model, loaded)
+    return Speaker(root, step, model, loaded, template)
 
 
-def find_tokenizer(meta: Meta, root: Path, name: str | None) -> Tokenizer:
+def find_tokenizer(meta: Meta, root: Path, name: str | None) -> tuple[Tokenizer, ChatTemplate]:
+    """The tokenizer, and the chat format of the build that it lies in; elsewhere the first that it has the controls of"""
     if name is not None:
-        return load_tokenizer(name)
+        return _with_template(load_tokenizer(name), Path(name).expanduser())
     config: Any = meta.get("user_config")
     shards: Any = config.get("shards") if isinstance(config, dict) else None
     home = nanochat_home() / "tokenizer"
@@ -94,7 +98,14 @@ def find_tokenizer(meta: Meta, root: Path, name: str | None) -> Tokenizer:
         named = f"the shards of its meta ({places[0]})" if places else "its meta, which names no shards"
         looked = f"{named}, nor in nanochat's directory ({home})"
         raise FileNotFoundError(f"{root} has no tokenizer in {looked}: give --tokenizer NAME, a file or a build")
-    return load_tokenizer(found)
+    return _with_template(load_tokenizer(found), found.parent)
+
+
+def _with_template(tokenizer: Tokenizer, folder: Path) -> tuple[Tokenizer, ChatTemplate]:
+    if (folder / "manifest.json").is_file():
+        return tokenizer, read_template(read_manifest(folder))
+    fitting = formats_for(tokenizer)
+    return tokenizer, choose_template({"chat_template": fitting[0]} if fitting else {}, tokenizer)
 
 
 def check(meta: Meta, tokenizer: Tokenizer, root: Path, say: Say) -> None:

@@ -128,7 +128,7 @@ def ask(
     The answers to a rank's questions, as likely as the model has them (greedy), in batches of similar length. The batches are
     those of all ranks, shared out: each question is answered beside the same others on any number of ranks.
     """
-    prompts = [make_prompt(question.messages, speaker.tokenizer) for question in questions]
+    prompts = [make_prompt(question.messages, speaker.tokenizer, speaker.template) for question in questions]
     order = sorted(range(len(questions)), key=lambda place: len(prompts[place].ids))
     for question in [questions[place] for place in order if len(prompts[place].ids) >= speaker.context][
         rank::world_size

@@ -5,8 +5,8 @@ A batch of conversations as a chat format has them: which parts, in which order,
     qwen3      REASONING "Hm."  TEXT "4"                 CALL_NAME add  CALL_ARGUMENTS {"a": 2}
 
 Every turn has one text, empty or not, its reasoning before it and its calls behind it. Tools, and system texts that the format
-puts there itself, are text by now (prep.chat.systems). A conversation for which the format has no place loses its messages and
-gets a reason. nanochat's format takes calls as Python (prep.chat.python_calls) and roles in turn (prep.chat.in_turn).
+puts there itself, are text by now (prep.arrange.systems). A conversation for which the format has no place loses its messages and
+gets a reason. nanochat's format takes calls as Python (prep.arrange.python_calls) and roles in turn (prep.arrange.in_turn).
 Legend: C conversations, M messages, P parts.
 """
 
@@ -17,12 +17,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from prep.arrange.in_turn import alternate, conversations_of_parts, invalid_text
+from prep.arrange.python_calls import has_calls, write_calls
+from prep.arrange.systems import add_systems
 from prep.arrays import Array, offsets
 from prep.chat import rules
 from prep.chat.format import ChatFormat
-from prep.chat.in_turn import alternate, conversations_of_parts, invalid_text
-from prep.chat.python_calls import has_calls, write_calls
-from prep.chat.systems import add_systems
 from prep.chat.template import ChatTemplate
 from prep.columns import index_array, text_array
 from prep.conversations import turns

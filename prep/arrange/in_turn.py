@@ -3,7 +3,7 @@ What a format whose roles alternate, as nanochat's, asks of a conversation befor
 
     system "Be brief."  user "2+2?"  assistant "4"     ->     user "Be brief.\\n\\n2+2?"  assistant "4"
 
-Calls become Python (prep.chat.python_calls), neighbours are merged and turns taken out of training as the entry chose. Then
+Calls become Python (prep.arrange.python_calls), neighbours are merged and turns taken out of training as the entry chose. Then
 roles alternate from user on, a leading system message is merged into the user message after it, only the assistant has
 parts other than one text. A conversation that is not so loses its messages and gets a reason. Legend: C conversations, M
 messages, P parts.

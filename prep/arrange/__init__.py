@@ -1,0 +1,3 @@
+"""
+Conversations as a chat format has them: its parts in its order, before any token.
+"""
