@@ -5,8 +5,8 @@ A batch of conversations as a chat format has them: which parts, in which order,
     qwen3      REASONING "Hm."  TEXT "4"                 CALL_NAME add  CALL_ARGUMENTS {"a": 2}
 
 Every turn has one text, empty or not, its reasoning before it and its calls behind it. Tools, and system texts that the format
-puts there itself, are text by now (prep.arrange.systems). A conversation for which the format has no place loses its messages and
-gets a reason. nanochat's format takes calls as Python (prep.arrange.python_calls) and roles in turn (prep.arrange.in_turn).
+puts there itself, are text by now (prep.arrange.systems). A conversation for which the format has no place loses its messages
+and gets a reason. nanochat's format takes calls as Python (prep.arrange.python_calls) and roles in turn (prep.arrange.in_turn).
 Legend: C conversations, M messages, P parts.
 """
 

@@ -17,7 +17,7 @@ import torch
 from prep.chat.choose import choose_template, formats_for, read_template
 from prep.chat.template import ChatTemplate
 from prep.files import nanochat_home
-from prep.render.reference import Prompt
+from prep.render.reference import NANOCHAT, Prompt
 from prep.shard import Shards, open_shards, read_manifest
 from prep.tokenizer.load import load_tokenizer
 from prep.tokenizer.tokenizer import Tokenizer
@@ -41,7 +41,7 @@ class Speaker:
     step: int
     model: GPT
     tokenizer: Tokenizer
-    template: ChatTemplate = ChatTemplate()
+    template: ChatTemplate = NANOCHAT
 
     @property
     def context(self) -> int:
