@@ -54,6 +54,7 @@ docs: $(READY) # docs/commands.md, from the help texts of the programs; the tabl
 
 fuzz: $(READY)
 	$(BIN)/python tests/encode/fuzz_encode.py 1000000
+	$(BIN)/python tests/encode/fuzz_models.py 1000000
 	$(BIN)/python tests/torture/fuzz_lines.py 100000
 	$(BIN)/python tests/torture/fuzz_rows.py 10000
 	$(BIN)/python tests/torture/fuzz_files.py 1000

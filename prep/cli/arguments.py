@@ -15,7 +15,7 @@ from prep.screen import as_json
 
 TOKENIZERS = (
     "nano32k (default), nanochat, a .tiktoken file, nanochat's directory or .pkl, a finished build, Hugging Face's "
-    "tokenizer.json, or one of tiktoken's names."
+    "tokenizer.json or directory, OWNER/NAME on the Hub, or one of tiktoken's names."
 )
 Build = Annotated[Path, Argument(help="Directory of a finished build.")]
 SplitName = Annotated[str, Option("--split", help="Split of the build.")]
@@ -32,6 +32,7 @@ EmptyThink = Annotated[
     bool | None, Option("--empty-think/--no-empty-think", help="Whether turns without reasoning have an empty block.")
 ]
 ChatDate = Annotated[str | None, Option(help="The date that a chat format writes, as it is to stand there.")]
+VocabSize = Annotated[int | None, Option(help="The model's vocab_size, if no config.json beside the tokenizer has it.")]
 Json = Annotated[bool, Option("--json", help="Print JSON instead of text.")]
 Plain = Annotated[bool, Option("--plain", help="Mark loss tokens with brackets instead of colour.")]
 Mixture = Annotated[str | None, Option(help="Mixture of the build, if its build.json does not say it.")]

@@ -10,25 +10,40 @@ from typing import Annotated
 
 import typer
 
-from prep.cli.arguments import TOKENIZERS, DataRoot, Identity, Json, Pattern, TokenizerName, print_json, refuse
+from prep.cli.arguments import (
+    TOKENIZERS,
+    DataRoot,
+    Identity,
+    Json,
+    Pattern,
+    TokenizerName,
+    VocabSize,
+    print_json,
+    refuse,
+)
 
 app = typer.Typer(help="Show, train and convert tokenizers.", no_args_is_help=True, rich_markup_mode=None)
 
 
 @app.command()
 def info(
-    name: Annotated[str | None, typer.Argument(help=TOKENIZERS)] = None, pattern: Pattern = None, as_json: Json = False
+    name: Annotated[str | None, typer.Argument(help=TOKENIZERS)] = None,
+    pattern: Pattern = None,
+    vocab_size: VocabSize = None,
+    as_json: Json = False,
 ) -> None:
-    """Show a tokenizer: its size, special tokens, pattern and sha256."""
+    """Show a tokenizer: its size, special and added tokens, normalizer, chat template, pattern and sha256."""
     from prep.tokenizer.load import info, load_tokenizer
 
-    about = info(load_tokenizer(name, pattern))
+    about = info(load_tokenizer(name, pattern, vocab_size))
     if as_json:
         print_json(about, indent=None)
         return
     for key, value in about.items():
         if isinstance(value, dict):
-            value = "  ".join(f"{token} {id_}" for token, id_ in value.items())
+            value = "  ".join(f"{token} {id_}" for token, id_ in value.items()) or None
+        if value is None or isinstance(value, bool):
+            value = "yes" if value else "none" if value is None else "no"
         print(f"{key:<16} {value}")
 
 
@@ -95,15 +110,22 @@ def export(
     to: Annotated[
         str, typer.Option("--format", help="nanochat: tokenizer.pkl and token_bytes.pt; hf: tokenizer.json.")
     ] = "nanochat",
+    more: Annotated[
+        bool,
+        typer.Option(
+            "--add-special-tokens", help="Add those of nanochat's nine special tokens that it lacks, behind its ids."
+        ),
+    ] = False,
 ) -> None:
     """Write a tokenizer in the files of nanochat or of Hugging Face."""
     from prep.tokenizer.huggingface import export_hf
-    from prep.tokenizer.load import load_tokenizer
+    from prep.tokenizer.load import add_special_tokens, load_tokenizer
     from prep.tokenizer.nanochat import export_nanochat
 
     writers = {"nanochat": export_nanochat, "hf": export_hf}
     if to not in writers:
         raise ValueError(f"--format {to!r} is not known, wanted {' or '.join(writers)}.")
+    loaded = load_tokenizer(tokenizer, pattern)
     directory.mkdir(parents=True, exist_ok=True)
-    for path in writers[to](load_tokenizer(tokenizer, pattern), directory):
+    for path in writers[to](add_special_tokens(loaded) if more else loaded, directory):
         print(path)

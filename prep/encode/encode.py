@@ -46,13 +46,14 @@ class Encoder:
         self.engine = choose_engine(tokenizer, engine)
         self._reference = self._fast = _tiktoken(tokenizer)
         code_points: Iterable[int] = []
+        ends = False
         if self.engine == "fastokens":
             self._fast = _fastokens(tokenizer)
         if self.engine == "gigatoken":
             scheme = SCHEMES[tokenizer.pattern]
             self._fast = Gigatoken(tokenizer, scheme)
-            code_points = risky_code_points(scheme)
-        self._find_risky = RiskyTexts(code_points)
+            code_points, ends = risky_code_points(scheme), scheme.ends
+        self._find_risky = RiskyTexts(code_points, ends)
         self._tokenizer = tokenizer
         self._find_changed = ChangedTexts(tokenizer) if tokenizer.added_tokens or tokenizer.normalizer else None
 

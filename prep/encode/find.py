@@ -20,6 +20,9 @@ from prep.tokenizer.tokenizer import Tokenizer
 
 # bytes; runs of about a million spaces overflow tiktoken's regex, the other engines encode them
 LONG_TEXT: Final = 100_000
+# white space but for \n and \r, in UTF-8 as numbers, by how many bytes it has
+_SPACES: Final = "\t\v\f \x85\xa0\u1680" + "".join(map(chr, range(0x2000, 0x200B))) + "\u2028\u2029\u202f\u205f\u3000"
+SPACES: Final = {n: [int.from_bytes(c.encode()) for c in _SPACES if len(c.encode()) == n] for n in (1, 2, 3)}
 
 
 class CodePoints:
@@ -72,10 +75,13 @@ class Words:
 
 
 class RiskyTexts:
-    """Finds texts that go through tiktoken: long ones, and those with a NUL or one of some code points outside ASCII."""
+    """
+    Finds texts that go through tiktoken: long ones, those with a NUL or one of some code points outside ASCII, and, with
+    `ends`, those that end in white space other than a line end.
+    """
 
-    def __init__(self, code_points: Iterable[int]) -> None:
-        self.code_points = CodePoints(code_points)
+    def __init__(self, code_points: Iterable[int], ends: bool = False) -> None:
+        self.code_points, self.ends = CodePoints(code_points), ends
 
     def __call__(self, texts: pa.LargeStringArray) -> Array:
         """P texts -> (P,) bool"""
@@ -84,8 +90,20 @@ class RiskyTexts:
         if len(data) and not data.min():
             places = np.append(places, np.flatnonzero(data == 0))
         out: Array = np.diff(bounds) > LONG_TEXT
+        if self.ends:
+            out |= _end_in_space(bounds, data)
         out[text_at(places, bounds)] = True
         return out
+
+
+def _end_in_space(bounds: Array, data: Array) -> Array:
+    """P texts -> (P,) bool: those whose last character is white space, line ends aside"""
+    last = np.zeros((3, len(bounds) - 1), dtype=np.uint32)
+    for i in range(3):
+        is_there = np.diff(bounds) > i
+        last[i, is_there] = data[bounds[1:][is_there] - 1 - i]
+    one, two = last[0], last[1] << 8 | last[0]
+    return np.isin(one, SPACES[1]) | np.isin(two, SPACES[2]) | np.isin(last[2] << 16 | two, SPACES[3])
 
 
 class ChangedTexts:

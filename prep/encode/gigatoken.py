@@ -37,9 +37,10 @@ class Scheme:
 
     name: str
     pairs: bool = False  # digits come one by one and must be paired
+    ends: bool = False  # splits white space at the end of a text otherwise, if a line ends in it: "\n " is one piece
 
 
-# by pattern: nanochat's, and those of gpt2, of cl100k_base, of o200k_base and of Qwen 2
+# by pattern: nanochat's, and those of gpt2, of cl100k_base, of o200k_base, of Qwen 2 and of Llama 3
 SCHEMES: Final = {
     PATTERN: Scheme("qwen2", pairs=True),
     r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s": Scheme("gpt2"),
@@ -56,6 +57,10 @@ SCHEMES: Final = {
         r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
         r"|\s+(?!\S)|\s+"
     ): Scheme("qwen2"),
+    (
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
+        r"|\s+(?!\S)|\s+"
+    ): Scheme("cl100k", ends=True),
 }
 
 # Code points (hexadecimal) of which gigatoken 0.10 knows more than tiktoken 0.14: letters, marks and digits of Unicode 17

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from prep.files import default_cache_dir, new_file, sha256_of
 from prep.text import one_line
@@ -44,6 +44,10 @@ class HubSplit:
     subset: str
     split: str
     revision: str | None
+    kind: ClassVar[str] = "data set"
+    local: ClassVar[str] = "give --data-root DIR with a local copy"
+    offline: ClassVar[str] = "give --data-root DIR"
+    pin: ClassVar[str] = ', or pin that commit (revision = "{}")'
 
     def __str__(self) -> str:
         return f"{self.repo} ({self.subset}, {self.split}) on the Hub"
@@ -56,7 +60,7 @@ def is_offline() -> bool:
 
 def in_cache(repo: str, subset: str, split: str, revision: str | None, cache_dir: Path) -> bool:
     """Whether files of a split were fetched before and are still there"""
-    return _read_note(cache_dir / "hub", HubSplit(repo, subset, split, revision)) is not None
+    return read_note(cache_dir / "hub", HubSplit(repo, subset, split, revision)) is not None
 
 
 def hub_files(repo: str, subset: str, split: str, revision: str | None, cache_dir: Path | None = None) -> Files:
@@ -66,30 +70,27 @@ def hub_files(repo: str, subset: str, split: str, revision: str | None, cache_di
     """
     request = HubSplit(repo, subset, split, revision)
     notes = (cache_dir or default_cache_dir()) / "hub"
-    noted = _read_note(notes, request)
+    noted = read_note(notes, request)
     if noted and (is_offline() or noted[1] == revision):
         return noted
     if is_offline():
         raise FileNotFoundError(
-            f"{request} is not in the cache, and HF_HUB_OFFLINE is set: build once without it, or give --data-root DIR."
+            f"{request} is not in the cache, and HF_HUB_OFFLINE is set: build once without it, or {request.offline}."
         )
     _check_no_such_folder(request)
-    with _quiet():
-        commit = _ask(request, noted, lambda: _commit(request))
-        files, splits = _ask(request, noted, lambda: _download(request, commit))
+    with quiet():
+        commit = ask(request, noted, lambda: _commit(request))
+        files, splits = ask(request, noted, lambda: _download(request, commit))
         if not files:
             raise FileNotFoundError(f"{request} has no such split, it has: {', '.join(splits)}.")
-        if (files, commit) != noted and (damaged := [path for path in files if not is_whole(path)]):
-            for path in damaged:
-                _remove(path)
-            _ask(request, noted, lambda: _download(request, commit))
-            _check_whole(request, damaged)
+        if (files, commit) != noted:
+            mend(request, files, lambda: ask(request, noted, lambda: _download(request, commit)))
     for name in {revision, commit}:
-        _write_note(notes, HubSplit(repo, subset, split, name), files, commit)
+        write_note(notes, HubSplit(repo, subset, split, name), files, commit)
     return files, commit
 
 
-def _ask(request: HubSplit, noted: Files | None, question: Callable[[], Answer]) -> Answer:
+def ask(request: HubSplit, noted: Files | None, question: Callable[[], Answer]) -> Answer:
     """What the Hub answers; asked again where it does not for a reason that may pass"""
     begin = time.monotonic()
     for tries, wait in enumerate((*WAITS, None), 1):
@@ -158,31 +159,31 @@ def _explained(request: HubSplit, noted: Files | None, error: Exception, tries: 
     ):
         return ConnectionError(
             f"{request} cannot be read: what answers is no Hub, it gives no JSON. Check HF_ENDPOINT and the network (a login "
-            "page or a proxy answers so), or give --data-root DIR with a local copy."
+            f"page or a proxy answers so), or {request.local}."
         )
     if status in (401, 403):
         return ConnectionError(
             f"{request} refuses ({status}): it may be private or gated, or the name is wrong. Set HF_TOKEN to a token that may "
-            "read it, or give --data-root DIR with a local copy."
+            f"read it, or {request.local}."
         )
     if status == 404:
         is_revision = type(error).__name__ == "RevisionNotFoundError"
-        reason = f"it has no revision {request.revision!r}" if is_revision else "no such data set"
-        return FileNotFoundError(f"{request} not found: {reason}. Check the name, or give --data-root DIR.")
+        reason = f"it has no revision {request.revision!r}" if is_revision else f"no such {request.kind}"
+        return FileNotFoundError(f"{request} not found: {reason}. Check the name, or {request.offline}.")
     if not _may_pass(error):
         if type(error).__name__ == "HFValidationError":
             return ValueError(f"{request} is not a valid name: {one_line(error)} Give OWNER/NAME.")
         return ValueError(
             f"{request} cannot be read: {_reason(error)}. Check the names, the network (HF_ENDPOINT, HF_TOKEN) and HF_HOME, "
-            "or give --data-root DIR with a local copy."
+            f"or {request.local}."
         )
     reasons = {None: f"no answer ({_reason(error)})", 429: "too many requests (429)"}
-    advice = "try later, check the network (HF_ENDPOINT, HF_TOKEN), or give --data-root DIR with a local copy."
+    advice = f"try later, check the network (HF_ENDPOINT, HF_TOKEN), or {request.local}."
     if noted:
         commit = noted[1]
         advice = (
-            f"set HF_HUB_OFFLINE=1 to build from the cache, which has commit {commit[:12]}, or pin that commit "
-            f'(revision = "{commit}"), or try later.'
+            f"set HF_HUB_OFFLINE=1 to build from the cache, which has commit {commit[:12]}{request.pin.format(commit)}, or "
+            "try later."
         )
     reason = reasons.get(status, f"its server fails ({status})")
     return ConnectionError(f"{request} cannot be reached, {reason}, in {tries} tries: {advice}")
@@ -224,14 +225,19 @@ def _download(request: HubSplit, commit: str) -> tuple[list[Path], list[str]]:
     return [Path(path) for path in paths], [str(name) for name in splits]
 
 
-def _check_whole(request: HubSplit, files: list[Path]) -> None:
-    """ValueError where a file that was fetched again is damaged again"""
-    for path in files:
+def mend(request: HubSplit, files: list[Path], download: Callable[[], Any]) -> None:
+    """Fetch damaged files again. ValueError where one is damaged again"""
+    damaged = [path for path in files if not is_whole(path)]
+    for path in damaged:
+        _remove(path)
+    if damaged:
+        download()
+    for path in damaged:
         if not is_whole(path):
             _remove(path)
             raise ValueError(
                 f"{request}: {path.name} was downloaded twice and is not what the Hub says it is, its hash differs: check the "
-                "network (a proxy), or give --data-root DIR with a local copy."
+                f"network (a proxy), or {request.local}."
             )
 
 
@@ -267,7 +273,7 @@ def _note_path(notes: Path, request: HubSplit) -> Path:
     return notes / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
 
 
-def _read_note(notes: Path, request: HubSplit) -> Files | None:
+def read_note(notes: Path, request: HubSplit) -> Files | None:
     """What was used last, if all its files are still there"""
     try:
         note = json.loads(_note_path(notes, request).read_text(encoding="utf-8"))
@@ -277,7 +283,7 @@ def _read_note(notes: Path, request: HubSplit) -> Files | None:
     return (files, commit) if all(path.is_file() for path in files) else None
 
 
-def _write_note(notes: Path, request: HubSplit, files: list[Path], commit: str) -> None:
+def write_note(notes: Path, request: HubSplit, files: list[Path], commit: str) -> None:
     path = _note_path(notes, request)
     # a cache that cannot be written is reported where blocks are written
     with suppress(OSError), new_file(notes, path.name) as (file, keep):
@@ -286,7 +292,7 @@ def _write_note(notes: Path, request: HubSplit, files: list[Path], commit: str) 
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without the lines that the libraries write at each try: the outcome is one line of ours"""
     disabled = logging.root.manager.disable
     logging.disable(logging.CRITICAL)

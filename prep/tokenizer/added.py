@@ -14,7 +14,8 @@ import re
 import unicodedata
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import Final
+from itertools import product
+from typing import Any, Final
 
 # Characters (hexadecimal) that Unicode 4 to 9 added and that normalisation reorders, replaces, composes or decomposes
 UNICODE_4_TO_9: Final = """
@@ -87,3 +88,48 @@ def _code_points(ranges: str) -> Iterator[int]:
     for text in ranges.split():
         first, _, last = text.partition("-")
         yield from range(int(first, 16), int(last or first, 16) + 1)
+
+
+# ---- what a tokenizer.json says of them ----
+
+
+def read_normalizer(normalizer: Any) -> str | None:
+    """NFC or none"""
+    is_sequence = isinstance(normalizer, dict) and normalizer.get("type") == "Sequence"
+    steps = normalizer.get("normalizers") if is_sequence else [normalizer] if normalizer is not None else []
+    kinds = [step.get("type") if isinstance(step, dict) else step for step in steps or []]
+    if other := next((kind for kind in kinds if kind != "NFC"), None):
+        raise ValueError(f"it changes text by a normalizer, {other!r:.40}, wanted NFC or none")
+    return "NFC" if kinds else None
+
+
+def read_added_tokens(tokens: Any, normalizer: str | None) -> tuple[dict[str, int], dict[str, int]]:
+    """Special tokens, and those that are cut out of ordinary text"""
+    special: dict[str, int] = {}
+    added: dict[str, int] = {}
+    later: list[str] = []  # found after the others: `tokenizers` looks for these in the text that its normalizer leaves
+    for token in tokens if isinstance(tokens, list) else [None]:
+        if not isinstance(token, dict) or not isinstance(token.get("content"), str) or type(token.get("id")) is not int:
+            raise ValueError(f"its added token {token!r:.60} has no content and id")
+        text = token["content"]
+        if flag := next((flag for flag in ("lstrip", "rstrip", "single_word") if token.get(flag)), None):
+            raise ValueError(f"its added token {text!r:.40} depends on what stands beside it ({flag})")
+        if text in special or text in added:
+            raise ValueError(f"its added token {text!r:.40} is there twice")
+        if token.get("special") is True:
+            special[text] = token["id"]
+            continue
+        added[text] = token["id"]
+        if token.get("normalized"):
+            later.append(text)
+    if later and normalizer:
+        raise ValueError(f"its added token {later[0]!r:.40} is looked for after the normalizer (normalized: true)")
+    for first, second in product(added.keys() - set(later), later):
+        if _overlap(first, second):
+            raise ValueError(f"its added token {second!r:.40} (normalized: true) overlaps with {first!r:.40} (false)")
+    return special, added
+
+
+def _overlap(a: str, b: str) -> bool:
+    """Whether a text may hold both so that they share characters"""
+    return a in b or b in a or any(a[-n:] == b[:n] or b[-n:] == a[:n] for n in range(1, min(len(a), len(b))))

@@ -14,11 +14,11 @@ a second split, tokens that depend on what stands beside them) is refused by nam
 
 import json
 from collections.abc import Iterator
-from itertools import product
 from pathlib import Path
 from typing import Any, Final
 
 from prep.same_tokenizer import by_id
+from prep.tokenizer.added import read_added_tokens, read_normalizer
 from prep.tokenizer.nanochat import write_files
 from prep.tokenizer.regex import from_oniguruma, to_oniguruma
 from prep.tokenizer.spec import BYTE_RANKS, TokenizerSpec, problems_of_pattern
@@ -70,7 +70,12 @@ def find_merges(ranks: dict[bytes, int]) -> Iterator[tuple[bytes, tuple[bytes, b
 
 
 def export_hf(tokenizer: Tokenizer, root: Path) -> list[Path]:
-    """Write tokenizer.json for Hugging Face into `root`; returns its path. ValueError if ids would not be equal."""
+    """
+    Write tokenizer.json for Hugging Face into `root`, of one that came from there its own files; returns their paths.
+    ValueError if ids would not be equal.
+    """
+    if tokenizer.files:
+        return write_files({root / name: data for name, data in tokenizer.files.items()})
     text = json.dumps(hf_content(tokenizer), ensure_ascii=False, indent=1) + "\n"
     return write_files({root / "tokenizer.json": text.encode()})
 
@@ -116,13 +121,23 @@ def hf_content(tokenizer: Tokenizer) -> dict[str, Any]:
 # ---- reading ----
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not readable JSON ({error}): give a tokenizer.json") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds {type(content).__name__}, wanted an object: give a tokenizer.json")
+    return content
+
+
 def read_hf(path: Path, content: dict[str, Any]) -> TokenizerSpec:
     """The byte-level BPE of a tokenizer.json with this content. ValueError, in one line, where ids would not be equal."""
     name = path.stem if path.stem != "tokenizer" else path.resolve().parent.name
     try:
-        normalizer = _normalizer(content.get("normalizer"))
+        normalizer = read_normalizer(content.get("normalizer"))
         pattern = _pattern(content.get("pre_tokenizer"))
-        special, added = _added_tokens(content.get("added_tokens") or [], normalizer)
+        special, added = read_added_tokens(content.get("added_tokens") or [], normalizer)
         model = content.get("model")
         ranks = _ranks(model, special | added)
         _check_merges(content["model"], ranks, special | added)
@@ -132,48 +147,6 @@ def read_hf(path: Path, content: dict[str, Any]) -> TokenizerSpec:
     except ValueError as error:
         raise ValueError(f"{path} cannot be represented exactly: {error}.") from None
     return TokenizerSpec(name, ranks, pattern, special, added, normalizer, bos_token=bos, adds_bos=bos is not None)
-
-
-def _normalizer(normalizer: Any) -> str | None:
-    """NFC or none"""
-    is_sequence = isinstance(normalizer, dict) and normalizer.get("type") == "Sequence"
-    steps = normalizer.get("normalizers") if is_sequence else [normalizer] if normalizer is not None else []
-    kinds = [step.get("type") if isinstance(step, dict) else step for step in steps or []]
-    if other := next((kind for kind in kinds if kind != "NFC"), None):
-        raise ValueError(f"it changes text by a normalizer, {other!r:.40}, wanted NFC or none")
-    return "NFC" if kinds else None
-
-
-def _added_tokens(tokens: Any, normalizer: str | None) -> tuple[dict[str, int], dict[str, int]]:
-    """Special tokens, and those that are cut out of ordinary text"""
-    special: dict[str, int] = {}
-    added: dict[str, int] = {}
-    later: list[str] = []  # found after the others: `tokenizers` looks for these in the text that its normalizer leaves
-    for token in tokens if isinstance(tokens, list) else [None]:
-        if not isinstance(token, dict) or not isinstance(token.get("content"), str) or type(token.get("id")) is not int:
-            raise ValueError(f"its added token {token!r:.60} has no content and id")
-        text = token["content"]
-        if flag := next((flag for flag in ("lstrip", "rstrip", "single_word") if token.get(flag)), None):
-            raise ValueError(f"its added token {text!r:.40} depends on what stands beside it ({flag})")
-        if text in special or text in added:
-            raise ValueError(f"its added token {text!r:.40} is there twice")
-        if token.get("special") is True:
-            special[text] = token["id"]
-            continue
-        added[text] = token["id"]
-        if token.get("normalized"):
-            later.append(text)
-    if later and normalizer:
-        raise ValueError(f"its added token {later[0]!r:.40} is looked for after the normalizer (normalized: true)")
-    for first, second in product(added.keys() - set(later), later):
-        if _overlap(first, second):
-            raise ValueError(f"its added token {second!r:.40} (normalized: true) overlaps with {first!r:.40} (false)")
-    return special, added
-
-
-def _overlap(a: str, b: str) -> bool:
-    """Whether a text may hold both so that they share characters"""
-    return a in b or b in a or any(a[-n:] == b[:n] or b[-n:] == a[:n] for n in range(1, min(len(a), len(b))))
 
 
 def _first_token(processor: Any, special: dict[str, int]) -> str | None:

@@ -7,30 +7,34 @@ Load a tokenizer by its name, or from any file that holds one.
     mine.tiktoken                         "IQ== 0\\nIg== 1\\n...": base64 of the bytes, rank; one token per line
     tokenizer.pkl                         a pickled tiktoken.Encoding of nanochat's: nothing in it runs
     tokenizer.tiktoken + tokenizer.json   midprep's own, in every finished build
-    tokenizer.json                        Hugging Face's
+    tokenizer.json                        Hugging Face's, alone or with what stands around it: prep/tokenizer/directory.py
+    Qwen/Qwen3-0.6B                       the same, from the Hub
 
-A .tiktoken file holds ranks alone, and takes the pattern that is given. A tokenizer that lacks some of the nine special tokens
-gets them after its own last id; its own are all kept. Loading nano32k takes 0.03 s.
+A .tiktoken file holds ranks alone, and takes the pattern that is given; it gets nanochat's nine special tokens after its last
+id. A tokenizer with special tokens of its own gets none. Loading nano32k takes 0.03 s.
 """
 
 import binascii
 import difflib
-import json
+import hashlib
 import os
-from dataclasses import replace
+import re
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Final
 
 from prep import shard
 from prep.files import nanochat_home
 from prep.same_tokenizer import by_id
-from prep.tokenizer.huggingface import read_hf
+from prep.tokenizer.directory import hub_tokenizer, last_id, read_directory, read_kept, with_built_size
+from prep.tokenizer.huggingface import read_json
 from prep.tokenizer.nanochat import read_nanochat
 from prep.tokenizer.spec import TokenizerSpec
 from prep.tokenizer.tokenizer import PATTERN, SPECIAL_TOKENS, Tokenizer
 
 DEFAULT: Final = "nano32k"
 DEFAULT_PATH: Final = Path(__file__).parents[1] / "data" / "nano32k.tiktoken"
+HUB_ID: Final = re.compile(r"\w[\w.-]*/\w[\w.-]*")  # OWNER/NAME
 SAMPLE: Final = (
     "The quick brown fox jumps over the lazy dog. It's 12:45, and 3,141 people don't know why!\n"
     "def area(r):\n    return 3.14159 * r ** 2\n\n"
@@ -38,11 +42,14 @@ SAMPLE: Final = (
 )
 
 
-def load_tokenizer(name: str | Path | None = None, pattern: str | None = None) -> Tokenizer:
+def load_tokenizer(
+    name: str | Path | None = None, pattern: str | None = None, vocab_size: int | None = None
+) -> Tokenizer:
     """
     The tokenizer of a name or path: nano32k, nanochat, one of tiktoken's names; nanochat's directory or .pkl, a
-    finished build, a .tiktoken file (the one kind that takes a `pattern`), Hugging Face's tokenizer.json or directory.
-    Names win over paths: write ./gpt2 for a file of that name. ValueError or FileNotFoundError in one line.
+    finished build, a .tiktoken file (the one kind that takes a `pattern`), Hugging Face's tokenizer.json or directory, or
+    OWNER/NAME on the Hub. Names win over paths, paths over the Hub: write ./gpt2 for a file of that name. `vocab_size` is
+    the model's, where no config.json says it. ValueError, FileNotFoundError or ConnectionError in one line.
     """
     name = DEFAULT if name is None else str(name)
     path, source = Path(name).expanduser(), name
@@ -57,13 +64,16 @@ def load_tokenizer(name: str | Path | None = None, pattern: str | None = None) -
         spec, source = read_tiktoken_name(name), "tiktoken"
     elif path.exists():
         spec = read_path(path, PATTERN if pattern is None else pattern)
+    elif HUB_ID.fullmatch(name) and path.suffix not in (".json", ".tiktoken", ".pkl"):
+        path, commit = hub_tokenizer(name)
+        spec, source = replace(read_directory(path), name=name.partition("/")[2]), f"{name} on the Hub, commit {commit}"
     else:
         raise FileNotFoundError(_unknown(name, [DEFAULT, "nanochat", *tiktoken_names()]))
     if pattern not in (None, spec.pattern):
         raise ValueError(
             f"{name} has its own pattern ({spec.pattern[:60]} ...): --pattern is for a .tiktoken file only."
         )
-    return make_tokenizer(spec, source)
+    return make_tokenizer(spec if vocab_size is None else replace(spec, vocab_size=vocab_size), source)
 
 
 def make_tokenizer(spec: TokenizerSpec, source: str) -> Tokenizer:
@@ -80,10 +90,19 @@ def with_special_tokens(spec: TokenizerSpec) -> TokenizerSpec:
     missing = [text for text in SPECIAL_TOKENS if text not in spec.special_tokens]
     if not missing:
         return spec
-    tokens = (spec.ranks, spec.special_tokens, spec.added_tokens)
-    first_free = max((id_ for ids in tokens for id_ in ids.values() if isinstance(id_, int)), default=-1) + 1
+    first_free = last_id(spec) + 1
     new = {text: first_free + i for i, text in enumerate(missing)}
     return replace(spec, special_tokens=spec.special_tokens | new, files={})
+
+
+def add_special_tokens(tokenizer: Tokenizer) -> Tokenizer:
+    """
+    The tokenizer with all of nanochat's nine special tokens, which may grow its vocabulary: for a base model that is to
+    learn nanochat's chat format.
+    """
+    spec = TokenizerSpec(**{each.name: getattr(tokenizer, each.name) for each in fields(TokenizerSpec)})
+    more = with_special_tokens(spec)
+    return Tokenizer.of(replace(more, vocab_size=max(spec.vocab_size, last_id(more) + 1)), tokenizer.source)
 
 
 def notice_of_nanochat() -> str | None:
@@ -124,6 +143,8 @@ def read_path(path: Path, pattern: str) -> TokenizerSpec:
         own = root / "tokenizer.json"  # midprep's has the name of Hugging Face's, and a sha256
         if own.is_file() and "sha256" in read_json(own):
             return read_written(root)
+        if all((root / name).is_file() for name in ("tokenizer.json", "tokenizer.tiktoken", "token_bytes.npy")):
+            return read_kept(root)
     if path.is_dir():
         files = [root / name for name in ("tokenizer.pkl", "tokenizer/tokenizer.pkl", "tokenizer.json")]
         path = next((file for file in files if file.is_file()), path)
@@ -132,7 +153,7 @@ def read_path(path: Path, pattern: str) -> TokenizerSpec:
     if path.suffix == ".tiktoken":
         return TokenizerSpec(path.stem, read_tiktoken(path), pattern, {})
     if path.suffix == ".json":
-        return read_hf(path, read_json(path))
+        return read_directory(path)
     if path.is_dir():
         raise FileNotFoundError(f"{path} has no tokenizer: wanted a finished build, tokenizer.pkl or tokenizer.json.")
     raise ValueError(f"{path} is not a tokenizer file: wanted .tiktoken, .pkl, tokenizer.json or a directory.")
@@ -173,17 +194,7 @@ def read_written(root: Path) -> TokenizerSpec:
         raise ValueError(
             f"{path} is for sha256 {recorded!r:.13}, the files have {sha256:.12}: damaged, build it again."
         )
-    return spec
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not readable JSON ({error}): give a tokenizer.json") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} holds {type(content).__name__}, wanted an object: give a tokenizer.json")
-    return content
+    return with_built_size(spec, root)
 
 
 def read_tiktoken_name(name: str) -> TokenizerSpec:
@@ -204,6 +215,7 @@ def read_tiktoken_name(name: str) -> TokenizerSpec:
 
 
 def info(tokenizer: Tokenizer) -> dict[str, Any]:
+    template = tokenizer.chat_template
     num_bytes, num_tokens = len(SAMPLE.encode()), len(tokenizer.encoding.encode_ordinary(SAMPLE))
     return {
         "name": tokenizer.name,
@@ -211,7 +223,14 @@ def info(tokenizer: Tokenizer) -> dict[str, Any]:
         "vocab_size": tokenizer.vocab_size,
         "ranks": len(tokenizer.ranks),
         "special_tokens": dict(by_id(tokenizer.special_tokens)),
+        "added_tokens": dict(by_id(tokenizer.added_tokens)),
+        "normalizer": tokenizer.normalizer,
         "bos_id": tokenizer.bos_id,
+        "bos_token": tokenizer.bos_token,
+        "adds_bos": tokenizer.adds_bos,
+        "eos_token": tokenizer.eos_token,
+        "pad_token": tokenizer.pad_token,
+        "chat_template": None if template is None else hashlib.sha256(template.encode()).hexdigest(),
         "pattern": tokenizer.pattern,
         "sha256": tokenizer.sha256,
         "token_dtype": shard.token_dtype(tokenizer.vocab_size).name,

@@ -17,7 +17,7 @@ from pathlib import Path
 from prep import shard
 from prep.same_tokenizer import by_id, read_pickle
 from prep.tokenizer.spec import TokenizerSpec, check_spec
-from prep.tokenizer.tokenizer import Tokenizer
+from prep.tokenizer.tokenizer import SPECIAL_TOKENS, Tokenizer
 
 
 def read_nanochat(path: Path) -> TokenizerSpec:
@@ -67,10 +67,23 @@ def count_token_bytes(path: Path) -> int:
 
 
 def export_nanochat(tokenizer: Tokenizer, root: Path) -> list[Path]:
-    """Write tokenizer.pkl and token_bytes.pt into `root`, equal files for equal tokenizers. Returns their paths."""
+    """
+    Write tokenizer.pkl and token_bytes.pt into `root`, equal files for equal tokenizers. Returns their paths. ValueError for
+    a tokenizer that a pickle cannot hold, or that lacks some of nanochat's special tokens.
+    """
     import tiktoken
     import torch
 
+    if tokenizer.added_tokens or tokenizer.normalizer:
+        what = " and ".join(["added tokens"] * bool(tokenizer.added_tokens) + ["NFC"] * bool(tokenizer.normalizer))
+        raise ValueError(
+            f"tokenizer {tokenizer.name} has {what}, which nanochat's pickle cannot hold: use --format hf."
+        )
+    if missing := [text for text in SPECIAL_TOKENS if text not in tokenizer.special_tokens]:
+        raise ValueError(
+            f"tokenizer {tokenizer.name} has no {missing[0]}, which nanochat needs: --add-special-tokens adds the missing "
+            f"{len(missing)} after its last id."
+        )
     encoding = tiktoken.Encoding(
         "rustbpe",  # as nanochat names it
         pat_str=tokenizer.pattern,

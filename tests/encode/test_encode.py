@@ -1,6 +1,7 @@
 """Encoders: every engine gives what tiktoken gives, or is not used."""
 
 import importlib.util
+from itertools import product
 
 import fuzz_encode
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from prep.columns import text_array
 from prep.encode import gigatoken as encode_gigatoken
 from prep.encode.encode import ENGINES, Encoder, choose_engine, spell_out, why_not
-from prep.encode.find import LONG_TEXT
+from prep.encode.find import LONG_TEXT, RiskyTexts
 from prep.encode.gigatoken import SCHEMES, Gigatoken, Scheme, risky_code_points
 from prep.tokenizer.load import load_tokenizer
 from prep.tokenizer.tokenizer import PATTERN, SPECIAL_TOKENS, Tokenizer
@@ -223,6 +224,29 @@ def test_fastokens_folds_cases_and_knows_spaces_as_tiktoken_does(pattern):
 
 
 # ---- gigatoken ----
+
+# a token for every string of two to four of these: ids show where white space, digits and contractions are split
+CHARS = " \n\r\u00a0a1'st!"
+JOINED = [*BYTES, b"\xc2\xa0", *("".join(some).encode() for n in (2, 3, 4) for some in product(CHARS, repeat=n))]
+
+
+@needs_gigatoken
+@pytest.mark.parametrize("pattern", list(SCHEMES))
+def test_white_space_digits_and_contractions_are_split_as_tiktoken_splits_them(pattern):
+    encoder = Encoder(tokenizer_of(JOINED, pattern), "gigatoken")
+    encoder._compare = lambda *_: None
+    texts = text_array(["".join(some) for n in (1, 2, 3, 4) for some in product(CHARS, repeat=n)])
+    longer = text_array(["".join(some) for some in list(product(CHARS, repeat=5))[::3]])
+    for some in (texts, longer):
+        for found, wanted in zip(encoder(some), encoder._reference(some), strict=True):
+            assert np.array_equal(found, wanted)
+
+
+@needs_gigatoken
+def test_texts_that_end_in_a_space_after_a_line_go_through_tiktoken_where_that_matters():
+    find = RiskyTexts([], ends=True)
+    texts = ["a\n ", "a \n", "\u00a0", "。", "", " ", "\u3000", "x", "\u2028", "\x85", "\u0141", "\t"]
+    assert np.flatnonzero(find(text_array(texts))).tolist() == [0, 2, 5, 6, 8, 9, 11]
 
 
 @needs_gigatoken

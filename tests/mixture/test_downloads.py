@@ -37,7 +37,7 @@ def test_what_is_in_the_cache_or_cannot_be_fetched_is_not_announced(
     file.write_bytes(b"x")
     for split in ("train", "test"):
         assert len(find_downloads(mixture, tmp_path)) == 1
-        hub._write_note(tmp_path / "hub", HubSplit("openai/gsm8k", "main", split, None), [file], "c" * 40)
+        hub.write_note(tmp_path / "hub", HubSplit("openai/gsm8k", "main", split, None), [file], "c" * 40)
     assert find_downloads(mixture, tmp_path) == []
     file.unlink()
     assert len(find_downloads(mixture, tmp_path)) == 1

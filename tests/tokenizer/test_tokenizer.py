@@ -289,7 +289,7 @@ UNKNOWN = [
     ("o200k", "did you mean o200k_base"),
     ("qqqqqq", "names are nano32k, nanochat, gpt2"),
     ("gone.tiktoken", "gone.tiktoken not found: wanted a tokenizer file"),
-    ("no/where", "no/where not found"),
+    ("./no/where", "./no/where not found"),
 ]
 
 

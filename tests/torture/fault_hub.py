@@ -6,7 +6,8 @@ A Hub of one small data set on loopback, that fails on demand.
                                 `hub.only` which paths, `hub.skip` how many requests are answered well before
         subprocess.run(..., env=hub.environment(home))
 
-It answers what `datasets` asks of a data set: what a revision holds, and the files. The commit is a hash of the contents.
+It answers what `datasets` asks of a data set, and huggingface_hub of a model: what a revision holds, and
+the files. The commit is a hash of the contents.
 """
 
 import hashlib
@@ -127,6 +128,9 @@ class _Handler(BaseHTTPRequestHandler):
             return self.reply(200, b"<html>Please log in</html>", {"Content-Type": "text/html"})
         if fault in STATUS:
             return self.reply(STATUS[fault], {"error": "as asked"}, {"Retry-After": "1"} if fault == "429" else {})
+        path = path.replace("/api/models/", "/api/datasets/")  # a model of this name has the same files
+        if path.startswith(f"/{REPO}/resolve/"):
+            path = f"/datasets{path}"
         if path.startswith(f"/datasets/{REPO}/resolve/"):
             return self.send_file(path.split("/", 5)[5], fault)
         if path.startswith(f"/api/datasets/{REPO}"):
