@@ -5,8 +5,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 JOBS ?= 2
+# of gpu: make gpu DEVICE=cpu SIZE=tiny tests the command alone; ONLY=losses runs one proof, or one measurement
+DEVICE ?= cuda
+SIZE ?= full
+ONLY ?=
 
-.PHONY: demo learn test check docs bench fuzz slow torture clean
+.PHONY: demo learn test check docs bench gpu gpu-bench fuzz slow torture clean
 
 # torch: pip takes the CPU build where one is at hand; on a GPU box the CUDA build is what it should be
 $(READY): pyproject.toml constraints.txt
@@ -71,6 +75,13 @@ bench: $(READY)
 	$(BIN)/python bench/step.py
 	$(BIN)/python bench/loader.py
 	$(BIN)/python bench/startup.py
+
+# with the Python that is there, its torch and its numpy: no environment is made
+gpu:
+	$(PYTHON) bench/gpu.py --device $(DEVICE) --size $(SIZE) $(addprefix --only ,$(ONLY))
+
+gpu-bench:
+	$(PYTHON) bench/gpu_bench.py $(addprefix --only ,$(ONLY))
 
 clean:
 	rm -rf $(VENV)

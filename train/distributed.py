@@ -26,6 +26,8 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
+from train.card import full_message, is_full, unused_card
+
 
 @dataclass(frozen=True)
 class Ranks:
@@ -40,7 +42,7 @@ class Ranks:
 
     def sum(self, values: Tensor) -> Tensor:
         """Sum of a tensor over all ranks, in place, the same on each."""
-        if self.world_size > 1:
+        if dist.is_initialized():
             dist.all_reduce(values)
         return values
 
@@ -66,13 +68,13 @@ class Ranks:
     def gather(self, value: Any) -> list[Any]:
         """A value of every rank, on every rank"""
         values = [value] * self.world_size
-        if self.world_size > 1:
+        if dist.is_initialized():
             dist.all_gather_object(values, value)
         return values
 
     def wrap(self, net: nn.Module) -> nn.Module:
-        """With several ranks, a module whose backward averages the gradients over them."""
-        return DistributedDataParallel(net, gradient_as_bucket_view=True) if self.world_size > 1 else net
+        """With several ranks (a process group), a module whose backward averages the gradients over them."""
+        return DistributedDataParallel(net, gradient_as_bucket_view=True) if dist.is_initialized() else net
 
     def check_same(self, **values: str) -> None:
         """ValueError if a rank was started with another value than rank 0."""
@@ -120,7 +122,8 @@ def choose_device(name: str) -> torch.device:
     """The CPU, or this rank's GPU. ValueError if there is none for it."""
     if name == "cpu" or not torch.cuda.is_available():
         if name == "cuda":
-            raise ValueError("--device cuda: no CUDA device was found; use --device cpu, or a CUDA build of torch")
+            found = unused_card() or "no CUDA device was found; use --device cpu, or a CUDA build of torch"
+            raise ValueError(f"--device cuda: {found}")
         return torch.device("cpu")
     num_gpus = torch.cuda.device_count()
     num_ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
@@ -136,6 +139,8 @@ def print_error(error: Exception) -> None:
     lost = re.search("closed by peer|reset by peer|remote process exited", str(error))
     if lost and os.environ.get("WORLD_SIZE", "1") != "1":
         print(f"error: another rank ended ({lost[0]})", file=sys.stderr, flush=True)
+    elif is_full(error):
+        print(f"error: {full_message(error)}", file=sys.stderr, flush=True)
     elif isinstance(error, (ValueError, OSError)):
         print(f"error: {error}", file=sys.stderr, flush=True)
     else:

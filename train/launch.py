@@ -8,7 +8,7 @@ The launch table: all that can be known of a run before a GPU is booked.
     ranks  per micro-batch  micro-batches  memory per rank  hours      and the torchrun line of each
 
 Steps, rows, targets, learning rates and sizes are the trainer's own arithmetic (prep.shard.steps, train.schedule,
-train.sizes). Memory is an estimate: what eager bfloat16 training keeps, measured once with hooks; torch.compile needs less.
+train.sizes). Memory is an estimate: what compiled bfloat16 training keeps, as the trainer does on a GPU.
 """
 
 import math
@@ -175,12 +175,14 @@ def launch(setting: Setting, world_size: int, modes: Facts) -> Facts:
 
 
 def memory_bytes(model: ModelConfig, batch: int, row_len: int) -> int:
-    """Of one rank with `batch` rows per micro-batch, in bfloat16: state, activations, the chunked loss."""
+    """Of one rank with `batch` rows per micro-batch, in bfloat16 and compiled: state, activations, the chunked loss."""
     num_positions = batch * row_len
     weights = model.weights()
     copies = BFLOAT16 * weights.matrices  # of the masters, in the dtype of activations
     loss = (BFLOAT16 + 4) * weights.head + CHUNK_BYTES["cuda"] + 4 * num_positions * model.n_embd
-    return weights.state_bytes(BFLOAT16) + model.activation_bytes(num_positions, BFLOAT16) + copies + loss
+    return (
+        weights.state_bytes(BFLOAT16) + model.activation_bytes(num_positions, BFLOAT16, compiled=True) + copies + loss
+    )
 
 
 def command(setting: Setting, world_size: int, batch: int, mode: str) -> str:
@@ -264,7 +266,7 @@ def plan_lines(plan: Facts) -> Iterator[str]:
         rows = f"{entry['device_batch_size']:,} row{'s' * (entry['device_batch_size'] > 1)}"
         memory = f"~{size(entry['memory_bytes'])}"
         yield f"{ranks:>9} {rows:>16} {entry['accumulation']:>5,} per step {memory:>16}{hours}"
-    yield "memory: an estimate for bfloat16 without torch.compile, which needs less"
+    yield "memory: an estimate for bfloat16 with torch.compile, not yet measured on a GPU; --no-compile needs more"
     if plan["tokens_per_second"]:
         yield f"hours: at {plan['tokens_per_second']:,.0f} tokens per second of one rank, if ranks scale linearly"
     for entry in plan["launches"]:

@@ -21,6 +21,7 @@ import torch
 from prep.arrays import Array
 from prep.screen import Lasting, guarded_streams
 from prep.shard.steps import micro_batches
+from train.card import full_message, is_full
 from train.checkpoint import remove_run, save_checkpoint
 from train.config import parse_args
 from train.distributed import Ranks, no_sync_unless, start_ranks
@@ -132,7 +133,12 @@ def start(run: Run, ranks: Ranks) -> None:
     if run.first_step:
         how = "resuming" if run.first_step < run.plan.num_steps else "nothing is left to train:"
         ranks.say(f"{how} {run.root} at step {run.first_step} of {run.plan.num_steps}")
-    last_step = train(run, ranks, metrics)
+    try:
+        last_step = train(run, ranks, metrics)
+    except Exception as error:
+        if is_full(error):
+            raise ValueError(full_message(error, run.device_batch)) from None
+        raise
     metrics.close(last_step)
     ranks.say(summary(run, metrics, last_step))
 

@@ -31,7 +31,7 @@ def preview(run: Run, ranks: Ranks) -> str:
     itemsize = run.model.transformer.wte.weight.itemsize
     facts = describe_mode(run.split, plan, model, config, itemsize)
     state = model.weights().state_bytes(itemsize)
-    activations = model.activation_bytes(run.device_batch * run.split.max_seq_len, itemsize)
+    activations = model.activation_bytes(run.device_batch * run.split.max_seq_len, itemsize, run.compiled)
     memory = state + activations + CHUNK_BYTES[ranks.device.type]
     num_micro = plan.rows_per_step // (ranks.world_size * run.device_batch)
     lines = {

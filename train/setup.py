@@ -24,6 +24,7 @@ from prep.files import Lock
 from prep.shard import Shards, Split, check_files, open_shards
 from prep.shard.steps import DEVICE_BATCH_LIMIT, REFERENCE_BATCH, StepPlan, device_batch, plan_steps, row_targets
 from train.base import Start, check_tokenizer, check_vocabulary, find_start, notice_of_length
+from train.card import unused_card
 from train.checkpoint import Checkpoint, find_run, load_model, load_optimizers
 from train.config import RUN_CONFIG, Config
 from train.distributed import Ranks
@@ -209,6 +210,8 @@ def make_model(config: Config, ranks: Ranks, split: Split, start: Start, checkpo
         ranks.say(notice)
     for notice in notices_of_speed(dtype, ranks.device.type, is_compiled(config, ranks)):
         ranks.say(notice)
+    if config.device == "auto" and (notice := unused_card()):
+        ranks.say(f"training on the CPU: {notice}")
     model.set_dtype(getattr(torch, dtype))
     return model
 

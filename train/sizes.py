@@ -15,6 +15,8 @@ DEPTHS = {"cpu": 4, "cuda": 12}  # of a model from scratch
 CHUNK_BYTES = {"cpu": 64 << 20, "cuda": 512 << 20}  # logits at a time: enough to keep a matrix product busy
 # values kept for the backward, per position, layer and channel: 22.6 to 23.1 measured in bfloat16, 18.5 in float32
 ACTIVATIONS_PER_POSITION = 23
+# the same with torch.compile, on a GPU: estimated from 18.4 to 18.7 on a CPU, until `make gpu ONLY=memory` has measured it
+COMPILED_ACTIVATIONS_PER_POSITION = 19
 VOCAB_MULTIPLE = 64  # 2026-07 pads wte, lm_head and value_embeds to a multiple of this many rows
 WINDOW_PATTERN = "SSSL"  # 2026-07: of a model from scratch, three layers of short windows for one of long
 SMEAR_WIDTH, GATE_WIDTH = 24, 12  # 2026-07: channels that its two gates look at
@@ -110,9 +112,10 @@ class ModelConfig:
         num_seen = sum(min(self.window(layer), row_len or self.sequence_len) for layer in range(self.n_layer))
         return 6 * multiplied + 12 * self.n_embd * num_seen
 
-    def activation_bytes(self, num_positions: int, itemsize: int) -> int:
-        """An estimate of what is kept for the backward of a micro-batch, without torch.compile"""
-        return ACTIVATIONS_PER_POSITION * num_positions * self.n_embd * self.n_layer * itemsize
+    def activation_bytes(self, num_positions: int, itemsize: int, compiled: bool) -> int:
+        """An estimate of what is kept for the backward of a micro-batch"""
+        values = COMPILED_ACTIVATIONS_PER_POSITION if compiled else ACTIVATIONS_PER_POSITION
+        return values * num_positions * self.n_embd * self.n_layer * itemsize
 
 
 def config_of_depth(depth: int, sequence_len: int, vocab_size: int, generation: str | None = None) -> ModelConfig:

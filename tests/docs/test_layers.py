@@ -132,3 +132,13 @@ def test_the_format_needs_numpy_and_the_standard_library_only() -> None:
         "import prep.shard.batches, prep.shard.steps, prep.files, prep.same_tokenizer, prep.signals, prep.text"
     )
     assert {name for name in loaded if name not in sys.stdlib_module_names} == {"prep", "numpy"}
+
+
+def test_training_needs_torch_and_numpy_only() -> None:
+    """tests/train/test_gpu.py trains with everything else blocked"""
+    names = [name for name in modules() if name.startswith("train.") and not name.startswith("train.inference")]
+    assert len(names) > 20
+    loaded = loaded_by(
+        "import numpy, torch; before = set(sys.modules)\n" + "\n".join(f"import {name}" for name in names)
+    )
+    assert {name for name in loaded if name not in sys.stdlib_module_names} <= {"prep", "train", "torch", "numpy"}
