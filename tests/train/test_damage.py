@@ -1,6 +1,7 @@
 """A checkpoint is what it was when it was saved: damaged, swapped and malformed ones are refused in one line."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -136,6 +137,32 @@ def test_files_that_are_cut_emptied_or_swapped_for_others_are_refused(tmp_path: 
         load_model(tmp_path / "d4")
 
 
+def test_what_cannot_be_read_is_not_called_damaged(
+    build: Path, stopped: Path, error_of: ErrorOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk or memory that fails says nothing of the file: nobody is told to remove its meta"""
+
+    def fail(error: Exception) -> Any:
+        def raise_it(*arguments: Any, **options: Any) -> None:
+            raise error
+
+        return raise_it
+
+    no_memory = RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes")
+    for place, error, reason in (
+        ("train.tensors.zipfile.ZipFile", OSError(5, "Input/output error"), "Input/output error"),
+        ("train.tensors.torch.load", no_memory, "not enough memory for its tensors"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(place, fail(error))
+            line = error_of(*resume(build, stopped))
+        assert f"model_000004.pt cannot be read ({reason}): it may be whole, so mend that" in line
+    path = stopped / "optim_000004_rank0.pt"
+    path.unlink()
+    os.mkfifo(path)
+    assert f"{path} cannot be read (no regular file)" in error_of(*resume(build, stopped))
+
+
 # ---- metas that cannot be true ----
 
 
@@ -264,6 +291,17 @@ def test_every_weight_is_a_float32_tensor_of_its_own(tmp_path: Path, name: str, 
     state["transformer.h.0.attn.c_q.weight"] = state["transformer.h.0.attn.c_q.weight"].T.contiguous().T
     model, _ = load_model(write(tmp_path / "d4", state, config), device=device)
     weights = dict(model.named_parameters())
+@pytest.mark.parametrize("name", ["model_000004.pt", "optim_000004_rank0.pt"])
+def test_a_file_that_holds_itself_is_refused(build: Path, stopped: Path, error_of: ErrorOf, name: str) -> None:
+    edit(stopped, 4, lambda meta: meta.pop("midprep"))
+    itself: list[Any] = []
+    itself.append(itself)
+    torch.save({"x": itself} if "model" in name else itself, stopped / name)
+    flags = ["--shards", build, "--out", stopped.with_name("out"), "--device", "cpu", "--base", stopped]
+    error = error_of(*flags, "--base-optimizer")
+    assert f"{name} is not a file of plain tensors (it holds itself, or is nested too deep)" in error
+
+
     assert {(value.dtype, value.device.type, value.is_contiguous()) for value in weights.values()} == {
         (torch.float32, device, True)
     }
