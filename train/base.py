@@ -5,6 +5,7 @@ Where a run starts from: scratch, a base, or its own checkpoints, whose base may
     step 80        step 60, 9f2c... (there)     -> step 60: the base got a newer step
     step 80        step 60, 9f2c... (gone)      -> step 80, and `find_run` refuses: another run
     not found      step 60, 9f2c...             -> none: of a run that has a checkpoint nothing of the base is read
+    damaged        step 60, 9f2c...             -> the same
 
 A base of the wrong tokenizer is refused here, a model shorter than the rows is told.
 """
@@ -59,7 +60,12 @@ def find_start(config: Config, out: Path, default_depth: int, say: Say) -> Start
         if config.resume == "never" or named:
             raise
         return find_start_without_base(config, out, error, say)
-    depth = depth_of(*base)
+    try:
+        depth = depth_of(*base)
+    except ValueError as error:  # damaged, or being written: of a run that goes on nothing of it is read
+        if config.resume == "never":
+            raise
+        return find_start_without_base(config, out, error, say)
     check_depth(config.depth, depth, base[0])
     root = run_root(config, out, depth)
     noted = noted_base(root) if config.resume == "auto" else None
@@ -121,8 +127,8 @@ def noted_checkpoint(base: Checkpoint, noted: str | None, base_step: int | None,
     return next(there, base)
 
 
-def find_start_without_base(config: Config, out: Path, error: FileNotFoundError, say: Say) -> Start:
-    """The one run in `out` that notes a base. `error`, which says that --base was not found, where there is none."""
+def find_start_without_base(config: Config, out: Path, error: OSError | ValueError, say: Say) -> Start:
+    """The one run in `out` that notes a base. `error`, which says what --base lacks, where there is none."""
     folder = out / STAGES[config.mode]
     starts = []
     for root in [folder / config.model_tag] if config.model_tag else sorted(folder.glob("d*")):
@@ -132,14 +138,14 @@ def find_start_without_base(config: Config, out: Path, error: FileNotFoundError,
             is_meant = root == run_root(config, out, start.depth) and config.depth in (None, start.depth)
             starts += [start] if is_meant else []
     if len(starts) == 1:
-        return without_base(config, starts[0], say)
+        return without_base(config, starts[0], say, "was not found" if isinstance(error, OSError) else "is damaged")
     names = ", ".join(start.root.name for start in starts)
     several = f"; {folder} has several runs with a base ({names}): give --depth to continue one" if starts else ""
-    raise FileNotFoundError(f"{error}{several}") from None
+    raise type(error)(f"{error}{several}") from None
 
 
-def without_base(config: Config, start: Start, say: Say) -> Start:
-    say(f"--base {config.base} was not found: going on with {start.root}, which began from {start.base_name}")
+def without_base(config: Config, start: Start, say: Say, problem: str = "was not found") -> Start:
+    say(f"--base {config.base} {problem}: going on with {start.root}, which began from {start.base_name}")
     return start
 
 

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from prep.files import nanochat_home, write_atomically
-from train.meta import VERSION, Meta, meta_path, missing_files, read_meta, records_noted, steps_in, steps_with_meta
+from train.meta import Meta, meta_path, missing_files, read_meta, records_noted, sealed, steps_in, steps_with_meta
 from train.model import GPT
 from train.sizes import ModelConfig
 from train.tensors import fresh, read_tensors, records_sha256
@@ -244,9 +244,9 @@ def save_checkpoint(root: Path, step: int, model: GPT, optimizers: tuple[Optimiz
     states = [optimizer.state_dict() for optimizer in optimizers]
     write_atomically(optim_path, lambda file: torch.save(states, file))
     write_atomically(path, lambda file: torch.save(model.state_dict(), file))
+    meta = {"step": step, "model_config": model.config.to_meta(), **meta}
     if "midprep" in meta:
-        records = {"model": records_sha256(path), "optim": records_sha256(optim_path)}
-        meta = meta | {"midprep": meta["midprep"] | {"version": VERSION, "records_sha256": records}}
-    text = json.dumps({"step": step, "model_config": model.config.to_meta(), **meta}, indent=2)
+        meta = sealed(meta, {"model": records_sha256(path), "optim": records_sha256(optim_path)})
+    text = json.dumps(meta, indent=2)
     write_atomically(meta_path(root, step), lambda file: file.write(text.encode()))
     return path

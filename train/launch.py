@@ -29,7 +29,7 @@ from train.sizes import CHUNK_BYTES, DEPTHS, ModelConfig, config_of_depth
 
 DEFAULTS = Config()  # the trainer's
 RANKS_PER_NODE = 8
-MOST_STEPS = 1_000_000  # whose targets are counted one by one
+MOST_STEPS, MOST_ROWS, MOST_EPOCHS = 1_000_000, 50_000_000, 10_000  # whose targets are counted step by step: a second
 BFLOAT16 = 2  # bytes
 
 Facts = dict[str, Any]  # a part of `midprep plan --json`
@@ -108,7 +108,8 @@ def read_plan(
 def describe_mode(split: Split, plan: StepPlan, model: ModelConfig, config: Config, itemsize: int) -> Facts:
     """What a run of one mode does on any number of ranks; `itemsize` of activations, in bytes."""
     num_steps = plan.num_steps
-    looked_at = min(num_steps, MOST_STEPS)
+    most_rows = min(MOST_ROWS, MOST_EPOCHS * len(plan.row_ids))
+    looked_at = max(1, min(num_steps, MOST_STEPS, most_rows // plan.rows_per_step))
     first = replace(plan, num_steps=looked_at, num_positions=min(plan.num_positions, looked_at * plan.rows_per_step))
     targets = step_sums(first, plan.num_targets)  # (S,), of a very long run those of its beginning
     half = float(targets.mean() / 2)

@@ -2,13 +2,16 @@
 meta_<step>.json: what a checkpoint says of itself, and whether that can be true.
 
     {"step": 50, "model_config": {"n_layer": 4, ...}, "val_bpb": 0.91, ...         nanochat's keys
-     "midprep": {"version": 2, "identity": {...}, "tokenizer_sha256": "9f2c...",   midprep's own
-                 "dtype": "bfloat16", "records_sha256": {"model": "51e0...", "optim": "c7a4..."}}}
+     "midprep": {"version": 3, "identity": {...}, "tokenizer_sha256": "9f2c...",   midprep's own
+                 "dtype": "bfloat16", "records_sha256": {"model": "51e0...", "optim": "c7a4..."},
+                 "config_sha256": "7b90..."}}                                      of model_config
 
 nanochat's loader takes `model_config` literally, so nothing is added there. A step that is not that of the name, sizes that
-are no positive whole numbers, a key of `midprep` that is missing or unknown: each is a ValueError in one line.
+are no positive whole numbers, a key of `midprep` that is missing or unknown, a model_config that was changed since (rows and
+windows leave no trace in the shapes of weights): each is a ValueError in one line.
 """
 
+import hashlib
 import json
 import re
 from collections.abc import Iterator
@@ -20,9 +23,10 @@ from train.sizes import ModelConfig
 
 Meta = dict[str, Any]
 
-VERSION = 2  # of "midprep"; a key that is added to it or to its identity makes a new version
-KEYS = {"version", "identity", "tokenizer_sha256", "dtype", "records_sha256"}
-IDENTITY = {*RUN_CONFIG, "depth", "shards", "rows_per_step", "num_steps", "base"}
+VERSION = 3  # of "midprep"; a key that is added to it or to its identity makes a new version
+# each key, and the version that brought it
+KEYS = {"identity": 1, "tokenizer_sha256": 1, "version": 2, "dtype": 2, "records_sha256": 2, "config_sha256": 3}
+IDENTITY = dict.fromkeys((*RUN_CONFIG, "depth", "shards", "rows_per_step", "num_steps", "base"), 2)
 SIZE_LIMIT = 1 << 31
 
 
@@ -37,7 +41,9 @@ def steps_in(root: Path) -> list[int]:
 
 def steps_with_meta(root: Path) -> list[int]:
     """The same, with those whose model was removed since, or not copied"""
-    return sorted(int(name) for name in (path.stem[5:] for path in root.glob("meta_*.json")) if name.isdecimal())
+    return sorted(
+        int(name) for name in (path.stem[5:] for path in root.glob("meta_*.json")) if re.fullmatch("[0-9]{1,18}", name)
+    )
 
 
 def missing_files(root: Path, step: int) -> Iterator[Path]:
@@ -68,11 +74,13 @@ def read_meta(root: Path, step: int) -> Meta:
             raise refused(path, problem)
         if "step" not in meta:
             raise refused(path, "has no step")
+        if meta["midprep"].get("config_sha256") not in (None, config_sha256(sizes)):
+            raise refused(path, "has another model_config than it was written with")
     return meta
 
 
 def problems_of(midprep: Any) -> list[str]:
-    """What cannot be true of "midprep". Version 1 had no number, and lacked what came later."""
+    """What cannot be true of "midprep". Version 1 had no number, and its identity not always every key."""
     if not isinstance(midprep, dict) or not isinstance(midprep.get("identity"), dict):
         return ["has no identity of its run under midprep"]
     version = midprep.get("version", 1)
@@ -80,19 +88,33 @@ def problems_of(midprep: Any) -> list[str]:
         return [f"has version {version!r:.40} of midprep's keys, this midprep knows 1 to {VERSION}"]
     problems = []
     for place, keys, known in (("midprep", midprep, KEYS), ("its identity", midprep["identity"], IDENTITY)):
-        problems += [f"has {name!r:.40} in {place}, which no version writes" for name in sorted(keys.keys() - known)]
-        if version == VERSION:
-            problems += [f"has no {name!r} in {place}" for name in sorted(known - keys.keys())]
+        problems += [
+            f"has {name!r:.40} in {place}, which no version writes" for name in sorted(keys.keys() - known.keys())
+        ]
+        needed = {name for name, since in known.items() if since <= version}
+        problems += [f"has no {name!r} in {place}" for name in sorted(needed - keys.keys()) if version > 1]
     hashes: dict[str, Any] = {"tokenizer_sha256": midprep.get("tokenizer_sha256", "0" * 64)}
-    if not problems and version == VERSION:
+    if not problems and version > 1:
         records = midprep["records_sha256"]
         noted = records if isinstance(records, dict) else {}
         hashes |= {f"records_sha256 of {name}": noted.get(name) for name in ("model", "optim")}
+    if not problems and version > 2:
+        hashes["config_sha256"] = midprep["config_sha256"]
     return problems + [
         f"has {value!r:.40} for {name}, wanted 64 hexadecimal digits"
         for name, value in hashes.items()
         if not isinstance(value, str) or not re.fullmatch("[0-9a-f]{64}", value)
     ]
+
+
+def sealed(meta: Meta, records: dict[str, str]) -> Meta:
+    """A meta with the version and the hashes by which reading it, and the files that it tells of, finds what was changed"""
+    notes = {"version": VERSION, "records_sha256": records, "config_sha256": config_sha256(meta["model_config"])}
+    return meta | {"midprep": meta["midprep"] | notes}
+
+
+def config_sha256(model_config: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(model_config, sort_keys=True).encode()).hexdigest()
 
 
 def refused(path: Path, problem: str) -> ValueError:

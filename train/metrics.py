@@ -6,6 +6,7 @@ What a run reports: a line per step, an object per step in metrics.jsonl, and a 
 The objects, and how they are read again, are in `train.records`.
 """
 
+import errno
 import hashlib
 import importlib
 import json
@@ -89,6 +90,8 @@ class Metrics:
         if not self.is_main:
             return
         try:
+            if self.path.is_fifo():  # opening it would wait for a reader
+                raise OSError(errno.EINVAL, "it is a named pipe")
             self.append(b"")
         except OSError as error:
             reason = dangling_link(self.path) or error.strerror
@@ -102,8 +105,8 @@ class Metrics:
             return
         try:
             self.remote = importlib.import_module(logger).init(project="midprep", name=run, config=config)
-        except Exception as error:  # not installed, or whatever it raises where nobody is logged in
-            raise ValueError(f"--run {run} ({logger}): {' '.join(str(error).split())}: install it, or log in") from None
+        except (Exception, SystemExit) as error:  # not installed, or whatever it raises where nobody is logged in
+            raise ValueError(f"--run {run} ({logger}): {reason_of(error)}: install it, or log in") from None
 
     def write(self, record: Record) -> None:
         self.total_seconds += record["dt"]
@@ -139,10 +142,9 @@ class Metrics:
             return
         try:
             use(self.remote)
-        except (Exception, SystemExit) as error:  # whatever it raises
+        except BaseException as error:  # whatever it raises: SystemExit, the CancelledError of asyncio
             self.remote = None
-            reason = " ".join(str(error).split()) or type(error).__name__
-            line = f"the logger failed ({reason}): nothing more is sent to it, {self.path} has every step"
+            line = f"the logger failed ({reason_of(error)}): nothing more is sent to it, {self.path} has every step"
             print(line, file=sys.stderr)
 
     def line(self, record: Record) -> str:
@@ -163,6 +165,13 @@ class Metrics:
         if self.problem:
             saved = f"the run is saved at step {step}; mend that, and run the same command to go on"
             raise OSError(self.refusal(self.problem, saved))
+
+
+def reason_of(error: BaseException) -> str:
+    """What an error says, on one line; its kind where it says nothing"""
+    with suppress(Exception):
+        return " ".join(str(error).split()) or type(error).__name__
+    return type(error).__name__
 
 
 # ---- what a run says when it ends ----

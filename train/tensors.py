@@ -12,9 +12,9 @@ one case in 4 billion; a person who means harm can forge it. sha256 of the whole
 save (0.28 s -> 0.47 s for 235 MB), where this adds nothing, as torch computes the CRC-32s anyway. Checking takes 0.5 s per GB.
 """
 
+import errno
 import hashlib
 import json
-import pickle
 import re
 import warnings
 import zipfile
@@ -38,6 +38,8 @@ def records_sha256(path: Path) -> str:
 
 def check_records(path: Path, noted_sha256: str | None) -> None:
     """ValueError that names what is damaged, or says that the file is another than the one that was noted."""
+    if path.exists() and not path.is_file():  # opening a named pipe would wait for ever
+        raise unreadable(path, "no regular file")
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
@@ -46,6 +48,8 @@ def check_records(path: Path, noted_sha256: str | None) -> None:
     except FileNotFoundError:
         raise FileNotFoundError(f"{path} not found: {ADVICE.partition('. ')[2]}") from None
     except Exception as error:  # zipfile has eight kinds of errors for a damaged archive
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # that of a place before the file
+            raise unreadable(path, error.strerror) from None
         reason = " ".join(str(error).split())[:80] or "truncated"
         raise not_plain(path, f"{reason}; truncated, damaged, or not of torch.save") from None
     if damaged:
@@ -80,7 +84,11 @@ def read_tensors(path: Path, noted_sha256: str | None) -> Any:
     """The content of a checked file: a copy of a tensor, after which it is dropped, needs memory for one tensor more"""
     check_records(path, noted_sha256)
     content = read_plain(path, map_location="cpu")
-    for name, value in tensors_in(content):
+    try:
+        tensors = list(tensors_in(content))
+    except RecursionError:
+        raise not_plain(path, "it holds itself, or is nested too deep") from None
+    for name, value in tensors:
         check_tensor(path, name, value)
     return content
 
@@ -96,10 +104,18 @@ def read_plain(path: Path, **options: Any) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickles it does not know, which are errors here
             return torch.load(path, weights_only=True, **options)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError) as error:
+    except OSError as error:
+        raise unreadable(path, error.strerror) from None
+    except Exception as error:  # torch has more kinds of them for a damaged pickle than it names
+        if isinstance(error, MemoryError) or "allocate memory" in str(error):
+            raise unreadable(path, "not enough memory for its tensors") from None
         named = re.search(r"GLOBAL (\S+)|Unsupported \w+ (\S+)", str(error))
         reason = f"holds {named[1] or named[2]}" if named else re.split(r"[.:]\s|\n", str(error))[0] or "truncated"
         raise not_plain(path, reason) from None
+
+
+def unreadable(path: Path, reason: str | None) -> OSError:
+    return OSError(f"{path} cannot be read ({reason}): it may be whole, so mend that and run the same command again")
 
 
 def not_plain(path: Path, reason: str) -> ValueError:

@@ -27,7 +27,10 @@ IGNORE = -100  # the label that Hugging Face's and PyTorch's losses ignore
 
 
 def read_batch(split: Split, row_ids: Array, mode: str) -> tuple[Array, Array]:
-    """(B,) rows -> inputs and targets (B, T) int32, -1 without a target; they may share memory: do not write to them"""
+    """
+    (B,) rows -> inputs and targets (B, T) int32, -1 without a target; they may share memory: do not write to them.
+    ValueError for an id outside the vocabulary, which ends a GPU's process without a word.
+    """
     real = row_ids != FILLER
     if not real.all():
         inputs = np.full((len(row_ids), split.max_seq_len), split.manifest["pad_id"], np.int32)
@@ -35,7 +38,10 @@ def read_batch(split: Split, row_ids: Array, mode: str) -> tuple[Array, Array]:
         if real.any():
             inputs[real], targets[real] = read_batch(split, row_ids[real], mode)
         return inputs, targets
-    tokens = split.read_tokens(row_ids).astype(np.int32)
+    stored = split.read_tokens(row_ids)
+    if stored.size and (largest := int(stored.max())) >= split.manifest["vocab_size"]:
+        raise damaged(split, f"token {largest} found, the vocabulary has {split.manifest['vocab_size']:,} ids")
+    tokens = stored.astype(np.int32)
     inputs, targets = tokens[:, :-1], tokens[:, 1:]
     if mode == "sft":
         return inputs, np.where(split.read_mask(row_ids)[:, 1:].view(bool), targets, np.int32(-1))
@@ -71,7 +77,14 @@ def read_documents(split: Split, row_ids: Array) -> tuple[Array, Array, Array]:
     lengths[padding] = 0
     sources[padding] = 0
     lengths[padding] = split.max_seq_len + 1 - np.add.reduceat(lengths, starts)
+    if lengths.min(initial=0) < 0 or sources.max(initial=0) >= len(split.entry["sources"]):
+        raise damaged(split, "documents found that are longer than their row, or of no source")
     return lengths, sources, numbers.astype(np.int32)
+
+
+def damaged(split: Split, problem: str) -> ValueError:
+    check = f"`midprep verify {split.root}` names the file, then build again with --overwrite"
+    return ValueError(f"{split.root} is damaged: {problem} in {split.name}: {check}")
 
 
 def document_chunks(split: Split) -> Iterator[tuple[int, Array, Array]]:

@@ -196,6 +196,21 @@ def test_a_run_goes_on_from_a_base_that_got_a_newer_step(started: Any, error_of:
     assert run_losses(flags) == whole
 
 
+def test_a_run_goes_on_where_its_base_is_damaged(
+    started: Any, error_of: ErrorOf, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags, base, whole = started
+    root = base / "mid_checkpoints" / "d1"
+    shutil.copy(root / "model_000002.pt", root / "model_000009.pt")
+    (root / "meta_000009.json").write_text('{"step": 9, "model_con')  # being written
+    assert "meta_000009.json is not a meta" in error_of(*flags[:-1], base.with_name("other"))
+    assert "meta_000009.json is not a meta" in error_of(*flags[:-2], "--resume", "never", *flags[-2:])
+    capsys.readouterr()
+    run_here(*flags)
+    assert f"--base {base} is damaged: going on with {flags[-1]}/chatsft_checkpoints/d1" in capsys.readouterr().out
+    assert run_losses(flags) == whole
+
+
 def test_a_run_goes_on_where_a_nearer_stage_got_a_checkpoint(started: Any) -> None:
     flags, base, whole = started
     (base / "mid_checkpoints").rename(base / "base_checkpoints")

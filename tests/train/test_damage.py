@@ -1,6 +1,7 @@
 """A checkpoint is what it was when it was saved: damaged, swapped and malformed ones are refused in one line."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -136,6 +137,32 @@ def test_files_that_are_cut_emptied_or_swapped_for_others_are_refused(tmp_path: 
         load_model(tmp_path / "d4")
 
 
+def test_what_cannot_be_read_is_not_called_damaged(
+    build: Path, stopped: Path, error_of: ErrorOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk or memory that fails says nothing of the file: nobody is told to remove its meta"""
+
+    def fail(error: Exception) -> Any:
+        def raise_it(*arguments: Any, **options: Any) -> None:
+            raise error
+
+        return raise_it
+
+    no_memory = RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes")
+    for place, error, reason in (
+        ("train.tensors.zipfile.ZipFile", OSError(5, "Input/output error"), "Input/output error"),
+        ("train.tensors.torch.load", no_memory, "not enough memory for its tensors"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(place, fail(error))
+            line = error_of(*resume(build, stopped))
+        assert f"model_000004.pt cannot be read ({reason}): it may be whole, so mend that" in line
+    path = stopped / "optim_000004_rank0.pt"
+    path.unlink()
+    os.mkfifo(path)
+    assert f"{path} cannot be read (no regular file)" in error_of(*resume(build, stopped))
+
+
 # ---- metas that cannot be true ----
 
 
@@ -158,6 +185,10 @@ def garble(keys: dict[str, Any], name: str) -> None:
         (lambda meta: meta["midprep"].update(version=99), "has version 99 of midprep's keys"),
         (lambda meta: meta["midprep"].pop("records_sha256"), "has no 'records_sha256' in midprep"),
         (lambda meta: meta["midprep"]["records_sha256"].pop("optim"), "has None for records_sha256 of optim"),
+        (lambda meta: meta["midprep"].pop("config_sha256"), "has no 'config_sha256' in midprep"),
+        (lambda meta: meta["midprep"].update(config_sha256=5), "has 5 for config_sha256, wanted 64 hexadecimal digits"),
+        (lambda meta: meta["model_config"].update(sequence_len=8), "has another model_config than it was written with"),
+        (lambda meta: meta["model_config"].update(window_pattern="L"), "has another model_config than it was written"),
         (lambda meta: meta["midprep"].update(tokenizer_sha256="ab"), "has 'ab' for tokenizer_sha256"),
         (lambda meta: meta["model_config"].update(n_head=0), "has n_head 0, wanted a positive whole number"),
     ],
@@ -171,12 +202,21 @@ def test_a_meta_that_cannot_be_true_is_refused(
     assert message in error
 
 
-def test_a_meta_of_the_version_before_resumes(build: Path, finished: Path, stopped: Path) -> None:
-    def older(meta: dict[str, Any]) -> None:
-        for name in ("version", "dtype", "records_sha256"):
-            del meta["midprep"][name]
-        del meta["midprep"]["identity"]["eval_tokens"]
+def version_1(meta: dict[str, Any]) -> None:
+    for name in ("version", "dtype", "records_sha256", "config_sha256"):
+        del meta["midprep"][name]
+    del meta["midprep"]["identity"]["eval_tokens"]
 
+
+def version_2(meta: dict[str, Any]) -> None:
+    meta["midprep"]["version"] = 2
+    del meta["midprep"]["config_sha256"]
+
+
+@pytest.mark.parametrize("older", [version_1, version_2])
+def test_a_meta_of_a_version_before_resumes(
+    build: Path, finished: Path, stopped: Path, older: Callable[[dict[str, Any]], None]
+) -> None:
     edit(stopped, 4, older)
     run_here(*resume(build, stopped))
     assert losses(stopped.parents[1]) == losses(finished)
@@ -249,6 +289,17 @@ def test_names_that_are_no_text_or_occur_twice_are_refused(tmp_path: Path) -> No
     root = write(tmp_path / "b", {**state, "module.lm_head.weight": torch.ones(1)}, config)
     with pytest.raises(ValueError, match=r"lm_head.weight occurs twice, .* \(module.lm_head.weight\)"):
         load_model(root)
+
+
+@pytest.mark.parametrize("name", ["model_000004.pt", "optim_000004_rank0.pt"])
+def test_a_file_that_holds_itself_is_refused(build: Path, stopped: Path, error_of: ErrorOf, name: str) -> None:
+    edit(stopped, 4, lambda meta: meta.pop("midprep"))
+    itself: list[Any] = []
+    itself.append(itself)
+    torch.save({"x": itself} if "model" in name else itself, stopped / name)
+    flags = ["--shards", build, "--out", stopped.with_name("out"), "--device", "cpu", "--base", stopped]
+    error = error_of(*flags, "--base-optimizer")
+    assert f"{name} is not a file of plain tensors (it holds itself, or is nested too deep)" in error
 
 
 # ---- layout ----

@@ -1,5 +1,6 @@
 """Rows for other trainers: labels at the token itself, positions that restart, every row once."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -47,3 +48,22 @@ def test_a_loader_sees_every_row_once_as_tensors(tmp_path: Path, num_workers: in
     seen = [batch["input_ids"] for batch in loader]
     assert all(ids.dtype == torch.int64 and ids.shape == (1, 9) for ids in seen)
     assert sorted(int(ids[0, 1]) for ids in seen) == [4, 5, 9]
+
+
+@pytest.mark.parametrize("mode", ["mid", "sft"])
+@pytest.mark.parametrize(
+    ("doc", "problem"),
+    [
+        (Doc([0, 60, 5], [0, 1, 1]), "token 60 found, the vocabulary has 60 ids in train"),
+        (Doc([0, 6, 5], [0, 1, 1], source=3), "documents found that are longer than their row, or of no source"),
+    ],
+)
+def test_a_build_that_is_damaged_is_named_and_not_trained_on(
+    tmp_path: Path, mode: str, doc: Doc, problem: str, error_of: Callable[..., str]
+) -> None:
+    root = write_build(tmp_path / "s", {"train": [[doc]]}, max_seq_len=8)
+    flags = ["--shards", root, "--out", tmp_path, "--depth", 1, "--device", "cpu", "--mode", mode]
+    for more in ([], ["--dry-run"]):
+        error = error_of(*flags, *more)
+        assert error.startswith(f"error: {root} is damaged: {problem}")
+        assert f"`midprep verify {root}` names the file" in error

@@ -17,6 +17,7 @@ from prep.build.options import BuildOptions
 from prep.cli.main import app
 from prep.mixture.mixture import parse_mixture
 from prep.shard import open_shards
+from prep.shard.steps import StepPlan, plan_steps
 from prep.tokenizer.load import load_tokenizer
 from train import launch as launching
 from train.launch import memory_bytes, warmdown_start
@@ -186,6 +187,23 @@ def test_a_very_long_run_is_planned_at_once(root: Path, monkeypatch: pytest.Monk
     for mode in ("mid", "sft"):
         assert many["modes"][mode]["targets"] == 10**9 * few["modes"][mode]["targets"]
         assert many["modes"][mode]["steps"] > 10**7
+
+
+def test_of_a_run_that_goes_round_and_round_few_epochs_are_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every epoch is permuted, however few rows it has: of 1e8 steps a million took a minute"""
+    from shards_factory import random_rows, write_build
+
+    looked: list[StepPlan] = []
+    plain = launching.step_sums
+    monkeypatch.setattr(launching, "step_sums", lambda first, values: looked.append(first) or plain(first, values))
+    split = open_shards(write_build(tmp_path / "s", {"train": random_rows(0, 3, 8)}, max_seq_len=8)).split("train")
+    for num_steps, most in ((10**11, launching.MOST_EPOCHS), (50, 600)):
+        plan = plan_steps(split, "mid", 32 * 8, 1.0, 42, num_iterations=num_steps)
+        facts = launching.describe_mode(split, plan, launching.config_of_depth(1, 8, 60), launching.DEFAULTS, 2)
+        assert facts["steps"] == num_steps
+        assert looked.pop().num_positions <= most * 3
 
 
 # ---- the model of a checkpoint ----

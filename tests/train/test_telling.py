@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from asyncio import CancelledError
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -111,7 +112,15 @@ def test_a_stop_signal_does_not_mind_a_closed_stderr(monkeypatch: pytest.MonkeyP
     assert requested
 
 
-@pytest.mark.parametrize("error", [RuntimeError("gone"), SystemExit(3), OSError(28, "No space left"), ValueError("")])
+class Mute(Exception):
+    def __str__(self) -> str:
+        raise TypeError("says nothing")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [RuntimeError("gone"), SystemExit(3), OSError(28, "No space left"), ValueError(""), CancelledError(), Mute()],
+)
 def test_a_logger_may_raise_anything(
     build: Path,
     tmp_path: Path,
@@ -129,6 +138,16 @@ def test_a_logger_may_raise_anything(
     run_here("--shards", build, "--out", tmp_path, *FLAGS, "--run", "mine", "--logger", "trackio")
     assert capsys.readouterr().err.count("the logger failed") == 1
     assert saved(tmp_path) == [2, 4]
+
+
+def test_a_logger_that_exits_when_it_is_started_is_named(
+    build: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error_of: Callable[..., str]
+) -> None:
+    module = ModuleType("wandb")
+    module.init = lambda **about: sys.exit(1)  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "wandb", module)
+    line = error_of("--shards", build, "--out", tmp_path, *FLAGS, "--run", "mine")
+    assert line == "error: --run mine (wandb): 1: install it, or log in"
 
 
 @needs_full
@@ -170,6 +189,10 @@ def test_metrics_that_cannot_be_opened_are_told_before_the_first_step(
             line == f"error: {root}/metrics.jsonl cannot be written (Is a directory): mend that, or give another --out"
         )
     assert saved(tmp_path) == []
+    (root / "metrics.jsonl").rmdir()
+    os.mkfifo(root / "metrics.jsonl")
+    line = error_of("--shards", build, "--out", tmp_path, *FLAGS)
+    assert "metrics.jsonl cannot be written (it is a named pipe): mend that, or give another --out" in line
 
 
 def test_half_a_record_is_taken_back_and_written_with_the_next(tmp_path: Path) -> None:
