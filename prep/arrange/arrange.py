@@ -94,8 +94,15 @@ def _write_as_text(batch: Conversations, form: ChatFormat) -> Conversations:
     return write_calls(batch, keep_calls=keep_calls, keep_reasoning=keep_reasoning)
 
 
-def explain(batch: Conversations, reason: str) -> str:
-    """Why a batch of one conversation is not as nanochat's format has them; "" where its reason says it all"""
+def explain(batch: Conversations, reason: str, template: ChatTemplate) -> str:
+    """Why a batch of one conversation is not as a format has them; "" where its reason says it all"""
+    form = template.format
+    if not form.alternates:
+        if reason == "tool calls" and form.calls is None:
+            return f'chat format {form.name} has no place for calls: tools = "text" writes them as text'
+        if reason == "tool calls":
+            return f"chat format {form.name} has no place for such calls, or the tools are no list"
+        return f"chat format {form.name} has no place for it" if reason in ("unknown role", "unknown part type") else ""
     if has_calls(batch):
         try:
             write_calls(batch, strict=True)

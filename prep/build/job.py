@@ -21,7 +21,7 @@ from prep.build.manifest import BuiltSplit, find_overlaps, finish_split, make_ma
 from prep.build.options import BuildOptions
 from prep.build.output import Output
 from prep.build.record import BuildInputs, BuildTimer
-from prep.build.rejected import check_rejected
+from prep.build.rejected import check_rejected, check_trained
 from prep.build.write import write_split
 from prep.chat.choose import choose_template
 from prep.chat.template import ChatTemplate
@@ -202,7 +202,10 @@ def build_split(job: Job, name: str, staging: Path, timer: BuildTimer) -> BuiltS
     """Plan and write a split"""
     split, options = job.split(name), job.options
     with timer.measure("plan") as timing:
-        plan = plan_split(split, check_rejected(read_table(split.inputs, split.blocks), name, options.max_rejected))
+        for source, blocks in zip(split.inputs, split.blocks, strict=True):
+            check_trained(source, blocks, job.template.train_on)
+        table = read_table(split.inputs, split.blocks)
+        plan = plan_split(split, check_rejected(table, name, options.max_rejected, job.template))
         timing.add(len(plan.pieces), int(plan.pieces["length"].sum(dtype=np.int64)))
     with timer.measure("write", sum(len(shard.pieces) for shard in plan.shards)) as timing:
         shards = write_split(split, plan, staging, options, timing)

@@ -15,10 +15,12 @@ from typing import Any
 import numpy as np
 
 from prep.arrays import Array
+from prep.chat.template import ChatTemplate
 from prep.conversations.conversation import REASON, REASONS, WANTED
 from prep.conversations.rows import show_row
 from prep.mixture.resolve import Input
 from prep.plan.table import RejectedExamples, Table
+from prep.render.block_cache import BlockFiles
 from prep.render.why import EXPLAINED, why
 from prep.screen import as_json
 from prep.shard import write_bytes
@@ -28,14 +30,26 @@ from prep.text import SHOWN_CHARACTERS, with_culprit
 SHOWN_ROWS = 100  # of a source whose content is written out
 
 
-def check_rejected(table: Table, split: str, limit: float) -> Table:
+def check_trained(source: Input, blocks: BlockFiles, train_on: Any) -> None:
+    """ValueError for a source of conversations of which nothing trains, unless it was asked for"""
+    layout = source.task.layout
+    if source.task.label == "text" or "none" in (train_on, layout.train_on if layout else None):
+        return
+    if blocks.column("lengths").any() and not blocks.column("trainable").any():
+        raise ValueError(
+            f"{source.entry.label}: none of its conversations has a loss token, so sft would train on nothing of it: "
+            'train_on = "none" in its entry asks for that.'
+        )
+
+
+def check_rejected(table: Table, split: str, limit: float, template: ChatTemplate) -> Table:
     """The table, or ValueError with three examples if more than `limit` of those that an entry selects are invalid."""
     for entry, source in enumerate(table.inputs):
         rejected = without_wanted(table.rejected(entry))
         num_selected = len(rejected.examples) + len(table.usable(entry))
         if len(rejected.examples) <= limit * num_selected:
             continue
-        culprits = find_culprits(rejected)
+        culprits = find_culprits(rejected, template)
         first = zip(
             rejected.examples[:3].tolist(), rejected.reasons.tolist(), contents(source, rejected.examples[:3]),
             strict=False,
@@ -57,7 +71,7 @@ def without_wanted(rejected: RejectedExamples) -> RejectedExamples:
     return replace(rejected, examples=rejected.examples[wrong], reasons=rejected.reasons[wrong])
 
 
-def find_culprits(rejected: RejectedExamples) -> dict[int, str]:
+def find_culprits(rejected: RejectedExamples, template: ChatTemplate) -> dict[int, str]:
     """{row: what is wrong in it, and the way on} of the first row of each reason; reads the blocks of these rows"""
     codes, first = np.unique(rejected.reasons, return_index=True)
     explained = [place for code, place in zip(codes.tolist(), first, strict=True) if REASONS[code] in EXPLAINED]
@@ -67,7 +81,7 @@ def find_culprits(rejected: RejectedExamples) -> dict[int, str]:
         return {}
     numbers, reasons = rejected.examples[places], rejected.reasons[places].tolist()
     rows = zip(numbers.tolist(), reasons, rows_at(source.source, numbers), strict=True)
-    culprits = {number: why(source.task, row, code) for number, code, row in rows}
+    culprits = {number: why(source.task, row, code, template) for number, code, row in rows}
     return {number: culprit for number, culprit in culprits.items() if culprit}
 
 

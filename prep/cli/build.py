@@ -19,6 +19,7 @@ from prep.cli.arguments import (
     Mask,
     Pattern,
     TokenizerName,
+    VocabSize,
     cores,
     given,
     print_json,
@@ -53,6 +54,7 @@ def build(
     train_on: Annotated[str | None, Option(help=f"{TRAIN_ON} For entries that do not say it.")] = None,
     tokenizer: TokenizerName = None,
     pattern: Pattern = None,
+    vocab_size: VocabSize = None,
     data_root: DataRoot = None,
     identity: Identity = None,
     without: Annotated[list[str] | None, Option(help="Leave out a task of the mixture; may be repeated.")] = None,
@@ -104,7 +106,7 @@ def build(
     if tokenizer is None and talks and (notice := notice_of_nanochat()):
         say(notice)
     job = building.make_job(
-        loaded, load_tokenizer(tokenizer, pattern), options, data_root, identity, tuple(without or ())
+        loaded, load_tokenizer(tokenizer, pattern, vocab_size), options, data_root, identity, tuple(without or ())
     )
     root = output or Path("shards") / loaded.name
     if dry_run:

@@ -33,9 +33,11 @@ def info(
     as_json: Json = False,
 ) -> None:
     """Show a tokenizer: its size, special and added tokens, normalizer, chat template, pattern and sha256."""
+    from prep.chat.choose import formats_for
     from prep.tokenizer.load import info, load_tokenizer
 
-    about = info(load_tokenizer(name, pattern, vocab_size))
+    loaded = load_tokenizer(name, pattern, vocab_size)
+    about = info(loaded) | {"chat_formats": ", ".join(formats_for(loaded)) or None}
     if as_json:
         print_json(about, indent=None)
         return

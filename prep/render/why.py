@@ -7,8 +7,10 @@ Why a row is no conversation: the culprit and the way on, for people. Asked of o
 import pyarrow as pa
 
 from prep.arrange.arrange import explain
+from prep.chat.template import ChatTemplate
 from prep.conversations import read
 from prep.conversations.conversation import REASONS
+from prep.render.render import NANOCHAT_TEMPLATE
 from prep.tasks.task import Task
 
 # what rows are rejected for as they are read and put into turns; other reasons say it all
@@ -29,10 +31,10 @@ EXPLAINED = {
 }
 
 
-def why(task: Task, row: pa.Table, code: int) -> str:
+def why(task: Task, row: pa.Table, code: int, template: ChatTemplate = NANOCHAT_TEMPLATE) -> str:
     """The culprit in a table of one row that was rejected for REASONS[code]; "" where there is no more to say"""
     if REASONS[code] not in EXPLAINED or task.generates:
         return ""
     if task.layout and (culprit := read.explain(row, task.layout)):
         return culprit
-    return explain(task.conversations(row), REASONS[code])
+    return explain(task.conversations(row), REASONS[code], template)
