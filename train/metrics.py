@@ -105,7 +105,9 @@ class Metrics:
             return
         try:
             self.remote = importlib.import_module(logger).init(project="midprep", name=run, config=config)
-        except (Exception, SystemExit) as error:  # not installed, or whatever it raises where nobody is logged in
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # not installed, or whatever it raises where nobody is logged in
             raise ValueError(f"--run {run} ({logger}): {reason_of(error)}: install it, or log in") from None
 
     def write(self, record: Record) -> None:

@@ -19,6 +19,7 @@ import hashlib
 import io
 import json
 import os
+import warnings
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from itertools import chain
@@ -166,11 +167,16 @@ def map_file(root: Path, name: str, files: dict[str, Any], dtype: np.dtype[Any],
             f"{path} has {num_bytes:,} bytes, the manifest says {expected:,}: build {root} again with --overwrite."
         )
     try:
-        array: Array = np.load(path, mmap_mode="r" if 0 not in shape else None, allow_pickle=False)
-    except (ValueError, EOFError) as error:
+        with warnings.catch_warnings(action="error"):  # about a header that numpy mends
+            array: Array = np.load(path, mmap_mode="r" if 0 not in shape else None, allow_pickle=False)
+    except OSError:
+        raise
+    except Exception as error:  # numpy has several kinds of them for a damaged header
         raise ValueError(f"{path} is not a readable .npy file ({error}): build {root} again.") from None
     if array.dtype != dtype or array.shape != shape:
         raise ValueError(f"{path} is {array.dtype} {array.shape}, the manifest says {dtype} {shape}: build it again.")
+    if isinstance(array, np.memmap) and array.offset + array.nbytes != num_bytes:  # every value would be its neighbour
+        raise ValueError(f"{path} is damaged, its header has another length than it says: build {root} again.")
     return array.view(np.ndarray)  # slicing a memmap takes ten times as long
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis.strategies import integers, lists
 
 from prep.plan import rows as plan
 from prep.shard import open_shards, to_tokens, token_dtype, write_array
+from prep.shard.format import map_file
 from tests.build.test_build import MIXTURE, write_sources
 from tests.conftest import build_mixture, toy_tokenizer
 
@@ -38,6 +40,19 @@ def test_an_id_outside_the_vocabulary_cannot_be_written(bad: int) -> None:
     with pytest.raises(ValueError, match="the vocabulary has 65536 ids"):
         to_tokens(np.array([0, bad, 65_535]), 65_536)
     assert to_tokens(np.array([0, 65_535]), 65_536).tolist() == [0, 65_535]
+
+
+def test_any_flipped_bit_of_a_header_is_named_or_harmless(tmp_path: Path) -> None:
+    array = np.arange(12, dtype="<u2").reshape(3, 4)
+    path = tmp_path / "a.npy"
+    files = {"a.npy": write_array(path, array)}
+    data = path.read_bytes()
+    for place in range(8 * (len(data) - array.nbytes)):
+        damaged = bytearray(data)
+        damaged[place // 8] ^= 1 << place % 8
+        path.write_bytes(damaged)
+        with suppress(ValueError):
+            assert np.array_equal(map_file(tmp_path, "a.npy", files, array.dtype, array.shape), array)
 
 
 def test_files_are_plain_npy(tmp_path: Path) -> None:

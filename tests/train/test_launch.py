@@ -192,7 +192,7 @@ def test_a_very_long_run_is_planned_at_once(root: Path, monkeypatch: pytest.Monk
 def test_of_a_run_that_goes_round_and_round_few_epochs_are_looked_at(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every epoch is permuted, however few rows it has: of 1e8 steps a million took a minute"""
+    """Every epoch is permuted, however few rows it has: of 1e8 steps a million took over a minute"""
     from shards_factory import random_rows, write_build
 
     looked: list[StepPlan] = []

@@ -140,14 +140,22 @@ def test_a_logger_may_raise_anything(
     assert saved(tmp_path) == [2, 4]
 
 
-def test_a_logger_that_exits_when_it_is_started_is_named(
-    build: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error_of: Callable[..., str]
+@pytest.mark.parametrize("error", [SystemExit("gone"), CancelledError("gone"), RuntimeError("gone")])
+def test_a_logger_that_cannot_be_started_is_named(
+    build: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error_of: Callable[..., str],
+    error: BaseException,
 ) -> None:
+    def fail(**about: Any) -> None:
+        raise error
+
     module = ModuleType("wandb")
-    module.init = lambda **about: sys.exit(1)  # type: ignore[attr-defined]
+    module.init = fail  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "wandb", module)
     line = error_of("--shards", build, "--out", tmp_path, *FLAGS, "--run", "mine")
-    assert line == "error: --run mine (wandb): 1: install it, or log in"
+    assert line == "error: --run mine (wandb): gone: install it, or log in"
 
 
 @needs_full
