@@ -18,10 +18,13 @@ SETTINGS = (
     *("renderer_version", "planner_version"),
 )
 
+OPTIONAL = ("chat_template", "model_vocab_size")  # where they are not what builds had before there were others
+
 
 def describe(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """What the bytes of a build depend on, as its manifest says it: equal to the Job.description that it was built from"""
-    return {key: manifest[key] for key in ("mixture", *SETTINGS)} | {"tokenizer": manifest["tokenizer"]["sha256"]}
+    keys = ("mixture", *SETTINGS, *(key for key in OPTIONAL if key in manifest))
+    return {key: manifest[key] for key in keys} | {"tokenizer": manifest["tokenizer"]["sha256"]}
 
 
 def fingerprint(description: Mapping[str, Any]) -> str:
@@ -49,7 +52,9 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
 
 def _settings(build: Mapping[str, Any]) -> dict[str, Any]:
     mixture = build["mixture"]
-    settings = {key: build.get(key) for key in SETTINGS}
+    template = build.get("chat_template", {"name": "nanochat", "mask": "format"})
+    settings = {key: build.get(key) for key in (*SETTINGS, "model_vocab_size")}
+    settings |= {f"chat_template {key}": value for key, value in template.items()}
     return {"mixture": mixture["name"], **settings, "without": ", ".join(mixture.get("without", [])) or None}
 
 

@@ -23,6 +23,9 @@ from prep.build.output import Output
 from prep.build.record import BuildInputs, BuildTimer
 from prep.build.rejected import check_rejected
 from prep.build.write import write_split
+from prep.chat.choose import choose_template
+from prep.chat.template import ChatTemplate
+from prep.conversations.layouts import REASONING_FIELDS
 from prep.encode.encode import choose_engine
 from prep.files import allow_open_files, remove_abandoned
 from prep.mixture.mixture import Mixture
@@ -51,6 +54,7 @@ class Job:
     mixture: Mixture
     inputs: dict[str, list[Input]]  # by split
     tokenizer: Tokenizer
+    template: ChatTemplate
     options: BuildOptions
     made_from: BuildInputs  # what build.json says of it
     description: dict[str, Any]  # what the bytes depend on
@@ -60,7 +64,8 @@ class Job:
         """Where the blocks of an input are, or will be"""
         bounds = source.source.bounds
         tokenizer, version = self.tokenizer.sha256, render.VERSION
-        keys = [block_key(source.content_key, start, stop, tokenizer, version) for start, stop in pairwise(bounds)]
+        key = (source.content_key, tokenizer, version, *self.template.key)
+        keys = [block_key(key[0], start, stop, *key[1:]) for start, stop in pairwise(bounds)]
         paths = tuple(block_path(self.options.cache_dir, key) for key in keys)
         return BlockFiles(np.array(bounds, dtype=np.int64), paths)
 
@@ -68,6 +73,7 @@ class Job:
         """The blocks to render, each once, however many entries use it"""
         seen: set[Path] = set()
         items = []
+        reads = REASONING_FIELDS if self.template.reads_reasoning else ()
         for source in (source for inputs in self.inputs.values() for source in inputs):
             files = self.block_files(source)
             path_of = dict(zip(files.starts.tolist(), files.paths, strict=False))
@@ -76,7 +82,9 @@ class Job:
                 if paths[0] not in seen:
                     seen.update(paths)
                     items.append(
-                        WorkItem(source.task, source.source, source.entry.seed, source.split or "", bounds, paths)
+                        WorkItem(
+                            source.task, source.source, source.entry.seed, source.split or "", bounds, paths, reads
+                        )
                     )
         return items
 
@@ -86,6 +94,7 @@ class Job:
             inputs=self.inputs[name],
             blocks=[self.block_files(source) for source in self.inputs[name]],
             tokenizer=self.tokenizer,
+            template=self.template,
             seed=self.mixture.seed,
             options=self.options,
             mix=self.mixture.mix,
@@ -103,12 +112,13 @@ def make_job(
 ) -> Job:
     """Resolve the sources of a build. ValueError or FileNotFoundError where one is missing."""
     choose_engine(tokenizer, options.encoder)
+    template = choose_template(mixture.chat | options.chat, tokenizer)
     made_from = BuildInputs(mixture, data_root, identity)
     mixture = mixture.without(without) if without else mixture
     entries = [entry for entries in mixture.splits.values() for entry in entries]
     if identity is not None and not any(entry.task == "identity" for entry in entries):
         raise ValueError(f"--identity {identity}: the mixture {mixture.name!r} has no identity task: leave it out.")
-    inputs = resolve(mixture, data_root, identity, options.cache_dir)
+    inputs = resolve(mixture.with_train_on(template.train_on), data_root, identity, options.cache_dir)
     sources = {split: [source.describe() for source in inputs] for split, inputs in inputs.items()}
     mix = mixture.mix.describe()
     description = {
@@ -119,10 +129,12 @@ def make_job(
         "excess_length_strategy": options.excess_length_strategy,
         "max_tokens": options.token_limit,
         "tokenizer": tokenizer.sha256,
+        **({} if template.is_default else {"chat_template": template.describe()}),
+        **({"model_vocab_size": tokenizer.vocab_size} if tokenizer.vocab_size > tokenizer.num_ids else {}),
         "renderer_version": render.VERSION,
         "planner_version": VERSIONS[options.packing],
     }
-    return Job(mixture, inputs, tokenizer, options, made_from, description, fingerprint(description))
+    return Job(mixture, inputs, tokenizer, template, options, made_from, description, fingerprint(description))
 
 
 def build(job: Job, root: str | Path, say: Say = lambda line: None) -> tuple[Manifest, bool]:
@@ -137,7 +149,7 @@ def build(job: Job, root: str | Path, say: Say = lambda line: None) -> tuple[Man
             return read_manifest(root), False
         staging, timer = output.prepare(), BuildTimer(job.options.quiet)
         splits = run_passes(job, staging, timer, say)
-        manifest = make_manifest(job.description, job.tokenizer, splits, staging)
+        manifest = make_manifest(job.description, job.tokenizer, job.template, splits, staging)
         encoder = choose_engine(job.tokenizer, job.options.encoder)
         timer.write(staging, root, job.options, encoder, job.made_from)
         write_manifest(staging, manifest)
@@ -176,7 +188,7 @@ def render_all(job: Job, timer: BuildTimer, say: Say) -> None:
         item.bounds[-1] - item.bounds[0] for item in items if not all(path.exists() for path in item.paths)
     )
     kind = "here" if num_missing <= SMALL_BUILD else "processes"
-    context = RenderContext(job.tokenizer, options.encoder)
+    context = RenderContext(job.tokenizer, options.encoder, job.template)
     with timer.measure("render", num_rows) as timing:
         for _, blocks in run(render_item, context, items, options, kind):
             for block in blocks:

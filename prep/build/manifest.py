@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 
 from prep.arrays import Array, offsets
-from prep.build.changes import fingerprint
+from prep.build.changes import OPTIONAL, fingerprint
 from prep.build.rejected import culprit_by_reason, find_culprits, write_rejected
 from prep.build.write import WrittenShard
+from prep.chat.choose import bos_of, pad_of
+from prep.chat.template import ChatTemplate
 from prep.mixture.resolve import Input
 from prep.plan.overlap import count_overlap, read_user_hashes
 from prep.plan.sampling import takes_part
@@ -185,7 +187,11 @@ def find_overlaps(splits: dict[str, BuiltSplit], staging: Path) -> list[tuple[in
 
 
 def make_manifest(
-    description: dict[str, Any], tokenizer: Tokenizer, splits: dict[str, BuiltSplit], staging: Path
+    description: dict[str, Any],
+    tokenizer: Tokenizer,
+    template: ChatTemplate,
+    splits: dict[str, BuiltSplit],
+    staging: Path,
 ) -> Manifest:
     """
     The manifest of a build, for which the tokenizer and the rejected examples are written; `description` is what its bytes
@@ -200,13 +206,14 @@ def make_manifest(
         **{key: description[key] for key in decided},
         "token_dtype": token_dtype(tokenizer.vocab_size).name,
         "vocab_size": tokenizer.vocab_size,
-        "bos_id": tokenizer.bos_id,
-        "pad_id": tokenizer.bos_id,
+        "bos_id": bos_of(template, tokenizer),
+        "pad_id": pad_of(template, tokenizer),
         "tokenizer": {
             "name": tokenizer.name,
             "sha256": tokenizer.sha256,
             "special_tokens": dict(sorted(tokenizer.special_tokens.items(), key=lambda item: item[1])),
         },
+        **{key: description[key] for key in OPTIONAL if key in description},
         "renderer_version": description["renderer_version"],
         "planner_version": description["planner_version"],
         "splits": {name: split.to_manifest() for name, split in splits.items()},

@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from prep.arrays import Array, offsets
 from prep.build.record import PassTiming
+from prep.chat.choose import pad_of
 from prep.plan.rows import ShardPlan
 from prep.plan.split import SplitJob, SplitPlan
 from prep.render.block_cache import BlockFiles, count_loss_tokens, map_block
@@ -47,7 +48,7 @@ class ShardWriter:
     root: Path
     name: str  # format of the shards' names, by number
     width: int  # tokens of a row: T + 1
-    bos: int
+    fill: int  # what padding is, and the bos of later pieces of a conversation
     dtype: str
 
 
@@ -60,7 +61,7 @@ def write_split(
         root=staging,
         name=f"{split.name}-{{:05d}}-of-{len(plan.shards):05d}",
         width=split.options.max_seq_len + 1,
-        bos=split.tokenizer.bos_id,
+        fill=pad_of(split.template, split.tokenizer),
         dtype=token_dtype(split.tokenizer.vocab_size).str,
     )
     written: dict[int, WrittenShard] = {}
@@ -82,7 +83,7 @@ def write_shard(writer: ShardWriter, plan: ShardPlan) -> WrittenShard:
     filled = np.add.reduceat(doc_lengths, row_docs[:-1], dtype=np.int64)  # (R,)
     blocks, block_of, first, trainable = find_pieces(plan.pieces, writer.blocks)
     # the last buffer is what padding and a bos are taken from
-    tokens = Column([block.tokens for block in blocks], np.full(writer.width, writer.bos, writer.dtype))
+    tokens = Column([block.tokens for block in blocks], np.full(writer.width, writer.fill, writer.dtype))
     mask = Column([block.mask for block in blocks], np.zeros(writer.width, "u1"))
     mask_bits, first_masks = list[Array](), list[Array]()
 

@@ -23,7 +23,6 @@ from prep.chat.format import ChatFormat
 from prep.chat.in_turn import alternate, conversations_of_parts, invalid_text
 from prep.chat.python_calls import has_calls, write_calls
 from prep.chat.systems import add_systems
-from prep.chat.tables import NANOCHAT
 from prep.chat.template import ChatTemplate
 from prep.columns import index_array, text_array
 from prep.conversations import turns
@@ -57,7 +56,7 @@ class Arranged:
 def arrange(batch: Conversations, template: ChatTemplate) -> Arranged:
     """C conversations -> the same, as the format has them; those it has no place for have no messages, and a reason"""
     form = template.format
-    batch = _as_chosen(batch, form)
+    batch = _as_chosen(batch, template)
     if form.alternates:
         batch = _with_a_part(alternate(batch))
         return Arranged(batch, np.zeros(len(batch.kinds), dtype=bool))
@@ -71,15 +70,15 @@ def arrange(batch: Conversations, template: ChatTemplate) -> Arranged:
 
 def normalize(batch: Conversations) -> Conversations:
     """C conversations -> the same in turn, as nanochat's format takes them"""
-    return alternate(_as_chosen(batch, NANOCHAT))
+    return alternate(_as_chosen(batch, ChatTemplate()))
 
 
-def _as_chosen(batch: Conversations, form: ChatFormat) -> Conversations:
+def _as_chosen(batch: Conversations, template: ChatTemplate) -> Conversations:
     """What the entry chose of turns, calls and reasoning"""
-    batch = _write_as_text(batch, form)
+    batch = _write_as_text(batch, template.format)
     if batch.choices.consecutive == "merge":
         batch = turns.merge(batch)
-    return turns.train_on(batch, batch.choices.train_on)
+    return turns.train_on(batch, batch.choices.train_on or template.train_on or "all")
 
 
 def _write_as_text(batch: Conversations, form: ChatFormat) -> Conversations:

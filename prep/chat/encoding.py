@@ -10,6 +10,7 @@ A token trains if any of its bytes does; where the mask is what a model would ha
 
 import re
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import NamedTuple
 
 from prep.chat.template import ChatTemplate
@@ -89,7 +90,7 @@ def _bounds(whole: str, segments: list[Segment], tokenizer: Tokenizer) -> list[t
         place += len(segment.text)
         ends.append(place)
     places = normalized_places(whole, ends, tokenizer)
-    return list(zip(places, places[1:], strict=False))
+    return list(pairwise(places))
 
 
 def normalized_places(text: str, places: list[int], tokenizer: Tokenizer) -> list[int]:

@@ -1,6 +1,6 @@
 r"""
-The rules that no table holds: how reasoning is found in a text, which question counts, what a trim takes away, how arguments and
-tools are written. Each is a function of one text or one conversation, and the same for all formats.
+The rules that no table holds: how reasoning is found in a text, which question counts, what a trim takes away, how arguments
+and tools are written. Each is a function of one text or one conversation, and the same for all formats.
 
     "<think>\nLet me see.\n</think>\n\n4"   ->   reasoning "Let me see.", text "4"
 """

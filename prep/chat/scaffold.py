@@ -6,13 +6,14 @@ Scaffold: what a format puts before, between and after the parts of a conversati
              <|im_start|>user\n   <|im_end|>\n<|im_start|>assistant\n            <|im_end|>\n
 
 A gap depends on what kind of part is on either side of it and on nothing else, so a few dozen are all that any number of
-conversations have. `gap` says it in text; `compile_gap` puts it into tokens once: what stands before its first control belongs to
-the text before it, what stands behind the last one to the text after it, and the rest is constant.
+conversations have. `gap` says it in text; `compiled_gap` puts it into tokens once: what stands before its first control belongs
+to the text before it, what stands behind the last one to the text after it, and the rest is constant.
 """
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from typing import NamedTuple
 
 from prep.chat.encoding import Segment, cut_controls, encode_segments
@@ -142,7 +143,7 @@ def _suffix(before: Neighbour, form: ChatFormat) -> str:
 def conversation_gaps(parts: list[Neighbour], template: ChatTemplate, kinds: tuple[str, ...]) -> list[list[Segment]]:
     """The gaps of a conversation of n parts: n + 1 of them"""
     around = [None, *parts, None]
-    return [gap(before, after, template, kinds) for before, after in zip(around, around[1:], strict=False)]
+    return [gap(before, after, template, kinds) for before, after in pairwise(around)]
 
 
 # ---- in tokens ----

@@ -28,6 +28,7 @@ class ChatTemplate:
     mask: str = "format"
     empty_think: bool = True
     date: str | None = None
+    train_on: str | tuple[str, ...] | None = None  # for entries without one of their own
 
     def __post_init__(self) -> None:
         if self.mask not in MASKS:
@@ -49,12 +50,23 @@ class ChatTemplate:
             described["empty_think"] = self.empty_think
         if self.format.date:
             described["date"] = self.date or self.format.date
+        if self.train_on is not None:
+            described["train_on"] = self.train_on if isinstance(self.train_on, str) else list(self.train_on)
         return described
 
     @property
     def key(self) -> tuple[str, ...]:
         """What names of blocks have of it: nothing for nanochat's own"""
         return () if self.is_default else (json.dumps(self.describe(), sort_keys=True),)
+
+    def summary(self) -> str:
+        """
+        >>> ChatTemplate().summary()
+        "chat format nanochat, mask format: nanochat's tokenizer.render_conversation"
+        """
+        more = "" if self.empty_think else ", no empty reasoning"
+        more += f", date {self.date or self.format.date}" if self.format.date else ""
+        return f"chat format {self.name}, mask {self.mask}{more}: {self.format.authority}"
 
     @property
     def reads_reasoning(self) -> bool:

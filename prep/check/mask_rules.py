@@ -17,6 +17,10 @@ from typing import Any
 import numpy as np
 
 from prep.arrays import Array
+from prep.chat.template import ChatTemplate
+from prep.chat.turn_starts import find_turns
+from prep.conversations.conversation import ASSISTANT
+from prep.tokenizer.tokenizer import Tokenizer
 
 UNKNOWN = 2
 
@@ -86,6 +90,43 @@ def broken_rules(
         "a document that does not begin with bos": (tokens != bos) & is_first & whole,
         "trained, which is not the assistant's": (expected := expected_mask(tokens, first, special_tokens)) < mask,
         "not trained, which the assistant says": (expected > mask) & (expected != UNKNOWN) & ~skipped,
+    }
+    return [(int(np.flatnonzero(where)[0]), what) for what, where in wrong.items() if where.any()]
+
+
+def broken_turns(
+    tokens: Array,
+    mask: Array,
+    first: Array,
+    template: ChatTemplate,
+    tokenizer: Tokenizer,
+    may_skip: Array | bool = False,
+) -> list[tuple[int, str]]:
+    """
+    The same for a chat format in which a turn begins with a control and a role: what the assistant says trains from its first
+    token to the end of its turn, or (where it may be skipped) in part or not at all; nothing else does, but for documents.
+    """
+    turns = find_turns(tokens, template, tokenizer)
+    num_tokens = np.diff(np.append(first, len(tokens)))
+    bounds = np.unique(np.concatenate([turns.starts, first, [len(tokens)]]))  # a turn ends where another begins
+    ends = bounds[np.searchsorted(bounds, turns.starts, side="right")]
+    is_assistant = (turns.roles == ASSISTANT) & (turns.said < ends)
+    change = np.bincount(turns.said[is_assistant], minlength=len(tokens) + 1)
+    change -= np.bincount(ends[is_assistant], minlength=len(tokens) + 1)
+    says = np.cumsum(change[:-1]) > 0  # (n,) the assistant does
+    turn = np.cumsum(np.isin(np.arange(len(tokens)), turns.starts))
+    headless = turn == np.repeat(
+        np.append(0, turn)[first], num_tokens
+    )  # a document, or the rest of a turn that was split
+    is_control = np.isin(tokens, [tokenizer.special_id(name) for name in template.format.controls])
+    must = says & ~np.repeat(np.broadcast_to(may_skip, len(first)), num_tokens)
+    may = says | headless
+    if template.mask == "sampled":  # not what stands in the prompt, nor what follows the end
+        must &= is_control
+        may &= ~np.append(False, is_control[:-1]) | is_control
+    wrong = {
+        "trained, which is not the assistant's": (mask > 0) & ~may,
+        "not trained, which the assistant says": (mask == 0) & must,
     }
     return [(int(np.flatnonzero(where)[0]), what) for what, where in wrong.items() if where.any()]
 

@@ -14,6 +14,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,12 @@ from prep.build.changes import changes, describe, fingerprint
 from prep.build.job import Job, build, make_job
 from prep.build.options import BuildOptions
 from prep.build.record import BuildInputs
-from prep.check.mask_rules import broken_rules, may_skip
+from prep.chat.choose import bos_of, pad_of, read_template, template_keys
+from prep.check.mask_rules import broken_rules, broken_turns, may_skip
 from prep.files import default_cache_dir, scratch_folder
 from prep.shard import COUNTS, Manifest, Split, check_files, listed_files, manifest_text, open_shards, read_manifest
 from prep.tokenizer.load import load_tokenizer
+from prep.tokenizer.tokenizer import Tokenizer
 
 CHUNK_TOKENS = 1 << 22
 UNLISTED = ("manifest.json", "build.json")
@@ -72,8 +75,10 @@ def check_tokenizer(root: Path, manifest: Manifest) -> Iterator[str]:
         yield f"{root}: special tokens of the tokenizer differ from the manifest's"
     if tokenizer.vocab_size != manifest["vocab_size"]:
         yield f"{root}: the tokenizer has {tokenizer.vocab_size:,} ids, the manifest says {manifest['vocab_size']:,}"
-    if {manifest["bos_id"], manifest["pad_id"]} != {tokenizer.bos_id}:
-        yield f"{root}: bos of the tokenizer is {tokenizer.bos_id}, the manifest has another for bos or padding"
+    template = read_template(manifest)
+    bos, pad = bos_of(template, tokenizer), pad_of(template, tokenizer)
+    if (manifest["bos_id"], manifest["pad_id"]) != (bos, pad):
+        yield f"{root}: bos of chat format {template.name} is {bos}, the manifest has another for bos or padding"
     if not np.array_equal(np.load(root / "token_bytes.npy"), tokenizer.token_bytes()):
         yield f"{root / 'token_bytes.npy'}: not the bytes of the tokenizer's tokens"
 
@@ -155,7 +160,13 @@ def check_rows(split: Split, start: int, stop: int, counts: Counts) -> Iterator[
     whole = not split.wrapped
     special_tokens = manifest["tokenizer"]["special_tokens"]
     skips = may_skip(manifest["splits"][split.name]["sources"])[split.docs["source"][a:b]]
-    for place, what in broken_rules(flat_tokens, flat_mask, first, special_tokens, whole, skips):
+    if "chat_template" in manifest:
+        template, tokenizer = read_template(manifest), _tokenizer_of(split.root)
+        skips |= template.train_on not in (None, "all")
+        broken = broken_turns(flat_tokens, flat_mask, first, template, tokenizer, skips)
+    else:
+        broken = broken_rules(flat_tokens, flat_mask, first, special_tokens, whole, skips)
+    for place, what in broken:
         document = a + int(np.searchsorted(first, place, side="right")) - 1
         yield f"{where}: document {document}, token {place - first[document - a]}: {what}"
     if split.wrapped:
@@ -165,6 +176,11 @@ def check_rows(split: Split, start: int, stop: int, counts: Counts) -> Iterator[
             yield f"{where}: neighbouring rows in {start} .. {stop - 1} do not share a token"
     counts.trainable[a:b] = np.add.reduceat(flat_mask.astype(np.int64), first)
     counts.row_trainable[start:stop] = mask[:, 1:].sum(axis=1)
+
+
+@lru_cache(maxsize=1)
+def _tokenizer_of(root: Path) -> Tokenizer:
+    return load_tokenizer(root)
 
 
 def check_counts(split: Split) -> Iterator[str]:
@@ -241,7 +257,7 @@ def rebuild(root: Path, inputs: BuildInputs, workers: int, say: Callable[[str], 
             workers=workers,
             max_rejected=1.0,
         )
-        mixture = replace(inputs.mixture, seed=manifest["seed"])
+        mixture = replace(inputs.mixture, seed=manifest["seed"], chat=template_keys(manifest))
         without = tuple(manifest["mixture"]["without"])
         job = make_job(mixture, load_tokenizer(root), options, inputs.data_root, inputs.identity, without)
         if job.fingerprint != manifest["fingerprint"]:

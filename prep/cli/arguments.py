@@ -21,6 +21,17 @@ Build = Annotated[Path, Argument(help="Directory of a finished build.")]
 SplitName = Annotated[str, Option("--split", help="Split of the build.")]
 TokenizerName = Annotated[str | None, Option("--tokenizer", help=TOKENIZERS)]
 Pattern = Annotated[str | None, Option(help="Split pattern of a .tiktoken file; nanochat's by default.")]
+TRAIN_ON = "Which turns of the assistant train: all, last or none; or what of them: text,reasoning,calls,end."
+ChatTemplateName = Annotated[
+    str | None, Option("--chat-template", help="Chat format: nanochat (default), chatml, qwen2.5, qwen3, llama3, ...")
+]
+Mask = Annotated[
+    str | None, Option(help="What trains: format (as its authority has it), or sampled (what a model would have said).")
+]
+EmptyThink = Annotated[
+    bool | None, Option("--empty-think/--no-empty-think", help="Whether turns without reasoning have an empty block.")
+]
+ChatDate = Annotated[str | None, Option(help="The date that a chat format writes, as it is to stand there.")]
 Json = Annotated[bool, Option("--json", help="Print JSON instead of text.")]
 Plain = Annotated[bool, Option("--plain", help="Mark loss tokens with brackets instead of colour.")]
 Mixture = Annotated[str | None, Option(help="Mixture of the build, if its build.json does not say it.")]
@@ -50,6 +61,16 @@ def given(context: typer.Context, name: str) -> bool:
     """Whether an option was typed"""
     source = context.get_parameter_source(name)
     return source is not None and source.name == "COMMANDLINE"
+
+
+def train_on_choice(text: str | None) -> str | tuple[str, ...] | None:
+    """
+    >>> train_on_choice("last"), train_on_choice("text,end")
+    ('last', ('text', 'end'))
+    """
+    if text is None or text in ("all", "last", "none"):
+        return text
+    return tuple(text.split(","))
 
 
 def refuse(context: typer.Context, names: str, condition: str) -> None:

@@ -8,7 +8,23 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer import Option
 
-from prep.cli.arguments import DataRoot, Identity, Json, Pattern, TokenizerName, cores, given, print_json, say
+from prep.cli.arguments import (
+    TRAIN_ON,
+    ChatDate,
+    ChatTemplateName,
+    DataRoot,
+    EmptyThink,
+    Identity,
+    Json,
+    Mask,
+    Pattern,
+    TokenizerName,
+    cores,
+    given,
+    print_json,
+    say,
+    train_on_choice,
+)
 
 if TYPE_CHECKING:
     from prep.mixture.mixture import Mixture
@@ -30,6 +46,11 @@ def build(
     packing: Annotated[str, Option(help=PACKING)] = "ordered",
     excess_length_strategy: Annotated[str, Option(help=EXCESS)] = "truncate",
     max_tokens: Annotated[int | None, Option(help=MAX_TOKENS)] = None,
+    chat_template: ChatTemplateName = None,
+    mask: Mask = None,
+    empty_think: EmptyThink = None,
+    chat_date: ChatDate = None,
+    train_on: Annotated[str | None, Option(help=f"{TRAIN_ON} For entries that do not say it.")] = None,
     tokenizer: TokenizerName = None,
     pattern: Pattern = None,
     data_root: DataRoot = None,
@@ -66,6 +87,11 @@ def build(
         engine=engine,
         address=address,
         encoder=encoder,
+        chat_template=chat_template,
+        mask=mask,
+        empty_think=empty_think,
+        chat_date=chat_date,
+        train_on=train_on_choice(train_on),
         max_rejected=max_rejected,
         overwrite=overwrite,
         quiet=quiet,

@@ -151,54 +151,64 @@ def try_rows(
     layout: Annotated[str | None, Option(help=LAYOUT)] = None,
     columns: Annotated[list[str] | None, Option(help=COLUMNS)] = None,
     roles: Annotated[list[str] | None, Option(help="theirs=ours, as teacher=assistant; may be repeated.")] = None,
-    train_on: Annotated[str, Option(help="Which turns of the assistant train: all, last or none.")] = "all",
+    train_on: Annotated[str, Option(help=arg.TRAIN_ON)] = "all",
     consecutive: Annotated[str, Option(help="Consecutive messages of one role: reject or merge.")] = "reject",
     tools: Annotated[str, Option(help="What tool calls become: parts or text.")] = "parts",
     reasoning: Annotated[str | None, Option(help="What the assistant thinks: think (as text) or drop.")] = None,
     where: Annotated[list[str] | None, Option(help="field=value of rows that are kept; may be repeated.")] = None,
     task: Annotated[str | None, Option(help=TRIED_TASK)] = None,
+    chat_template: arg.ChatTemplateName = None,
+    mask: arg.Mask = None,
+    empty_think: arg.EmptyThink = None,
+    chat_date: arg.ChatDate = None,
     tokenizer: arg.TokenizerName = None,
     pattern: arg.Pattern = None,
     plain: arg.Plain = False,
     as_json: arg.Json = False,
 ) -> None:
     """Show the first rows of a file, or of a task, as rendered. The options are those of a mixture's entry."""
+    from prep.chat.choose import choose_template
     from prep.conversations.layouts import Layout
     from prep.inspect.preview import made_rows, preview, render_rows
     from prep.inspect.terminal import Printer
-    from prep.mixture.checks import READING, check_names, check_value
+    from prep.mixture.checks import READING, check_names, check_train_on, check_value
     from prep.tokenizer.load import load_tokenizer
 
     if task is not None:
         refuse(context, "layout columns roles train_on consecutive tools reasoning where", "with --task")
     column_names, role_names = read_pairs(columns, "--columns"), read_pairs(roles, "--roles")
-    words = {
-        "layout": layout, "train_on": train_on, "consecutive": consecutive, "tools": tools, "reasoning": reasoning
-    }  # fmt: skip
+    words = {"layout": layout, "consecutive": consecutive, "tools": tools, "reasoning": reasoning}
+    choice = arg.train_on_choice(train_on)
+    check_train_on(choice, "--", "train-on")
     for key, word in words.items():
         check_value(key.replace("_", "-"), word, READING[key], "--")
     check_names(column_names, role_names, "--")
     options = Layout(
         columns=tuple(sorted(column_names.items())),
         roles=tuple(sorted(role_names.items())),
-        train_on=train_on,
+        train_on=choice or "all",
         consecutive=consecutive,
         tools=tools,
         reasoning=reasoning,
         where=tuple(sorted((name, (_value(text),)) for name, text in read_pairs(where, "--where").items())),
     )
+    loaded = load_tokenizer(tokenizer, pattern)
+    keys = {"chat_template": chat_template, "mask": mask, "empty_think": empty_think, "chat_date": chat_date}
+    template = choose_template(keys, loaded)
     if path is not None:
-        previewed = preview(path, rows, options, layout, task)
+        previewed = preview(path, rows, options, layout, task, template)
     elif task is not None:
         previewed = made_rows(rows, task)
     else:
         raise ValueError("no PATH given: give a file to read, or with --task a task that makes its rows.")
-    examples = render_rows(previewed, load_tokenizer(tokenizer, pattern))
+    examples = render_rows(previewed, loaded, template)
     if as_json:
-        print_json({**previewed.describe(), "rows": list(examples)})
+        print_json({**previewed.describe(), "chat_template": template.describe(), "rows": list(examples)})
         return
     printer = Printer(plain)
     printer.say(previewed.summary(), "bold")
+    if not template.is_default:
+        printer.say(template.summary(), "dim")
     for example in examples:
         printer.example(example)
 

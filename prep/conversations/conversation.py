@@ -84,9 +84,8 @@ REASON = {reason: code for code, reason in enumerate(REASONS)}
 class Choices:
     """What the entry of a mixture wants a chat format to make of its messages."""
 
-    train_on: str | tuple[str, ...] = (
-        "all"  # or last, or none: turns of the assistant; or a list of what trains of a turn
-    )
+    # all, last or none: turns of the assistant; or a list of what trains of a turn; None: what the template says, or all
+    train_on: str | tuple[str, ...] | None = None
     consecutive: str = "reject"  # or merge: neighbouring messages of one role
     tools: str = "parts"  # or text: what calls and their answers become
     reasoning: str | None = None  # think: text in <think>; drop: left out; None: not decided

@@ -135,7 +135,7 @@ class Layout:
     name: str = "messages"
     columns: tuple[tuple[str, str], ...] = ()
     roles: tuple[tuple[str, str], ...] = ()
-    train_on: str = "all"
+    train_on: str | tuple[str, ...] = "all"
     consecutive: str = "reject"
     tools: str = "parts"
     reasoning: str | None = None
@@ -186,7 +186,7 @@ class Layout:
             "layout": self.name,
             "columns": dict(self.columns),
             "roles": dict(self.roles),
-            "train_on": self.train_on,
+            "train_on": self.train_on if isinstance(self.train_on, str) else list(self.train_on),
             "consecutive": self.consecutive,
             "tools": self.tools,
             **({"reasoning": self.reasoning} if self.reasoning else {}),

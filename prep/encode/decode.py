@@ -6,7 +6,7 @@ What the user says in each conversation, decoded from the tokens of a cached blo
     "2+2? 3+3? ..."
 
 A few million tokens at a time are decoded by Arrow, without a Python object per token. Text never encodes to a special token,
-so what is after <|user_start|> and before the next special token is the user's, and every <|bos|> begins a conversation.
+so what is after the start of a turn of the user's and before the next special token is what the user says.
 """
 
 from collections.abc import Iterator
@@ -16,6 +16,8 @@ import numpy as np
 import pyarrow as pa
 
 from prep.arrays import Array, offsets
+from prep.chat.template import ChatTemplate
+from prep.chat.turn_starts import find_turns, openings
 from prep.columns import index_array
 from prep.conversations.conversation import USER, Conversations
 from prep.shard import Split
@@ -27,24 +29,31 @@ BLOCK_TOKENS = 4 << 20  # decoded at once
 class Decoder:
     """Tables of a tokenizer: the bytes of each token, and which are special"""
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self.user = tokenizer.special_tokens["<|user_start|>"]
-        self.bos = tokenizer.bos_id
-        self.words = token_words(tokenizer, {self.user: b" "}, b"")
+    def __init__(self, tokenizer: Tokenizer, template: ChatTemplate) -> None:
+        self.tokenizer, self.template = tokenizer, template
+        opened = {opening.ids[0]: b" " for opening in openings(template, tokenizer)}
+        added = {id_: text.encode() for text, id_ in tokenizer.added_tokens.items()}
+        self.words = token_words(tokenizer, added | opened, b"")
         self.special = np.zeros(tokenizer.vocab_size, dtype=bool)
         self.special[list(tokenizer.special_tokens.values())] = True
 
     def user_texts(self, tokens: Array, starts: Array) -> list[bytes]:
         """Tokens (n,) of conversations that begin at `starts` (C,) -> C texts, all turns of the user together"""
-        is_special = self.special[tokens]
-        starts_user = np.append(False, tokens[is_special] == self.user)
-        said = np.flatnonzero(starts_user[np.cumsum(is_special)])  # by the last special token up to each token
-        if not len(said):
+        turns = find_turns(tokens, self.template, self.tokenizer)
+        is_user = turns.roles == USER
+        first, said = turns.starts[is_user], turns.said[is_user]
+        controls = np.append(np.flatnonzero(self.special[tokens]), len(tokens))
+        ends = controls[np.searchsorted(controls, said)]
+        change = np.bincount(said, minlength=len(tokens) + 1) - np.bincount(ends, minlength=len(tokens) + 1)
+        shown = np.cumsum(change[:-1]) > 0
+        shown[first] = True  # a space before each turn
+        places = np.flatnonzero(shown)
+        if not len(places):
             return [b""] * len(starts)
-        decoded = self.words.take(index_array(tokens[said]))
+        decoded = self.words.take(index_array(tokens[places]))
         byte_bounds = np.frombuffer(decoded.buffers()[1], dtype=np.int64)
         data = decoded.buffers()[2].to_pybytes()
-        bounds = byte_bounds[np.searchsorted(said, np.append(starts, len(tokens)))].tolist()
+        bounds = byte_bounds[np.searchsorted(places, np.append(starts, len(tokens)))].tolist()
         return [data[start:stop] for start, stop in pairwise(bounds)]
 
 
@@ -63,14 +72,10 @@ def token_words(tokenizer: Tokenizer, special: dict[int, bytes], other: bytes) -
     )
 
 
-def conversations_of(split: Split, bos: int | None) -> Iterator[tuple[Array, Array]]:
-    """
-    Tokens (n,) and starts (C,) of the conversations of a split in stored order, some whole ones at a time. ValueError for a
-    chat format without a bos.
-    """
-    if bos is None:
-        raise ValueError(f"{split.root}: its chat format has no bos, by which conversations are found here.")
+def conversations_of(split: Split) -> Iterator[tuple[Array, Array]]:
+    """Tokens (n,) and starts (C,) of the conversations of a split in stored order, some whole ones at a time"""
     wrapped, left = split.wrapped, np.zeros(0, dtype=split.manifest["token_dtype"])
+    left_starts = np.zeros(0, dtype=np.int64)
     num_rows = max(1, BLOCK_TOKENS // (split.max_seq_len + 1))
     for first in range(0, split.num_rows, num_rows):
         ids = np.arange(first, min(first + num_rows, split.num_rows))
@@ -80,12 +85,30 @@ def conversations_of(split: Split, bos: int | None) -> Iterator[tuple[Array, Arr
             num_tokens -= 1
             num_tokens[-1] += last
         tokens = np.concatenate([left, rows[np.arange(rows.shape[1]) < num_tokens[:, None]]])
-        starts = np.flatnonzero(tokens == bos)
-        left = tokens[:0]
-        if wrapped and not last:  # the last conversation may go on
+        starts = np.concatenate([left_starts, len(left) + _starts(split, ids, offsets(num_tokens))])
+        left, left_starts = tokens[:0], starts[:0]
+        if wrapped and not last and len(starts):  # the last conversation may go on
             left, tokens, starts = tokens[starts[-1] :], tokens[: starts[-1]], starts[:-1]
+            left_starts = np.zeros(1, dtype=np.int64)
         if len(starts):
             yield tokens, starts
+
+
+def _starts(split: Split, rows: Array, before: Array) -> Array:
+    """Where conversations begin in the tokens of neighbouring rows, of which `before` (R + 1,) come before each"""
+    first, stop = split.doc_range(int(rows[0]))[0], split.doc_range(int(rows[-1]))[1]
+    docs = split.docs[first:stop]
+    firsts = split.rows["first_doc"][rows].astype(np.int64) - first
+    row = np.repeat(np.arange(len(rows)), np.diff(np.append(firsts, len(docs))))
+    ends = offsets(docs["length"])
+    starts = before[row] + ends[:-1] - ends[firsts[row]]
+    begins = np.ones(len(docs), dtype=bool)
+    if split.wrapped:
+        earlier = split.docs[np.maximum(first + firsts - 1, 0)]
+        same = [docs[key][firsts] == earlier[key] for key in ("source", "index", "repeat")]
+        begins[firsts] = ~np.logical_and.reduce(same) | (first + firsts == 0)
+    out: Array = starts[begins]
+    return out
 
 
 def user_texts_of(batch: Conversations) -> list[bytes]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prep.build.record import read_record
+from prep.chat.choose import read_template
 from prep.inspect.stats import TABLE_WIDTH, note_lines, num_rejected, overlap_lines, print_lines, share_lines
 from prep.inspect.terminal import make_console, make_table
 from prep.shard import COUNTS, Manifest
@@ -47,6 +48,8 @@ def built_lines(root: Path, manifest: Manifest, built: bool) -> list[str]:
             lines.append(f"  {name} has no loss tokens: SFT needs longer rows, or other data.")
         noted = {"sources": [{**source, "rejected_by_reason": source["rejected"]} for source in sources]}
         lines += [f"    {line}" for line in (*share_lines(split), *overlap_lines(split), *note_lines(noted))]
+    if "chat_template" in manifest:
+        lines.append(f"  {read_template(manifest).summary()}")
     notice = format_notice(manifest)
     return [*lines, *([f"  {notice}"] if notice else [])]
 

@@ -18,6 +18,7 @@ import numpy as np
 
 from prep.arrays import Array
 from prep.chat.arrange import normalize
+from prep.chat.choose import read_template
 from prep.encode.decode import Decoder, conversations_of, user_texts_of
 from prep.inspect.search import conversations
 from prep.mixture.mixture import Entry, Mixture
@@ -50,7 +51,7 @@ def find_overlap(root: Path, against: list[str], data_root: Path | None, thresho
     if not 0 < threshold <= 1:
         raise ValueError(f"--threshold {threshold} found, wanted more than 0 and at most 1.")
     shards = open_shards(root)
-    decoder = Decoder(load_tokenizer(root))
+    decoder = Decoder(load_tokenizer(root), read_template(shards.manifest))
     groups = val_groups(shards.split("val"), decoder) if "val" in shards.splits else []
     groups += [read_group(name, data_root) for name in against]
     if not groups:
@@ -68,7 +69,7 @@ def find_overlap(root: Path, against: list[str], data_root: Path | None, thresho
 
 def user_texts(split: Split, decoder: Decoder) -> Iterator[list[bytes]]:
     """What the user says in each conversation, in stored order, by block"""
-    for tokens, starts in conversations_of(split, decoder.bos):
+    for tokens, starts in conversations_of(split):
         yield decoder.user_texts(tokens, starts)
 
 

@@ -17,13 +17,14 @@ from typing import Any
 import pyarrow as pa
 
 from prep.arrays import offsets
+from prep.chat.template import ChatTemplate
 from prep.conversations.conversation import REASONS, Conversations
-from prep.conversations.layouts import UNUSED, Layout, refusal
+from prep.conversations.layouts import ASIDE, REASONING_FIELDS, UNUSED, Layout, refusal
 from prep.conversations.recognise import FIRST_ROWS, recognise
 from prep.conversations.rows import rows_of, show_row
 from prep.encode.encode import Encoder
 from prep.inspect.show import segments
-from prep.render.render import render
+from prep.render.render import NANOCHAT_TEMPLATE, render
 from prep.render.why import why
 from prep.sources.detect import check_kinds, heads, kind_of
 from prep.sources.files import find_files
@@ -94,7 +95,14 @@ class Preview:
         return f"{self.files[0]}: {', '.join(words)}"
 
 
-def preview(path: Path, num_rows: int, options: Layout, layout: str | None, task_name: str | None) -> Preview:
+def preview(
+    path: Path,
+    num_rows: int,
+    options: Layout,
+    layout: str | None,
+    task_name: str | None,
+    template: ChatTemplate = NANOCHAT_TEMPLATE,
+) -> Preview:
     """FileNotFoundError or ValueError where there are no rows, or none of a known layout"""
     is_text = task_name == "text"
     files = find_files(path, text=is_text)
@@ -112,10 +120,11 @@ def preview(path: Path, num_rows: int, options: Layout, layout: str | None, task
     for file, head in heads(files, num_first, is_text):  # what a build stops at, or leaves aside, may be in any file
         head = head.drop_columns([name for name in head.column_names if recognised.renames.get(name) == UNUSED])
         notes = task.conversations(head).notes
-        if notes.refused:
-            raise ValueError(f"{file}: {refusal(notes.refused, recognised)}")
+        refused = tuple(name for name in notes.refused if not (template.reads_reasoning and name in REASONING_FIELDS))
+        if refused:
+            raise ValueError(f"{file}: {refusal(refused, recognised)}")
         fields += _fields(rows_of(head))
-        aside.update(notes.left_aside)
+        aside.update(name for name in notes.left_aside if not (template.format.tools and name in ASIDE))
     decided = {name for name, _ in recognised.where}
     read = [recognised.source_name(name) for name in recognised.table.fields]
     used = [name for name in (*read, *sorted(decided - {*read})) if name in fields]
@@ -157,10 +166,12 @@ def _fields(objects: Iterable[Any]) -> list[str]:
     return list(dict.fromkeys(name for value in objects if isinstance(value, dict) for name in value))
 
 
-def render_rows(previewed: Preview, tokenizer: Tokenizer) -> Iterator[dict[str, Any]]:
+def render_rows(
+    previewed: Preview, tokenizer: Tokenizer, template: ChatTemplate = NANOCHAT_TEMPLATE
+) -> Iterator[dict[str, Any]]:
     """{"row", "length", "trainable", "trained_share", "segments"} or {"row", "rejected", "content"} for each row"""
     rows = previewed.rows
-    rendered = render(previewed.conversations(), Encoder(tokenizer, "tiktoken"), tokenizer)
+    rendered = render(previewed.conversations(), Encoder(tokenizer, "tiktoken"), tokenizer, template=template)
     bounds = offsets(rendered.lengths).tolist()
     for row, (length, trainable) in enumerate(zip(rendered.lengths.tolist(), rendered.trainable.tolist(), strict=True)):
         if rendered.reasons[row]:

@@ -96,7 +96,7 @@ def find(split: Split, tokenizer: Tokenizer, text: str, source: str | None) -> I
         raise ValueError("--find '' is found everywhere: give some text.")
     number = None if source is None else source_number(split, source)
     docs, first = conversations(split)[0], 0
-    for tokens, starts in conversations_of(split, tokenizer.bos_id):
+    for tokens, starts in conversations_of(split):
         for position in _search(words.take(index_array(tokens)), starts, needle):
             doc = int(docs[first + position])
             if number in (None, int(split.docs["source"][doc])):

@@ -51,6 +51,7 @@ def read_stats(root: Path) -> dict[str, Any]:
         **{key: manifest[key] for key in ("max_seq_len", "packing_strategy", "excess_length_strategy", "seed")},
         "tokenizer": manifest["tokenizer"]["name"],
         "vocab_size": manifest["vocab_size"],
+        "chat_template": manifest.get("chat_template", {"name": "nanochat", "mask": "format"}),
         "fingerprint": manifest["fingerprint"],
         "bytes": sum(entry["bytes"] for entry in listed_files(manifest).values()),
         "splits": {name: split_stats(split) for name, split in shards.splits.items()},
@@ -179,7 +180,9 @@ def print_stats(stats: dict[str, Any], by_length: bool = False) -> None:
     console = make_console(TABLE_WIDTH)
     console.print(Text(visible(stats["name"]), "bold"))
     packing = f"{stats['packing_strategy']}, max_seq_len {stats['max_seq_len']:,}, {stats['excess_length_strategy']}"
+    template = stats["chat_template"]
     tokenizer = f"tokenizer {stats['tokenizer']} ({stats['vocab_size']:,} ids)"
+    tokenizer += f", chat format {template['name']}, mask {template['mask']}" if template["name"] != "nanochat" else ""
     print_lines(console, [f"{packing}; {size(stats['bytes'])} on disk", tokenizer, ""])
     for name, split in stats["splits"].items():
         console.print(_counts_table(name, split))

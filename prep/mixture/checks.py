@@ -20,6 +20,9 @@ from collections.abc import Iterable
 from fractions import Fraction
 from typing import Any
 
+from prep.chat.choose import KEYS
+from prep.chat.tables import FORMATS
+from prep.chat.template import MASKS, TRAINED_KINDS
 from prep.conversations.layouts import LAYOUTS, MAPPED_ROLES, OLD_NAMES, PAIR_FIELDS, TURN_FIELDS, UNUSED
 from prep.conversations.turns import CONSECUTIVE, TRAIN_ON
 from prep.tasks import TASKS
@@ -41,9 +44,9 @@ TEXT_KEYS = PLACE_KEYS | {"columns", "train_on", "where", "excess"}
 MOST_ROWS = 1 << 32  # an order has 4 bytes for each
 CUSTOM_KEYS = PLACE_KEYS | {"size", "seed"}
 MOST_REPEATS = (1 << 16) - 1
+TEMPLATE_KEYS = dict.fromkeys(KEYS, str) | {"empty_think": bool, "train_on": object}
 READING = {  # words of each key
     "layout": (*LAYOUTS, *OLD_NAMES),
-    "train_on": TRAIN_ON,
     "consecutive": CONSECUTIVE,
     "tools": ("parts", "text"),
     "reasoning": ("think", "drop"),
@@ -51,6 +54,8 @@ READING = {  # words of each key
 }
 TYPE_NAMES = {
     int: "a whole number",
+    bool: "true or false",
+    object: "a string or a list",
     float: "a whole number or a fraction",
     str: "a string",
     list: "tables, as in [[train]]",
@@ -62,8 +67,20 @@ KEY_TYPE_NAMES = {"mix": "a table, as [mix]", "drop": 'a list of names, as ["ide
 
 def check_extends(data: dict[str, Any], entry_keys: dict[str, type], context: str) -> None:
     """A mixture as it is written, before it gets the entries of the one that it extends"""
-    known = {"name": str, "extends": str, "drop": list, "seed": int, "mix": dict, "train": list, "val": list}
+    known = {
+        "name": str,
+        "extends": str,
+        "drop": list,
+        "seed": int,
+        **TEMPLATE_KEYS,
+        "mix": dict,
+        "train": list,
+        "val": list,
+    }
     check_keys(data, known, context)
+    check_train_on(data.get("train_on"), f"{context}: ")
+    check_value("mask", data.get("mask"), MASKS, f"{context}: ")
+    check_value("chat_template", data.get("chat_template"), FORMATS, f"{context}: ")
     drop = data.get("drop", [])
     if not all(isinstance(name, str) for name in drop):
         raise ValueError(f'{context}: drop = {drop!r} found, wanted names of entries, as ["identity", "val.mmlu"].')
@@ -121,6 +138,7 @@ def check_entry(data: Any, keys: dict[str, type], context: str) -> None:
         check_place(data, context)
         for key, known in READING.items():
             check_value(key, data.get(key), known, f"{context}: ")
+        check_train_on(data.get("train_on"), f"{context}: ")
         check_names(data.get("columns"), data.get("roles"), f"{context}: ")
         check_where(data.get("where"), f"{context}: ")
     check_sampling(data, context)
@@ -142,9 +160,19 @@ def check_keys(data: dict[str, Any], known: dict[str, type], context: str) -> No
                 f"{context}: key {key!r} is not known, wanted one of {', '.join(known)}.{nearest(key, known)}"
             )
         types = (int, float) if known[key] is float else known[key]
-        if not isinstance(value, types) or isinstance(value, bool):
+        if not isinstance(value, types) or (isinstance(value, bool) and known[key] not in (bool, object)):
             type_name = KEY_TYPE_NAMES.get(key) or TYPE_NAMES[known[key]]
             raise ValueError(f"{context}: {key} = {value!r} found, wanted {type_name}.")
+
+
+def check_train_on(value: Any, prefix: str, key: str = "train_on") -> None:
+    """all, last, none, or a list of what trains of the assistant's turns"""
+    if isinstance(value, list | tuple):
+        unknown = next((each for each in value if each not in TRAINED_KINDS), None)
+        if unknown is None and value:
+            return
+        raise ValueError(f"{prefix}{key} = {value!r} found, wanted a list of {', '.join(TRAINED_KINDS)}.")
+    check_value(key, value, TRAIN_ON, prefix)
 
 
 def check_value(key: str, value: str | None, known: Iterable[str], prefix: str) -> None:

@@ -17,6 +17,7 @@ inherited, so a build of one does not replace a build of the other.
 from pathlib import Path
 from typing import Any
 
+from prep.chat.choose import KEYS as TEMPLATE_KEYS
 from prep.sources.files import find_files
 from prep.text import nearest
 
@@ -37,10 +38,12 @@ def merge(own: dict[str, Any], inherited: dict[str, Any], context: str) -> dict[
                 )
     merged = {split: [*entries, *own.get(split, [])] for split, entries in kept.items()}
     given: dict[str, Any] = {key: own[key] for key in ("name", "seed") if key in own}
+    template = {key: tables[key] for tables in (inherited, own) for key in TEMPLATE_KEYS if key in tables}
     mix = inherited.get("mix", {}) | own.get("mix", {})
     return {
         "seed": inherited["seed"],
         **given,
+        **template,
         "mix": mix,
         **{split: merged[split] for split in merged if merged[split]},
     }

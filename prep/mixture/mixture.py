@@ -41,7 +41,7 @@ class Entry:
     layout: str | None = None  # of chat, as all that follows: recognised by default
     columns: dict[str, str] | None = None  # field of the data -> midprep's name for it
     roles: dict[str, str] | None = None  # the same for roles
-    train_on: str | None = None  # all, last or none; by default none of text, else all
+    train_on: Any = None  # all, last or none, or a list of what trains of a turn; by default none of text, else all
     consecutive: str = "reject"  # or merge: neighbouring messages of one role
     tools: str = "parts"  # or text: what tool calls become
     reasoning: str | None = None  # think or drop: what the assistant thinks before it answers
@@ -73,7 +73,7 @@ def _type_of(hint: Any) -> type:
     return plain
 
 
-ENTRY_KEYS = {name: _type_of(hint) for name, hint in get_type_hints(Entry).items()}
+ENTRY_KEYS = {name: _type_of(hint) for name, hint in get_type_hints(Entry).items()} | {"train_on": object}
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,20 @@ class Mixture:
     splits: dict[str, tuple[Entry, ...]]
     folder: Path  # of the mixture's file: paths in it are tried from here first
     mix: MixOptions = field(default_factory=MixOptions)
+    chat: dict[str, Any] = field(default_factory=dict)  # keys of the chat template: checks.TEMPLATE_KEYS
+
+    def with_train_on(self, train_on: str | tuple[str, ...] | None) -> Self:
+        """The mixture whose chats train on this where their entry does not say it"""
+        if train_on is None:
+            return self
+        splits = {
+            split: tuple(
+                replace(entry, train_on=train_on) if entry.task == "chat" and entry.train_on is None else entry
+                for entry in entries
+            )
+            for split, entries in self.splits.items()
+        }
+        return replace(self, splits=splits)
 
     def without(self, tasks: Iterable[str]) -> Self:
         """The mixture without the entries of some tasks. ValueError for a task that it does not have."""
@@ -169,7 +183,8 @@ def parse_mixture(
     for split in SPLITS:
         if entries := tuple(Entry(**table) for table in data.get(split, [])):
             splits[split] = _with_distinct_names(entries, splits.get("train", ()))
-    return Mixture(data["name"], data["seed"], splits, folder, MixOptions(**data["mix"]))
+    chat = {key: data[key] for key in checks.TEMPLATE_KEYS if key in data}
+    return Mixture(data["name"], data["seed"], splits, folder, MixOptions(**data["mix"]), chat)
 
 
 def _with_distinct_names(entries: tuple[Entry, ...], train: tuple[Entry, ...]) -> tuple[Entry, ...]:
@@ -210,7 +225,7 @@ def mixture_data(mixture: Mixture, folder: Path | None = None) -> dict[str, Any]
     if folder is not None:
         tables = {split: [from_folder(table, folder) for table in entries] for split, entries in tables.items()}
     mix = mixture.mix.describe()
-    return {"name": mixture.name, "seed": mixture.seed, **({"mix": mix} if mix else {}), **tables}
+    return {"name": mixture.name, "seed": mixture.seed, **mixture.chat, **({"mix": mix} if mix else {}), **tables}
 
 
 def _source_of(entry: Entry) -> tuple[str | None, ...]:

@@ -240,7 +240,7 @@ def _open(entry: Entry, task: Task, files: SourceFiles, cache_dir: Path | None) 
     given = Layout(
         columns=tuple(sorted((entry.columns or {}).items())),
         roles=tuple(sorted((entry.roles or {}).items())),
-        train_on=entry.train_on or ("none" if is_text else "all"),
+        train_on=_as_choice(entry.train_on) or ("none" if is_text else "all"),
         consecutive=entry.consecutive,
         tools=entry.tools,
         reasoning=entry.reasoning,
@@ -251,6 +251,10 @@ def _open(entry: Entry, task: Task, files: SourceFiles, cache_dir: Path | None) 
     source = open_files(files.paths, [], files.revision, cache_dir, is_text)
     source = source.without({name for name, canonical in layout.columns if canonical == UNUSED})
     return source, task.with_layout(layout)
+
+
+def _as_choice(train_on: str | list[str] | tuple[str, ...] | None) -> str | tuple[str, ...] | None:
+    return train_on if train_on is None or isinstance(train_on, str) else tuple(train_on)
 
 
 def as_values(value: Any) -> tuple[Any, ...]:

@@ -28,7 +28,6 @@ from prep.encode.decode import Decoder
 from prep.plan.table import Table
 from prep.render.block_cache import BlockFiles, read_block
 from prep.render.text_hash import hash_texts, words
-from prep.tokenizer.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     import polars as pl
@@ -71,16 +70,15 @@ def count_overlap(train: list[Array], val: list[Array]) -> list[tuple[int, int] 
 # ---- leaving out of train what val asks ----
 
 
-def drop_overlap(train: Table, val: Table, tokenizer: Tokenizer | None) -> None:
-    """Exclude train examples that ask what a valid one of val asks; with a tokenizer by 13-grams also."""
-    if tokenizer is None:
+def drop_overlap(train: Table, val: Table, decoder: Decoder | None) -> None:
+    """Exclude train examples that ask what a valid one of val asks; with a decoder by 13-grams also."""
+    if decoder is None:
         asked = np.concatenate([read_user_hashes(*used) for used in _used_rows(val)])
         asked = asked[asked != 0]
         for entry, (files, rows) in enumerate(_used_rows(train)):
             hit = np.isin(read_user_hashes(files, rows), asked)
             train.exclude(train.usable_places(entry)[hit], REASON)
         return
-    decoder = Decoder(tokenizer)
     held_out = HeldOut([text for used in _used_rows(val) for _, texts in user_texts(*used, decoder) for text in texts])
     for entry, (files, rows) in enumerate(_used_rows(train)):
         hit = np.zeros(len(rows), dtype=bool)

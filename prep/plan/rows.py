@@ -94,20 +94,23 @@ def num_shards(total_tokens: int) -> int:
     return max(1, -(-total_tokens // SHARD_TOKENS))
 
 
-def plan_rows(pieces: Array, options: RowOptions, seed: int) -> list[ShardPlan]:
-    """Pieces (D,) PIECE in mixture order, none longer than a row takes -> the shards of a split"""
+def plan_rows(pieces: Array, options: RowOptions, seed: int, has_bos: bool = True) -> list[ShardPlan]:
+    """
+    Pieces (D,) PIECE in mixture order, none longer than a row takes -> the shards of a split. `has_bos`: whether the later
+    pieces of a conversation get one
+    """
     if options.wrapped:
         return plan_wrapped(pieces, options.max_seq_len)
     if options.packing == "bfd":
-        return plan_bfd(pieces, options.max_seq_len, seed)
-    return plan_ordered(pieces, options.max_seq_len)
+        return plan_bfd(pieces, options.max_seq_len, seed, has_bos)
+    return plan_ordered(pieces, options.max_seq_len, has_bos)
 
 
-def plan_ordered(pieces: Array, max_seq_len: int) -> list[ShardPlan]:
+def plan_ordered(pieces: Array, max_seq_len: int, has_bos: bool = True) -> list[ShardPlan]:
     """Pieces in mixture order -> rows in that order, and shards of as many rows each. `pieces` are put in the rows' order."""
-    order, docs_per_row = pack_in_order(pieces["length"] + (pieces["start"] > 0), max_seq_len + 1)
+    order, docs_per_row = pack_in_order(pieces["length"] + _need_bos(pieces, has_bos), max_seq_len + 1)
     reorder(pieces, order)
-    needs_bos = (pieces["start"] > 0).view(np.uint8)
+    needs_bos = _need_bos(pieces, has_bos)
     shards = num_shards(int(pieces["length"].sum(dtype=np.int64)))
     bounds = [len(docs_per_row) * i // shards for i in range(shards + 1)]
     starts = offsets(docs_per_row)[bounds].tolist()
@@ -117,13 +120,13 @@ def plan_ordered(pieces: Array, max_seq_len: int) -> list[ShardPlan]:
     ]
 
 
-def plan_bfd(pieces: Array, max_seq_len: int, seed: int) -> list[ShardPlan]:
+def plan_bfd(pieces: Array, max_seq_len: int, seed: int, has_bos: bool = True) -> list[ShardPlan]:
     """
     Pieces in mixture order -> shards of consecutive pieces, each packed best fit first, its rows permuted. `pieces` are
     put in that order, and those of the shards are views of them.
     """
     width = max_seq_len + 1
-    needs_bos = (pieces["start"] > 0).view(np.uint8)
+    needs_bos = _need_bos(pieces, has_bos)
     ends = np.cumsum(pieces["length"] + needs_bos, dtype=np.int64)
     total = int(ends[-1]) if len(ends) else 0
     targets = [total * (i + 1) // num_shards(total) for i in range(num_shards(total))]
@@ -142,6 +145,12 @@ def plan_bfd(pieces: Array, max_seq_len: int, seed: int) -> list[ShardPlan]:
         pieces[a:b], needs_bos[a:b] = pieces[a:b][order], needs_bos[a:b][order]
         plans.append(ShardPlan(number, pieces[a:b], needs_bos[a:b], np.bincount(row_of, minlength=num_rows)))
     return plans
+
+
+def _need_bos(pieces: Array, has_bos: bool) -> Array:
+    """(D,) uint8: 1 for a piece that gets a bos, as it is not the start of its conversation"""
+    needs: Array = ((pieces["start"] > 0) & has_bos).view(np.uint8)
+    return needs
 
 
 def plan_wrapped(pieces: Array, max_seq_len: int) -> list[ShardPlan]:

@@ -15,7 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from prep.arrays import Array, offsets
+from prep.chat.template import ChatTemplate
+from prep.chat.turn_starts import openings
 from prep.conversations.conversation import REASON, REASONS
+from prep.encode.decode import Decoder
 from prep.mixture.mixture import MixOptions
 from prep.mixture.resolve import Input
 from prep.plan.filters import drop_duplicates, filter_lengths
@@ -38,6 +41,7 @@ class SplitJob:
     inputs: list[Input]
     blocks: list[BlockFiles]
     tokenizer: Tokenizer
+    template: ChatTemplate
     seed: int
     options: RowOptions
     mix: MixOptions
@@ -99,7 +103,7 @@ def plan_split(split: SplitJob, table: Table) -> SplitPlan:
             f"no conversation of the {split.name} split is left ({'; '.join(reasons)}): give other rows or filters, or a "
             "larger --max-seq-len."
         )
-    shards = plan_rows(fitted.pieces, split.options, split.seed)
+    shards = plan_rows(fitted.pieces, split.options, split.seed, bool(split.template.format.bos))
     return SplitPlan(counts, [*rejected, *fitted.dropped], fitted.pieces, shards)
 
 
@@ -126,7 +130,8 @@ def exclude(split: SplitJob, table: Table) -> None:
     filter_lengths(table)
     if split.held_out:
         held_out = read_table(split.held_out.inputs, split.held_out.blocks)
-        drop_overlap(table, held_out, split.tokenizer if split.mix.drop_overlap == "13-gram" else None)
+        decoder = Decoder(split.tokenizer, split.template) if split.mix.drop_overlap == "13-gram" else None
+        drop_overlap(table, held_out, decoder)
     if split.mix.dedup is not None:
         drop_duplicates(table)
 
@@ -228,8 +233,7 @@ def fit_pieces(split: SplitJob, pieces: Array) -> Fitted:
     rejected = reject_pieces(split, pieces[dropped])
     extra = nothing
     if len(to_split := too_long[strategy == "split"]):
-        special = split.tokenizer.special_tokens
-        message_starts = [special[name] for name in ("<|user_start|>", "<|assistant_start|>")]
+        message_starts = sorted({opening.ids[0] for opening in openings(split.template, split.tokenizer)})
         points = find_split_points(pieces, to_split, split.blocks, message_starts, options.max_seq_len)
         num_extra = [len(starts) - 1 for starts in points.values()]
         extra = np.bincount(pieces["source"][list(points)], weights=num_extra, minlength=num_entries).astype(np.int64)

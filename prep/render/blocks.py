@@ -14,11 +14,12 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from prep.chat.template import ChatTemplate
 from prep.conversations.conversation import Conversations, part_of, slices
 from prep.conversations.layouts import Layout, refusal
 from prep.encode.encode import Encoder
 from prep.render.block_cache import read_block, write_block
-from prep.render.render import Rendered, render
+from prep.render.render import NANOCHAT_TEMPLATE, Rendered, render
 from prep.sources.source import Source, read_rows
 from prep.sources.tables import BATCH_BYTES
 from prep.tasks.task import Task
@@ -32,6 +33,7 @@ class RenderContext:
 
     tokenizer: Tokenizer
     engine: str  # of the encoder
+    template: ChatTemplate = NANOCHAT_TEMPLATE
 
     @cached_property
     def encode(self) -> Encoder:
@@ -48,6 +50,7 @@ class WorkItem:
     split: str
     bounds: tuple[int, ...]
     paths: tuple[Path, ...]
+    reads: tuple[str, ...] = ()  # fields on which entries decide, unless the chat format has a place for them
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ def render_item(context: RenderContext, item: WorkItem) -> list[RenderedBlock]:
         encode = context.encode
         batches = read_batches(item, item.bounds[missing[0]], item.bounds[missing[-1] + 1])
         for i in range(missing[0], missing[-1] + 1):
-            rendered = render_block(item, batches, item.bounds[i + 1] - item.bounds[i], encode, context.tokenizer)
+            rendered = render_block(item, batches, item.bounds[i + 1] - item.bounds[i], encode, context)
             if states[i] != "cached":
                 item.source.check_unchanged(item.bounds[i], item.bounds[i + 1])
                 write_block(item.paths[i], rendered)
@@ -92,7 +95,7 @@ def check_block(path: Path) -> str:
 
 
 def render_block(
-    item: WorkItem, batches: Iterator[Conversations], num_rows: int, encode: Encoder, tokenizer: Tokenizer
+    item: WorkItem, batches: Iterator[Conversations], num_rows: int, encode: Encoder, context: RenderContext
 ) -> list[Rendered]:
     """The next `num_rows` conversations, rendered batch by batch"""
     rendered = list[Rendered]()
@@ -101,7 +104,7 @@ def render_block(
         if batch is None:
             raise ValueError(f"{item.source.files[-1]} has fewer rows than before: did it change? Build again.")
         generated = item.task.generates and not item.task.is_custom
-        rendered.append(render(batch, encode, tokenizer, generated))
+        rendered.append(render(batch, encode, context.tokenizer, generated, context.template))
         num_rows -= len(batch)
     return rendered
 
@@ -145,9 +148,10 @@ def _to_conversations(item: WorkItem, rows: pa.Table, first_row: int) -> Convers
 
 def _decided(item: WorkItem, batch: Conversations, first_row: int) -> Conversations:
     """ValueError where rows have fields on which the entry has to decide"""
-    if not batch.notes.refused:
+    refused = tuple(name for name in batch.notes.refused if name not in item.reads)
+    if not refused:
         return batch
     if item.task.is_custom:
-        names = ", ".join(f"`{name}`" for name in batch.notes.refused)
+        names = ", ".join(f"`{name}`" for name in refused)
         raise ValueError(f"{item.task.label} returns {names}, which is not read: leave it out of its conversations.")
-    raise ValueError(f"{item.source.file_of(first_row)}: {refusal(batch.notes.refused, item.task.layout or Layout())}")
+    raise ValueError(f"{item.source.file_of(first_row)}: {refusal(refused, item.task.layout or Layout())}")

@@ -80,10 +80,10 @@ def render_conversation(
     Messages {"role", "content"} -> ids, and the mask of equal length: 1 where SFT trains.
 
     An assistant's content is a string or a list of parts {"type": "text" | "python" | "python_output", "text"}. An
-    assistant's message with "train": false, or 0 in another of prep.conversations.layouts.FLAGS, is context. Formats that have a
-    place for them also take `reasoning_content`, `tool_calls`, messages of the role tool, and `tools`, a list of definitions. With
-    `for_completion` an assistant's last message is left off and the ids end where the assistant starts to speak. ValueError
-    for messages that are not a conversation.
+    assistant's message with "train": false, or 0 in another of prep.conversations.layouts.FLAGS, is context. Formats that
+    have a place for them also take `reasoning_content`, `tool_calls`, messages of the role tool, and `tools`, a list of
+    definitions. With `for_completion` an assistant's last message is left off and the ids end where the assistant starts to
+    speak. ValueError for messages that are not a conversation.
     """
     form = template.format
     if for_completion and messages and messages[-1]["role"] == "assistant":

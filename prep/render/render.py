@@ -62,7 +62,7 @@ def render(
     differ by construction, and there may be more of it than of anything else.
     """
     arranged = arrange(batch, template)
-    kinds = trained_kinds(batch.choices)
+    kinds = trained_kinds(batch.choices, template)
     layout = lay_out(arranged, template, kinds, tokenizer)
     ids, lengths = encode(layout.texts)
     if len(lengths) and lengths.min() < 0:
@@ -87,9 +87,10 @@ def render(
     )
 
 
-def trained_kinds(choices: Choices) -> tuple[str, ...]:
+def trained_kinds(choices: Choices, template: ChatTemplate) -> tuple[str, ...]:
     """What trains of a turn of the assistant's that trains"""
-    return TRAINED_KINDS if isinstance(choices.train_on, str) else choices.train_on
+    train_on = choices.train_on or template.train_on
+    return train_on if isinstance(train_on, tuple) else TRAINED_KINDS
 
 
 def _count_untrained(batch: Conversations) -> int:

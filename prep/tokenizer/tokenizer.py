@@ -72,6 +72,11 @@ class Tokenizer(TokenizerSpec):
         """Workers get everything but the encoder, and make their own."""
         return {name: value for name, value in vars(self).items() if name != "encoding"}
 
+    @property
+    def num_ids(self) -> int:
+        """Its largest id and 1; a model may have more"""
+        return max(*self.ranks.values(), *self.special_tokens.values(), *self.added_tokens.values()) + 1
+
     @cached_property
     def sha256(self) -> str:
         return tokenizer_sha256(self.ranks, self.pattern, self.special_tokens, self.added_tokens, self.normalizer)

@@ -17,19 +17,20 @@ TABLE = {
     "sources": "shard",
     "conversations": "",
     "tasks": "conversations",
+    "chat": "conversations tokenizer",
     "tokenizer": "shard sources conversations",
-    "encode": "shard conversations tokenizer",
-    "mixture": "sources conversations tasks",
-    "render": "shard sources conversations tasks tokenizer encode",
-    "plan": "shard conversations tokenizer encode mixture render",
+    "encode": "shard conversations tokenizer chat",
+    "mixture": "sources conversations tasks chat",
+    "render": "shard sources conversations tasks tokenizer encode chat",
+    "plan": "shard conversations tokenizer encode mixture render chat",
     "workers": "",
-    "build": "shard sources conversations tokenizer encode mixture render plan workers",
-    "inspect": "shard sources conversations tasks tokenizer encode mixture render plan build",
-    "check": "shard conversations sources tokenizer encode mixture render plan build train",
+    "build": "shard sources conversations tokenizer encode mixture render plan workers chat",
+    "inspect": "shard sources conversations tasks tokenizer encode mixture render plan build chat",
+    "check": "shard conversations sources tokenizer encode mixture render plan build train chat",
     "report": "shard tokenizer build inspect train",
-    "cli": "shard conversations tasks tokenizer encode mixture workers build inspect check report train inference",
+    "cli": "shard chat conversations tasks tokenizer encode mixture workers build inspect check report train inference",
     "train": "shard",
-    "inference": "shard tokenizer mixture render build train",  # the only part of train with more of prep
+    "inference": "shard tokenizer mixture render build train chat",  # the only part of train with more of prep
 }
 # with --eval-tasks-every the trainer asks its model questions: one import, in a function, that no run without the flag makes
 SEAMS = {("train/setup.py", "train.inference.exam")}

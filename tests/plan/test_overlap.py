@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis.strategies import characters, lists, sampled_from, text
 
+from prep.chat.template import ChatTemplate
 from prep.check.verify import problems
 from prep.encode import decode as user_text
 from prep.inspect.overlap import find_overlap
@@ -330,7 +331,7 @@ def test_user_text_is_decoded_turn_by_turn_and_ends_where_a_conversation_is_cut(
         ("bos", "user_start", "user_end", "assistant_start", "assistant_end"))  # fmt: skip
     tokens = [bos, user, *b"ab", user_end, assistant, *b"no", end, user, *b"c", user_end]
     tokens += [bos, user, *"dé".encode()[:2]]
-    decoder = user_text.Decoder(toy)
+    decoder = user_text.Decoder(toy, ChatTemplate())
     found = decoder.user_texts(np.array(tokens, dtype=np.uint16), np.array([0, 13]))
     assert found == [b" ab c", b" d\xc3"]
     assert words(found) == ["ab c", "d"]
