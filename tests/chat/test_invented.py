@@ -4,6 +4,7 @@ A format that nobody has is a table and nothing else: it renders, builds, and is
     <s>[parrot] Whose?<e>[parrot] (hm) SQUAWK @who{"n": 1}@<e>\n
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from prep.chat.format import Calls, ChatFormat, Reasoning, Results, Tools, Turn
 from prep.chat.tables import FORMATS
 from prep.chat.template import MASKS, ChatTemplate
 from prep.check.verify import verify_shards
+from prep.conversations.conversation import Choices
 from prep.conversations.read import of_objects
 from prep.encode.encode import Encoder
 from prep.render.reference import make_prompt, render_conversation
@@ -70,14 +72,27 @@ def tokenizer() -> Tokenizer:
     return TOKENIZERS[0]
 
 
+def trained(ids: list[int], mask: Any, tokenizer: Tokenizer) -> str:
+    return tokenizer.decode(id_ for id_, flag in zip(ids, mask, strict=True) if int(flag))
+
+
 def test_what_is_said_is_written_as_the_table_says(tokenizer: Tokenizer) -> None:
     ids, mask = render_conversation(TALK, tokenizer, template=ChatTemplate(PARROT), tools=TRICKS)
     assert tokenizer.decode(ids) == WRITTEN
-    trained = tokenizer.decode(id_ for id_, flag in zip(ids, mask, strict=True) if flag)
-    assert trained == ' (hm) SQUAWK @who{"n": 1}@<e>\n Ann!<e>\n<eof>'
+    assert trained(ids, mask, tokenizer) == ' (hm) SQUAWK @who{"n": 1}@<e>\n Ann!<e>\n<eof>'
     assert tokenizer.decode(make_prompt(TALK[:4], tokenizer, ChatTemplate(PARROT), TRICKS).ids).endswith(
         "<e><s>parrot: "
     )
+
+
+def test_the_end_of_a_conversation_trains_as_an_end_and_is_not_sampled_behind_one(tokenizer: Tokenizer) -> None:
+    batch = of_objects([{"messages": TALK[-1:]}])
+    expected = {"format": [" Ann!<e>\n<eof>", " Ann!", "<e>\n<eof>"], "sampled": ["Ann!<e>", "Ann!", "<e>"]}
+    for mask, texts in expected.items():
+        for train_on, text in zip((None, ("text",), ("end",)), texts, strict=True):
+            chosen = replace(batch, choices=Choices(train_on))
+            ((ids, flags),) = results_of(render(chosen, ENCODERS[0], tokenizer, template=ChatTemplate(PARROT, mask)))
+            assert trained(ids, flags, tokenizer) == text
 
 
 @settings(max_examples=60, deadline=None)
