@@ -76,8 +76,15 @@ def gap(
             out += _begin(before, after, template, kinds)
         out.append(Segment(_prefix(before, after, form), part_trains(after, template, kinds)))
     elif before is not None and before.role != DOCUMENT:
-        out.append(Segment(form.eos, before.role == ASSISTANT and before.trains))
+        out.append(Segment(form.eos, _eos_trains(before, template, kinds)))
     return [segment for segment in out if segment.text]
+
+
+def _eos_trains(before: Neighbour, template: ChatTemplate, kinds: tuple[str, ...]) -> bool:
+    """Where the assistant speaks last; a model samples it only if nothing ends its turn before"""
+    closes = template.format.turns.get(ROLES[before.role], NO_TURN).closes
+    is_given = template.mask == "sampled" and any(control in closes for control in template.format.controls)
+    return before.role == ASSISTANT and before.trains and "end" in kinds and not is_given
 
 
 def _begin(

@@ -170,34 +170,45 @@ def text_mask(
     """(n,) uint8 mask of the tokens of all texts. ValueError where they are not the bytes of their texts."""
     counts = np.diff(layout.bounds)
     flags = np.add.reduceat(layout.trains, layout.bounds[:-1], dtype=np.int64) if len(counts) else counts
-    if ((flags == 0) | (flags == counts)).all():
-        return np.repeat((flags > 0).astype(np.uint8), lengths)
-    num_bytes = layout.num_bytes.copy()
-    for t in np.flatnonzero(encode.is_changed(layout.texts)).tolist():
-        _measure(layout, t, num_bytes, tokenizer)
-    sizes = tokenizer.token_bytes()[ids].astype(np.int64)
-    ends = np.cumsum(sizes)
-    element_ends = np.cumsum(num_bytes)
+    is_mixed = (flags != 0) & (flags != counts)  # (T,) of some of which the tokens train
+    mask = np.repeat((flags > 0).astype(np.uint8), lengths)
+    if is_mixed.any():
+        mixed = np.flatnonzero(is_mixed)
+        inside = np.repeat(is_mixed, counts)  # (E,)
+        num_bytes = _bytes_of_elements(layout, mixed, layout.num_bytes[inside], encode, tokenizer)
+        of_mixed = np.repeat(is_mixed, lengths)  # (n,)
+        sizes = tokenizer.token_bytes()[ids[of_mixed]]
+        mask[of_mixed] = _overlapping(sizes, num_bytes, layout.trains[inside], template)
+    return mask
+
+
+def _overlapping(sizes: Array, num_bytes: Array, trains: Array, template: ChatTemplate) -> Array:
+    """(n,) uint8: tokens of so many bytes that train, by (e,) elements of so many"""
+    ends, element_ends = np.cumsum(sizes, dtype=np.int64), np.cumsum(num_bytes)
     if len(ends) and ends[-1] != element_ends[-1]:
         raise ValueError("the encoder gave other text back than it was given: build with --encoder tiktoken")
-    changes = np.flatnonzero(np.diff(np.concatenate([[0], layout.trains.astype(np.int8), [0]])))
+    changes = np.flatnonzero(np.diff(np.concatenate([[0], trains.astype(np.int8), [0]])))
     bounds = np.append(0, element_ends)[changes].reshape(-1, 2)  # in bytes
     bounds = bounds[bounds[:, 0] < bounds[:, 1]]
     if template.mask == "sampled":
         first, stop = np.searchsorted(ends - sizes, bounds[:, 0]), np.searchsorted(ends, bounds[:, 1], side="right")
     else:
         first, stop = np.searchsorted(ends, bounds[:, 0], side="right"), np.searchsorted(ends - sizes, bounds[:, 1])
-    opened = np.bincount(first, minlength=len(ids) + 1) - np.bincount(np.maximum(stop, first), minlength=len(ids) + 1)
+    opened = np.bincount(first, minlength=len(ends) + 1) - np.bincount(np.maximum(stop, first), minlength=len(ends) + 1)
     return (np.cumsum(opened[:-1]) > 0).astype(np.uint8)
 
 
-def _measure(layout: Layout, t: int, num_bytes: Array, tokenizer: Tokenizer) -> None:
-    """Set the bytes of the elements of a text that is cut or normalized, in place"""
-    start, stop = layout.bounds[t], layout.bounds[t + 1]
-    raw = layout.texts[t].as_py()
-    data = raw.encode()
-    places = [len(data[:place].decode()) for place in np.cumsum(layout.num_bytes[start:stop]).tolist()]
-    num_bytes[start:stop] = np.diff(normalized_places(raw, [0, *places], tokenizer))
+def _bytes_of_elements(layout: Layout, mixed: Array, num_bytes: Array, encode: Encoder, tokenizer: Tokenizer) -> Array:
+    """(e,) bytes of the elements of the mixed texts, once those are cut and normalized; `num_bytes`: before"""
+    texts = layout.texts if len(mixed) == len(layout.texts) else layout.texts.take(index_array(mixed))
+    starts = offsets(np.diff(layout.bounds)[mixed])
+    for t in np.flatnonzero(encode.is_changed(texts)).tolist():
+        inside = slice(starts[t], starts[t + 1])
+        raw = texts[t].as_py()
+        data = raw.encode()
+        places = [len(data[:place].decode()) for place in np.cumsum(num_bytes[inside]).tolist()]
+        num_bytes[inside] = np.diff(normalized_places(raw, [0, *places], tokenizer))
+    return num_bytes
 
 
 def assemble(layout: Layout, ids: Array, lengths: Array, mask: Array) -> tuple[Array, Array, Array]:

@@ -43,7 +43,15 @@ def to_nfc(text: str) -> str:
     """NFC with the tables of Unicode 9"""
     if unicodedata.is_normalized("NFC", text):
         return text
+    if newer_characters().isdisjoint(text):
+        return unicodedata.normalize("NFC", text)
     return "".join(unicodedata.normalize("NFC", part) for part in newer_pattern().split(text))
+
+
+@lru_cache(maxsize=1)
+def newer_characters() -> frozenset[str]:
+    """To look for them first: five times as fast as the pattern"""
+    return frozenset(map(chr, newer()))
 
 
 @lru_cache(maxsize=1)

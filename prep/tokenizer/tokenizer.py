@@ -70,7 +70,7 @@ class Tokenizer(TokenizerSpec):
 
     def __getstate__(self) -> dict[str, Any]:
         """Workers get everything but the encoder, and make their own."""
-        return {name: value for name, value in vars(self).items() if name != "encoding"}
+        return {name: value for name, value in vars(self).items() if name not in ("encoding", "_token_bytes")}
 
     @property
     def num_ids(self) -> int:
@@ -132,6 +132,10 @@ class Tokenizer(TokenizerSpec):
 
     def token_bytes(self) -> npt.NDArray[np.uint16]:
         """(V,) number of bytes of each token, 0 for special tokens and unused ids. ValueError over 65,535 bytes."""
+        return self._token_bytes
+
+    @cached_property
+    def _token_bytes(self) -> npt.NDArray[np.uint16]:
         words = self.ranks | {text.encode(): id_ for text, id_ in self.added_tokens.items()}
         longest = max(words, key=len)
         if len(longest) > 0xFFFF:
