@@ -45,7 +45,6 @@ from prep.shard import open_shards  # noqa: E402
 from train.checkpoint import BASES, find_checkpoint, load_model  # noqa: E402
 from train.inference.scores import share_text  # noqa: E402
 
-NUM_QUESTIONS = 200  # of each task, at most
 SHOWN = 160  # characters of an answer
 PICTURE = "Right answers on words and numbers that no training split has"
 TITLES = {
@@ -88,7 +87,7 @@ def learn(args: argparse.Namespace) -> None:
         base = ("--base", str(out / "runs" / stage.name))
     files = {stage.name: out / "scores" / f"{stage.name}.json" for stage in STAGES}
     print("\nEach stage is asked what it has learned: a few minutes.", flush=True)
-    commands = {name: score_command(out, name, path, NUM_QUESTIONS) for name, path in files.items()}
+    commands = {name: score_command(out, name, path, args.questions) for name, path in files.items()}
     run_jobs([Job(f"score-{name}", command) for name, command in commands.items()], out, args.jobs)
     body = learned({name: json.loads(path.read_text(encoding="utf-8")) for name, path in files.items()})
     minutes = (time.monotonic() - started) / 60
@@ -134,7 +133,7 @@ def said(answer: dict[str, Any]) -> str:
 def compare(name: str, args: argparse.Namespace) -> None:
     """Mask or packing: several runs of each cell, their means and what of them differs"""
     seeds = range(args.seed, args.seed + args.seeds)
-    plan = experiments.Plan(args.out, NUM_QUESTIONS)
+    plan = experiments.Plan(args.out, args.questions)
     make = {"mask": experiments.plan_mask, "packing": experiments.plan_packing}[name]
     contrasts = make(plan, seeds, args.tokens)
     run_jobs(plan.jobs, args.out, args.jobs)
@@ -146,7 +145,7 @@ def compare(name: str, args: argparse.Namespace) -> None:
 
 def curves(args: argparse.Namespace) -> None:
     """Accuracy over tokens of mid: a table and a picture"""
-    plan = experiments.Plan(args.out, NUM_QUESTIONS)
+    plan = experiments.Plan(args.out, args.questions)
     experiments.plan_curves(plan, args.seed)
     run_jobs(plan.jobs, args.out, args.jobs)
     base, *runs = (score for [score] in plan.read().values())
@@ -163,7 +162,7 @@ def curves(args: argparse.Namespace) -> None:
 
 def denominators(args: argparse.Namespace) -> None:
     """Distances of gradients, with new weights and with those of the recipe's mid, where there are any"""
-    plan = experiments.Plan(args.out, NUM_QUESTIONS)
+    plan = experiments.Plan(args.out, args.questions)
     plan.build("learn-sft", "sft")
     plan.build(gradients.write_uneven(args.out), "uneven")
     run_jobs(plan.jobs, args.out, args.jobs)
@@ -197,6 +196,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3, help="runs of each cell of mask and packing, at least 2")
     parser.add_argument("--tokens", type=int, default=2_800_000, help="of a run of mask and packing")
     parser.add_argument("--jobs", type=int, default=num_cores(), help="processes at once, the cores shared out to them")
+    parser.add_argument("--questions", type=int, default=200, help="most questions of a task")
     parser.add_argument("--page", type=Path, help="also write the results into their sections of this file")
     parser.add_argument("--picture", type=Path, help="where curves are drawn (default: OUT/learn.svg)")
     args = parser.parse_args()
