@@ -15,11 +15,13 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 POWER = 0.8
 STEPS = 2_000  # of the integral
 
 
+@cache
 def t_quantile(share: float, freedom: int) -> float:
     """
     The value that Student's t is below with this probability, 0.5 or more
