@@ -27,7 +27,7 @@ demo: $(READY)
 	$(BIN)/python train/mid.py --shards shards/sample $(SMALL) --num-iterations 8 --resume never
 	$(BIN)/python train/mid.py --shards shards/sample $(SMALL) --num-iterations 6 --resume never --mode sft --base runs/sample
 	@echo
-	@echo "A question to the model that was just trained. After 14 steps it has learned next to nothing: expect noise."
+	@echo "A question to the model that was just trained. After 14 steps it has learned next to nothing: noise, not an answer."
 	$(BIN)/midprep chat runs/sample --prompt "Spell the word: apple" --max-tokens 16
 	@echo
 	@echo "What was made:"
@@ -37,7 +37,7 @@ demo: $(READY)
 	@echo "What to type next:"
 	@echo "  . .venv/bin/activate"
 	@echo "  midprep show shards/sample                                  # look at a row: what trains, what does not"
-	@echo "  make learn                                                  # train a very small model until it can spell"
+	@echo "  make learn                                                  # train a very small model that spells: docs/results.md"
 	@echo "  midprep build --mixture default --data-root DIR             # or without --data-root, from the Hub"
 	@echo "  torchrun train/mid.py --shards shards/mid                   # on a GPU box: --nproc-per-node 8"
 

@@ -213,26 +213,28 @@ def summary(run: "Run", metrics: Metrics, step: int) -> str:
 
 
 def next_step(run: "Run", step: int) -> Iterator[str]:
-    """The command that continues: the same run, sft after mid, nanochat after sft."""
+    """The commands that continue: the same run, sft after mid, nanochat after sft; and the one that asks the model."""
     config = run.config
     if step < run.plan.num_steps:
         flags = " without --resume never" if config.resume == "never" else ""
         yield f"\nto continue at step {step}, run the same command{flags}"
-    elif config.mode == "mid":
-        if not run.split.rows["num_trainable"].any():
-            return  # nothing that sft could train on
+        return
+    if config.mode == "mid" and not run.split.rows["num_trainable"].any():
+        return  # text alone: nothing to ask, and nothing that sft could train on
+    yield f"\nask it: {shlex.join(['midprep', 'chat', str(run.root)])}"
+    if config.mode == "mid":
         words = ["torchrun", sys.argv[0], "--shards", config.shards, "--mode", "sft", "--base", str(run.root)]
         words += ["--split", config.split] if config.split != "train" else []
         words += ["--out", config.out] if config.out else []
-        yield "\nnext: " + shlex.join(words + (["--model-tag", config.model_tag] if config.model_tag else []))
+        yield "next: " + shlex.join(words + (["--model-tag", config.model_tag] if config.model_tag else []))
     else:
         home = run.root.resolve().parents[1]
         if not (home / "tokenizer" / "tokenizer.pkl").is_file():
             words = ["midprep", "tokenizer", "export", f"{home}/tokenizer", "--tokenizer", config.shards]
-            yield f"\nnext: {shlex.join(words)}"
+            yield f"next: {shlex.join(words)}"
         which = "today's nanochat" if run.model.config.is_2026 else "nanochat of 2025-12 (not today's)"
         model = shlex.quote(run.root.name)
-        yield f"\nnext, in {which}: NANOCHAT_BASE_DIR={shlex.quote(str(home))} python -m scripts.chat_cli -i sft -g {model}"
+        yield f"next, in {which}: NANOCHAT_BASE_DIR={shlex.quote(str(home))} python -m scripts.chat_cli -i sft -g {model}"
 
 
 def closing_table(records: list[Record]) -> Iterator[str]:

@@ -60,6 +60,11 @@ class Run:
         measured.sort()
         return np.array([step for step, _ in measured]), np.array([bpb for _, bpb in measured], dtype=float)
 
+    def answers(self) -> tuple[Array, Array]:
+        """(steps done (n,), right answers over chance (n,)), where the run asked for them"""
+        asked = [(record["step"] + 1, record["chat_core"]) for record in self.records if "chat_core" in record]
+        return np.array([step for step, _ in asked]), np.array([share for _, share in asked], dtype=float)
+
 
 @dataclass(frozen=True)
 class Table:
@@ -172,6 +177,7 @@ def all_curves(runs: list[Run]) -> list[tuple[str, Plot]]:
     curves = [
         curve("Loss", losses, "nats per target", low=None),
         curve("Validation, bits per byte", bpb, "bits per byte", low=None),
+        curve("Right answers over chance", [run.answers() for run in runs], "0 for guessing, 1 for all right", low=0.0),
         curve("Learning rate multiplier", rates, "times the rates of the flags", low=0.0),
         curve("Tokens per second", speeds, "of all ranks", low=0.0),
     ]

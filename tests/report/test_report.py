@@ -358,6 +358,16 @@ def test_runs_stand_side_by_side_without_a_build_and_means_are_compared(tmp_path
         assert word in text
 
 
+def test_right_answers_are_drawn_over_the_steps_at_which_a_run_was_asked(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "asked", [3.0] * 10, 1000, mode="mid")
+    assert "Right answers" not in report_of(run, "-o", tmp_path / "not-asked.html")
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    records[4]["chat_core"], records[9]["chat_core"] = 0.25, 0.75
+    (run / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    text = report_of(run, "-o", tmp_path / "asked.html")
+    assert "Right answers over chance, 0 for guessing, 1 for all right, from step 5 to 10: 0.25 to 0.75" in text
+
+
 def test_runs_of_one_batch_size_are_drawn_by_steps_alone(root: Path, tmp_path: Path) -> None:
     shards = open_shards(root).manifest["fingerprint"]
     a, b = (write_run(tmp_path / name, [3.0, 2.0], 1000, mode="mid", shards=shards) for name in "ab")

@@ -44,6 +44,7 @@ def test_two_models_of_one_depth_stand_side_by_side(
         out = capsys.readouterr().out
         assert f"of {two}/mid_checkpoints/{tag}, step 2" in out
         assert out.endswith(f"python -m scripts.chat_cli -i sft -g {tag}\n")
+        assert f"ask it: midprep chat {two}/chatsft_checkpoints/{tag}\n" in out
     sft = two / "chatsft_checkpoints"
     assert base_of(sft / "a") != base_of(sft / "b")
     assert find_metrics(sft / "a") == sft / "a" / "metrics.jsonl"
@@ -68,7 +69,9 @@ def test_shards_that_sft_cannot_train_on_end_without_its_command(
     rows = [[untrained(doc) for doc in row] for row in random_rows(0, 20, 16)]
     shards = write_build(tmp_path / "shards", {"train": rows}, max_seq_len=16)
     run_here("--shards", shards, "--out", tmp_path, *SHORT)
-    assert "next: " not in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "next: " not in out
+    assert "midprep chat" not in out
 
 
 @pytest.mark.parametrize("where", [".", "mid_checkpoints"])
