@@ -20,8 +20,8 @@ import pytest
 
 import prep.render.assemble
 import prep.render.render
+from prep.arrange.arrange import Arranged, arrange, with_texts
 from prep.chat import rules
-from prep.chat.arrange import Arranged, arrange, with_texts
 from prep.chat.encoding import encode_segments
 from prep.chat.scaffold import Gap, Neighbour, compiled_gap
 from prep.chat.template import ChatTemplate
