@@ -75,6 +75,8 @@ REASONS = [
     "another layout",
     "call is not Python",
     "left out by where",
+    "template raised",
+    "spells a control token",
 ]
 WANTED = ("left out by where",)  # that nothing is wrong with: no limit counts them
 REASON = {reason: code for code, reason in enumerate(REASONS)}

@@ -164,10 +164,8 @@ def _num_bytes(texts: pa.LargeStringArray) -> Array:
 # ---- with tokens ----
 
 
-def text_mask(
-    layout: Layout, ids: Array, lengths: Array, template: ChatTemplate, encode: Encoder, tokenizer: Tokenizer
-) -> Array:
-    """(n,) uint8 mask of the tokens of all texts. ValueError where they are not the bytes of their texts."""
+def text_mask(layout: Layout, ids: Array, lengths: Array, mask: str, encode: Encoder, tokenizer: Tokenizer) -> Array:
+    """(n,) uint8 mask of the tokens of all texts, `mask` as a template has it. ValueError if the bytes of texts changed."""
     counts = np.diff(layout.bounds)
     flags = np.add.reduceat(layout.trains, layout.bounds[:-1], dtype=np.int64) if len(counts) else counts
     is_mixed = (flags != 0) & (flags != counts)  # (T,) of some of which the tokens train
@@ -190,7 +188,7 @@ def _overlapping(sizes: Array, num_bytes: Array, trains: Array, template: ChatTe
     changes = np.flatnonzero(np.diff(np.concatenate([[0], trains.astype(np.int8), [0]])))
     bounds = np.append(0, element_ends)[changes].reshape(-1, 2)  # in bytes
     bounds = bounds[bounds[:, 0] < bounds[:, 1]]
-    if template.mask == "sampled":
+    if mask == "sampled":
         first, stop = np.searchsorted(ends - sizes, bounds[:, 0]), np.searchsorted(ends, bounds[:, 1], side="right")
     else:
         first, stop = np.searchsorted(ends, bounds[:, 0], side="right"), np.searchsorted(ends - sizes, bounds[:, 1])

@@ -72,7 +72,7 @@ def render(
         rest = reject(batch, failed, "text that the tokenizer cannot encode")
         return render(rest, encode, tokenizer, generated, template)
     ids = to_tokens(ids, tokenizer.vocab_size)
-    mask = text_mask(layout, ids, lengths, template, encode, tokenizer)
+    mask = text_mask(layout, ids, lengths, template.mask, encode, tokenizer)
     tokens, mask, num_tokens = assemble(layout, ids, lengths, mask)
     ends = offsets(num_tokens)
     trainable = np.diff(np.append(0, np.cumsum(mask, dtype=np.int64))[ends])

@@ -7,11 +7,14 @@ Why a row is no conversation: the culprit and the way on, for people. Asked of o
 import pyarrow as pa
 
 from prep.arrange.arrange import explain
+from prep.chat.jinja import JinjaTemplate
 from prep.chat.template import ChatTemplate
 from prep.conversations import read
 from prep.conversations.conversation import REASONS
+from prep.render.jinja import explain as explain_jinja
 from prep.render.render import NANOCHAT_TEMPLATE
 from prep.tasks.task import Task
+from prep.tokenizer.tokenizer import Tokenizer
 
 # what rows are rejected for as they are read and put into turns; other reasons say it all
 EXPLAINED = {
@@ -28,13 +31,27 @@ EXPLAINED = {
     "train flags disagree",
     "another layout",
     "call is not Python",
+    "template raised",
+    "spells a control token",
 }
 
 
-def why(task: Task, row: pa.Table, code: int, template: ChatTemplate = NANOCHAT_TEMPLATE) -> str:
-    """The culprit in a table of one row that was rejected for REASONS[code]; "" where there is no more to say"""
+def why(
+    task: Task,
+    row: pa.Table,
+    code: int,
+    template: ChatTemplate | JinjaTemplate = NANOCHAT_TEMPLATE,
+    tokenizer: Tokenizer | None = None,
+) -> str:
+    """
+    The culprit in a table of one row that was rejected for REASONS[code]; "" where there is no more to say. What a Jinja
+    template does to a row depends on the tokenizer.
+    """
     if REASONS[code] not in EXPLAINED or task.generates:
         return ""
     if task.layout and (culprit := read.explain(row, task.layout)):
         return culprit
-    return explain(task.conversations(row), REASONS[code], template)
+    batch = task.conversations(row)
+    if isinstance(template, JinjaTemplate):
+        return explain_jinja(batch, template, tokenizer) if tokenizer else ""
+    return explain(batch, REASONS[code], template)

@@ -1,0 +1,386 @@
+r"""
+Chat formats that are a Jinja template: one conversation to its text, and which of it the assistant says.
+
+    <|im_start|>user\n2+2?<|im_end|>\n<|im_start|>assistant\n4<|im_end|>\n
+                                                            |4<|im_end|>\n|     {% generation %} says so, or:
+
+    messages[:1], asked to speak    <|im_start|>user\n2+2?<|im_end|>\n<|im_start|>assistant\n
+    messages[:2]                    <|im_start|>user\n2+2?<|im_end|>\n<|im_start|>assistant\n4<|im_end|>\n
+
+Without generation blocks a turn of the assistant's is what its message adds to the text of those before it, when the template
+was asked for the beginning of a turn. Texts are compared, never ids. A template that writes a message otherwise when more
+follows is refused: no span of its text is sure. A template gets what transformers gives it, and is bounded by prep.sandbox.
+A stock template that is known by its sha256 is a table of prep.chat.tables instead.
+"""
+
+import hashlib
+import json
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date as Date
+from datetime import datetime
+from functools import lru_cache
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from prep.conversations.conversation import (
+    CALL_ARGUMENTS,
+    CALL_ID,
+    CALL_NAME,
+    REASONING,
+    ROLES,
+    TEXT,
+    TOOL,
+    Conversations,
+    part_of,
+)
+from prep.tokenizer.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from prep.sandbox import Sandbox
+
+# sha256 of a template without white space around it: the table that gives the same ids. Of TRL 1.16:
+KNOWN: Final = {
+    "a55ee1b1660128b7098723e0abcd92caa0788061051c62d51cbe87d9cf1974d8": "qwen3-stock",  # qwen3
+    "1d944ff8f268b611abb296cdd24d0f51981eef1c8647ac321c3a0258f61eb6c9": "qwen3",  # qwen3_training
+    "55b2f4a26ac9ee719330a61a0c39d9e538b0e9322212f048326318cff4f8674a": "qwen2.5",  # qwen2_5
+    "f3714f7117c9d447db80ceb3fcb67a64ba08d149dd4434fe53add9c7f1dd344b": "qwen2.5",  # qwen2_5_training
+    "64f85b198065d0fba2a81f37e10ed68161ce2c19a754c7100e67e0ca2ee9c326": "qwen3-instruct-2507",  # qwen3_instruct_2507
+    "48e17aa3caf5bf20075b6e7366864ee943e00b6f0752aadfe8b670c2ab0291a5": "qwen3-instruct-2507",  # qwen3_instruct_2507_training
+    "ba03a121d097859c7b5b9cd03af99aafe95275210d2876f642ad9929a150f122": "llama3",  # llama3
+    "bc213ef03ac49e40c58b11933b109235e63d25f13e7cd4df966c577966d2345e": "llama3",  # llama3_training
+    "93c0e9aa3629bbd77e68dbc0f5621f6e6b23aa8d74b932595cdb8d64684526d7": "llama3.1",  # llama3_1
+}  # fmt: skip
+MOST_BYTES: Final = 1 << 20  # of a template
+STEPS: Final = 1_000_000  # that a template may take, see prep.sandbox
+STEPS_A_CHARACTER: Final = 16  # of the conversation, more
+STEPS_A_PAIR: Final = 64  # of its messages, more
+SHOWN: Final = 40  # characters of a text
+
+Messages = list[dict[str, Any]]
+Span = tuple[int, int]  # in characters of a text
+
+_of_thread = threading.local()
+
+
+class Written(NamedTuple):
+    """A conversation as text, and the spans of it that train"""
+
+    text: str
+    spans: list[Span]
+    is_document: bool = False  # plain text, not written by a template
+
+
+@dataclass(frozen=True)
+class JinjaFormat:
+    """A template. ValueError, in one line, if it does not compile or its date is none."""
+
+    name: str
+    source: str = field(repr=False)
+    date: str = ""  # what `strftime_now` and `date_string` say: 2024-07-26 or 26 Jul 2024
+    sha256: str = field(init=False)
+    has_generation: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sha256", sha256(self.source))
+        object.__setattr__(self, "has_generation", self._sandbox().has_generation)
+
+    @classmethod
+    def read(cls, path: Path, date: str = "") -> "JinjaFormat":
+        """The template in a file"""
+        try:
+            source = path.read_bytes().decode()
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path}: byte {error.start} is not UTF-8: save the chat template as UTF-8.") from None
+        return cls(str(path), source, date)
+
+    def write(
+        self, messages: Messages, tools: Any, tokens: Mapping[str, str], add_generation_prompt: bool = False
+    ) -> Written:
+        """
+        The text of a conversation, and the spans of generation blocks; `tokens` are bos_token and the like.
+        ValueError("template raised", culprit) for what the template refuses; ValueError for a template that is refused.
+        """
+        from jinja2.exceptions import SecurityError
+
+        from prep.sandbox import Overrun
+
+        sandbox = self._sandbox()
+        size = sum(len(text) for message in messages for text in message.values() if isinstance(text, str))
+        size += len(str(tools)) if tools else 0
+        size += sum(len(str(message["tool_calls"])) for message in messages if "tool_calls" in message)
+        steps = STEPS + STEPS_A_CHARACTER * size + STEPS_A_PAIR * len(messages) ** 2
+        given = {"messages": messages, "tools": tools, "documents": None, **tokens}
+        if self.date:
+            given["date_string"] = _day(self.date).strftime("%d %b %Y")
+        try:
+            return Written(*sandbox.run(steps, given | {"add_generation_prompt": add_generation_prompt}))
+        except (Overrun, SecurityError) as error:
+            within = f" within {steps:,} steps" if sandbox.left < 0 else ""
+            raise ValueError(f"chat template {self.name}, {_where(error, sandbox)}: {error}{within}.") from None
+        except Exception as error:  # whatever a template does to a row is no error of the build
+            said = " ".join(f"{error}".split())
+            name = "" if type(error).__name__ in ("TemplateError", "UndefinedError") else f"{type(error).__name__}: "
+            raise ValueError("template raised", f"{_where(error, sandbox)}: {name}{said}") from None
+
+    def _sandbox(self) -> "Sandbox":
+        """The compiled template of this thread"""
+        programs = _of_thread.__dict__.setdefault("programs", {})
+        key = (self.source, self.date)
+        if key not in programs:
+            programs[key] = _compile(self.name, self.source, _day(self.date) if self.date else None)
+        return programs[key]  # type: ignore[no-any-return]
+
+
+def _compile(name: str, source: str, today: Date | None) -> "Sandbox":
+    from jinja2 import TemplateSyntaxError
+
+    from prep.sandbox import Sandbox
+
+    if len(source) > MOST_BYTES:
+        raise ValueError(f"chat template {name} has {len(source):,} characters, wanted at most {MOST_BYTES:,}.")
+    try:
+        return Sandbox(source, today)
+    except TemplateSyntaxError as error:
+        raise ValueError(f"chat template {name}, line {error.lineno}: {error.message}") from None
+    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError, OverflowError) as error:
+        raise ValueError(f"chat template {name} does not compile ({type(error).__name__}: {error!s:.80})") from None
+
+
+def _day(text: str) -> Date:
+    for form in ("%Y-%m-%d", "%d %b %Y"):
+        try:
+            return datetime.strptime(text, form).date()
+        except ValueError:
+            continue
+    raise ValueError(f"--chat-date {text!r:.40} is no day, wanted one such as 2024-07-26.")
+
+
+def _where(error: BaseException, sandbox: "Sandbox") -> str:
+    """The line of the template that an error is of"""
+    line, trace = 0, error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_globals.get("__jinja_template__") is sandbox.template:
+            line = sandbox.template.get_corresponding_lineno(trace.tb_lineno)
+        trace = trace.tb_next
+    return f"line {line}"
+
+
+def sha256(source: str) -> str:
+    """What names a template: white space around it is none of it"""
+    return hashlib.sha256(source.strip().encode("utf-8", "replace")).hexdigest()
+
+
+def known_format(source: str) -> str | None:
+    """The name of the table of a stock template, None for any other"""
+    return KNOWN.get(sha256(source))
+
+
+# ---- which of it the assistant says ----
+
+
+def write_chat(
+    form: JinjaFormat, messages: Messages, tools: Any, tokens: Mapping[str, str], trained: Sequence[bool] | None = None
+) -> Written:
+    """A conversation as text, with the spans that train; `trained` says of which messages of the assistant, None: of all"""
+    if form.has_generation:
+        written = form.write(messages, tools, tokens)
+        spans = _of_trained(form, written.spans, messages, tools, tokens, trained)
+    else:
+        written, spans = _compare(form, messages, tools, tokens, trained)
+    return Written(written.text, sorted(span for span in spans if span[0] < span[1]))
+
+
+def _of_trained(
+    form: JinjaFormat,
+    spans: list[Span],
+    messages: Messages,
+    tools: Any,
+    tokens: Mapping[str, str],
+    trained: Sequence[bool] | None,
+) -> list[Span]:
+    """The spans of generation blocks that are of messages that train"""
+    speaks = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
+    if trained is None or all(trained[i] for i in speaks):
+        return spans
+    if len(spans) == len(speaks):
+        owners = speaks
+    else:  # several blocks in a turn: those that come with each message are its own
+        counts = [len(form.write(messages[: i + 1], tools, tokens).spans) for i in speaks[:-1]]
+        bounds = [0, *counts, len(spans)]
+        if bounds != sorted(bounds):
+            raise ValueError("template raised", "its generation blocks cannot be told apart by message")
+        owners = [i for i, (start, stop) in zip(speaks, pairwise(bounds), strict=True) for _ in range(start, stop)]
+    return [span for span, i in zip(spans, owners, strict=True) if trained[i]]
+
+
+def _compare(
+    form: JinjaFormat, messages: Messages, tools: Any, tokens: Mapping[str, str], trained: Sequence[bool] | None
+) -> tuple[Written, list[Span]]:
+    """The text, and what each message of the assistant adds to that of the messages before it"""
+    whole = form.write(messages, tools, tokens)
+    spans: list[Span] = []
+    for i, message in enumerate(messages):
+        if message["role"] != "assistant" or not (trained is None or trained[i]):
+            continue
+        is_last = i + 1 == len(messages)
+        told = whole.text if is_last else form.write(messages[: i + 1], tools, tokens).text
+        asked = form.write(messages[:i], tools, tokens, add_generation_prompt=True).text
+        end, eos = len(told), tokens.get("eos_token", "")
+        if not whole.text.startswith(told) and eos and told.endswith(eos):
+            end -= len(eos)  # of the conversation, not of the turn
+        if not whole.text.startswith(told[:end]):
+            _refuse(form, i, told, whole.text)
+        start = len(asked) if told.startswith(asked) else _begin(form, i, messages, tools, tokens, asked, told)
+        spans.append((start, end))
+    return whole, spans
+
+
+def _begin(
+    form: JinjaFormat, i: int, messages: Messages, tools: Any, tokens: Mapping[str, str], asked: str, told: str
+) -> int:
+    """Where message i begins to speak, for a template that asks for more than the turn begins with (`<think>`)"""
+    before = form.write(messages[:i], tools, tokens).text
+    if not told.startswith(before):
+        _refuse(form, i - 1, before, told)
+    probes = [
+        form.write([*messages[:i], {"role": "assistant", "content": text}], tools, tokens).text for text in ("x", "y")
+    ]
+    return min(len(shared_start(pair)) for pair in ([asked, told], probes, [probes[0], told]))
+
+
+def shared_start(texts: Sequence[str]) -> str:
+    """
+    >>> shared_start(["<think>", "<b>"])
+    '<'
+    """
+    first, last = min(texts), max(texts)
+    return next((first[:i] for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), first)
+
+
+def _refuse(form: JinjaFormat, i: int, alone: str, followed: str) -> None:
+    place = len(shared_start([alone, followed]))
+    raise ValueError(
+        f"chat template {form.name} writes message {i + 1} of a conversation otherwise when more follows "
+        f"({followed[place : place + SHOWN]!r} where it wrote {alone[place : place + SHOWN]!r}), so that no mask can be "
+        "found: put {% generation %} and {% endgeneration %} around what it writes for the assistant."
+    )
+
+
+# ---- conversations as templates take them ----
+
+
+def to_chats(batch: Conversations) -> Iterator[Messages]:
+    """C conversations as messages that templates of transformers take"""
+    texts, kinds, roles = batch.texts.to_pylist(), batch.kinds.tolist(), batch.roles.tolist()
+    parts, messages = batch.parts.tolist(), batch.messages.tolist()
+    for start, stop in pairwise(messages):
+        yield [
+            _message(roles[m], kinds[parts[m] : parts[m + 1]], texts[parts[m] : parts[m + 1]])
+            for m in range(start, stop)
+        ]
+
+
+def to_chat(batch: Conversations, c: int) -> Messages:
+    """One conversation of a batch"""
+    return next(to_chats(part_of(batch, c, c + 1)))
+
+
+def _message(role: int, kinds: list[int], texts: list[str]) -> dict[str, Any]:
+    """
+    A message: `content` is one text, and not there where the row has none; arguments are what their JSON says. Reasoning has
+    two names, as in transformers.
+    """
+    message: dict[str, Any] = {"role": ROLES[role]}
+    if kinds == [TEXT]:
+        message["content"] = texts[0]
+        return message
+    calls: list[dict[str, Any]] = []
+    call_id: str | None = None
+    for kind, text in zip(kinds, texts, strict=True):
+        if kind == TEXT:
+            message["content"] = message.get("content", "") + text
+        elif kind == REASONING:
+            message["reasoning_content"] = message["thinking"] = message.get("thinking", "") + text
+        elif kind == CALL_ID and role == TOOL:
+            message["tool_call_id"] = text
+        elif kind == CALL_ID:
+            call_id = text
+        elif kind == CALL_NAME:
+            calls.append(
+                {"type": "function", **({} if call_id is None else {"id": call_id}), "function": {"name": text}}
+            )
+            call_id = None
+        elif kind == CALL_ARGUMENTS:
+            calls[-1]["function"]["arguments"] = json.loads(text)
+    if calls:
+        message["tool_calls"] = calls
+    return message
+
+
+@lru_cache(maxsize=1024)
+def read_tools(text: str | None) -> Any:
+    """The tools of a conversation, a list; None where there are none. ValueError if it is no list."""
+    listed = json.loads(text) if text else None
+    if isinstance(listed, str):
+        listed = json.loads(listed) if listed else None
+    if isinstance(listed, dict):
+        listed = [listed]
+    if listed and not isinstance(listed, list):
+        raise ValueError(f"the tools are {text!r:.60}, wanted a list")
+    return listed or None
+
+
+def token_names(tokenizer: Tokenizer) -> dict[str, str]:
+    """bos_token, eos_token, pad_token, those that the tokenizer has"""
+    names = {name: getattr(tokenizer, name) for name in ("bos_token", "eos_token", "pad_token")}
+    return {name: text for name, text in names.items() if text is not None}
+
+
+# ---- as a build uses it ----
+
+
+@dataclass(frozen=True)
+class JinjaTemplate:
+    """A template and its options, as prep.chat.template.ChatTemplate has them for tables"""
+
+    format: JinjaFormat
+    mask: str = "format"  # or sampled: to the last control of a span, without the newline behind it
+    train_on: str | tuple[str, ...] | None = None
+
+    @property
+    def name(self) -> str:
+        return self.format.name
+
+    @property
+    def is_default(self) -> bool:
+        return False
+
+    @property
+    def reads_reasoning(self) -> bool:
+        return any(name in self.format.source for name in ("reasoning_content", "thinking"))
+
+    @property
+    def reads_calls(self) -> bool:
+        return "tool_calls" in self.format.source
+
+    def describe(self) -> dict[str, Any]:
+        """What the manifest says of it, and what its bytes depend on: not the name of its file"""
+        spans = "generation" if self.format.has_generation else "compared"
+        described: dict[str, Any] = {"jinja": spans, "mask": self.mask, "sha256": self.format.sha256}
+        if self.format.date:
+            described["date"] = self.format.date
+        if self.train_on is not None:
+            described["train_on"] = self.train_on if isinstance(self.train_on, str) else list(self.train_on)
+        return described
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        return (json.dumps(self.describe(), sort_keys=True),)
+
+    def summary(self) -> str:
+        found = "its {% generation %} blocks" if self.format.has_generation else "found by comparing texts"
+        more = f", date {self.format.date}" if self.format.date else ""
+        return f"chat template {self.name} (sha256 {self.format.sha256[:12]}), mask {self.mask}{more}: {found}"
