@@ -23,8 +23,7 @@ from prep.build.output import Output
 from prep.build.record import BuildInputs, BuildTimer
 from prep.build.rejected import check_rejected, check_trained
 from prep.build.write import write_split
-from prep.chat.choose import choose_template
-from prep.chat.template import ChatTemplate
+from prep.chat.choose import AnyTemplate, choose_template
 from prep.conversations.layouts import REASONING_FIELDS
 from prep.encode.encode import choose_engine
 from prep.files import allow_open_files, remove_abandoned
@@ -54,7 +53,7 @@ class Job:
     mixture: Mixture
     inputs: dict[str, list[Input]]  # by split
     tokenizer: Tokenizer
-    template: ChatTemplate
+    template: AnyTemplate
     options: BuildOptions
     made_from: BuildInputs  # what build.json says of it
     description: dict[str, Any]  # what the bytes depend on

@@ -14,14 +14,14 @@ from prep.arrays import Array, offsets
 from prep.build.changes import OPTIONAL, fingerprint
 from prep.build.rejected import culprit_by_reason, find_culprits, write_rejected
 from prep.build.write import WrittenShard
-from prep.chat.choose import bos_of, pad_of
-from prep.chat.template import ChatTemplate
+from prep.chat.choose import TEMPLATE_FILE, AnyTemplate, bos_of, pad_of
+from prep.chat.jinja import JinjaTemplate
 from prep.mixture.resolve import Input
 from prep.plan.overlap import count_overlap, read_user_hashes
 from prep.plan.sampling import takes_part
 from prep.plan.split import PlannedCounts, SplitJob, SplitPlan, piece_loss_tokens
 from prep.plan.table import RejectedExamples
-from prep.shard import COUNTS, DOC, FORMAT, VERSION, Manifest, token_dtype, write_array, write_rows
+from prep.shard import COUNTS, DOC, FORMAT, VERSION, Manifest, token_dtype, write_array, write_bytes, write_rows
 from prep.tokenizer.tokenizer import Tokenizer
 
 
@@ -189,7 +189,7 @@ def find_overlaps(splits: dict[str, BuiltSplit], staging: Path) -> list[tuple[in
 def make_manifest(
     description: dict[str, Any],
     tokenizer: Tokenizer,
-    template: ChatTemplate,
+    template: AnyTemplate,
     splits: dict[str, BuiltSplit],
     staging: Path,
 ) -> Manifest:
@@ -219,6 +219,14 @@ def make_manifest(
         "splits": {name: split.to_manifest() for name, split in splits.items()},
         "files": {
             **tokenizer.write(staging),
+            **_write_template(template, staging),
             "rejected.jsonl": write_rejected(staging / "rejected.jsonl", rejected),
         },
     }
+
+
+def _write_template(template: AnyTemplate, staging: Path) -> dict[str, dict[str, Any]]:
+    """A Jinja template goes with its build, over the one of the tokenizer's directory"""
+    if not isinstance(template, JinjaTemplate):
+        return {}
+    return {TEMPLATE_FILE: write_bytes(staging / TEMPLATE_FILE, template.format.source.encode())}

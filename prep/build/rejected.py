@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from prep.arrays import Array
-from prep.chat.template import ChatTemplate
+from prep.chat.choose import AnyTemplate
 from prep.conversations.conversation import REASON, REASONS, WANTED
 from prep.conversations.rows import show_row
 from prep.mixture.resolve import Input
@@ -42,7 +42,7 @@ def check_trained(source: Input, blocks: BlockFiles, train_on: Any) -> None:
         )
 
 
-def check_rejected(table: Table, split: str, limit: float, template: ChatTemplate) -> Table:
+def check_rejected(table: Table, split: str, limit: float, template: AnyTemplate) -> Table:
     """The table, or ValueError with three examples if more than `limit` of those that an entry selects are invalid."""
     for entry, source in enumerate(table.inputs):
         rejected = without_wanted(table.rejected(entry))
@@ -71,7 +71,7 @@ def without_wanted(rejected: RejectedExamples) -> RejectedExamples:
     return replace(rejected, examples=rejected.examples[wrong], reasons=rejected.reasons[wrong])
 
 
-def find_culprits(rejected: RejectedExamples, template: ChatTemplate) -> dict[int, str]:
+def find_culprits(rejected: RejectedExamples, template: AnyTemplate) -> dict[int, str]:
     """{row: what is wrong in it, and the way on} of the first row of each reason; reads the blocks of these rows"""
     codes, first = np.unique(rejected.reasons, return_index=True)
     explained = [place for code, place in zip(codes.tolist(), first, strict=True) if REASONS[code] in EXPLAINED]

@@ -359,6 +359,10 @@ class JinjaTemplate:
         return False
 
     @property
+    def reads_tools(self) -> bool:
+        return "tools" in self.format.source
+
+    @property
     def reads_reasoning(self) -> bool:
         return any(name in self.format.source for name in ("reasoning_content", "thinking"))
 

@@ -69,6 +69,10 @@ class ChatTemplate:
         return f"chat format {self.name}, mask {self.mask}{more}: {self.format.authority}"
 
     @property
+    def reads_tools(self) -> bool:
+        return self.format.tools is not None
+
+    @property
     def reads_reasoning(self) -> bool:
         return self.format.reasoning is not None
 

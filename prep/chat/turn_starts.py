@@ -14,6 +14,7 @@ import numpy as np
 
 from prep.arrays import Array
 from prep.chat.encoding import Segment, cut_controls
+from prep.chat.jinja import JinjaTemplate
 from prep.chat.template import ChatTemplate
 from prep.conversations.conversation import ROLES
 from prep.tokenizer.tokenizer import Tokenizer
@@ -39,9 +40,11 @@ class Opening:
     rest: int
 
 
-def openings(template: ChatTemplate, tokenizer: Tokenizer) -> list[Opening]:
-    """Of each role of a format"""
-    out = []
+def openings(template: ChatTemplate | JinjaTemplate, tokenizer: Tokenizer) -> list[Opening]:
+    """Of each role of a format; of a Jinja template they are not known"""
+    out: list[Opening] = []
+    if isinstance(template, JinjaTemplate):
+        return out
     for role, turn in template.format.turns.items():
         opens = turn.opens if template.mask == "sampled" else ""
         pieces = cut_controls([Segment(turn.before + opens, False)], template.format.controls, tokenizer)
@@ -59,7 +62,7 @@ def openings(template: ChatTemplate, tokenizer: Tokenizer) -> list[Opening]:
     return out
 
 
-def find_turns(tokens: Array, template: ChatTemplate, tokenizer: Tokenizer) -> Turns:
+def find_turns(tokens: Array, template: ChatTemplate | JinjaTemplate, tokenizer: Tokenizer) -> Turns:
     """The turns in flat tokens (n,)"""
     known = openings(template, tokenizer)
     starts = np.flatnonzero(np.isin(tokens, [opening.ids[0] for opening in known]))

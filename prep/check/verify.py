@@ -26,6 +26,7 @@ from prep.build.job import Job, build, make_job
 from prep.build.options import BuildOptions
 from prep.build.record import BuildInputs
 from prep.chat.choose import bos_of, pad_of, read_template, template_keys
+from prep.chat.jinja import JinjaTemplate
 from prep.check.mask_rules import broken_rules, broken_turns, may_skip
 from prep.files import default_cache_dir, scratch_folder
 from prep.shard import COUNTS, Manifest, Split, check_files, listed_files, manifest_text, open_shards, read_manifest
@@ -75,7 +76,7 @@ def check_tokenizer(root: Path, manifest: Manifest) -> Iterator[str]:
         yield f"{root}: special tokens of the tokenizer differ from the manifest's"
     if tokenizer.vocab_size != manifest["vocab_size"]:
         yield f"{root}: the tokenizer has {tokenizer.vocab_size:,} ids, the manifest says {manifest['vocab_size']:,}"
-    template = read_template(manifest)
+    template = read_template(manifest, root)
     bos, pad = bos_of(template, tokenizer), pad_of(template, tokenizer)
     if (manifest["bos_id"], manifest["pad_id"]) != (bos, pad):
         yield f"{root}: bos of chat format {template.name} is {bos}, the manifest has another for bos or padding"
@@ -161,9 +162,13 @@ def check_rows(split: Split, start: int, stop: int, counts: Counts) -> Iterator[
     special_tokens = manifest["tokenizer"]["special_tokens"]
     skips = may_skip(manifest["splits"][split.name]["sources"])[split.docs["source"][a:b]]
     if "chat_template" in manifest:
-        template, tokenizer = read_template(manifest), _tokenizer_of(split.root)
+        template, tokenizer = read_template(manifest, split.root), _tokenizer_of(split.root)
         skips |= template.train_on not in (None, "all")
-        broken = broken_turns(flat_tokens, flat_mask, first, template, tokenizer, skips)
+        broken = (
+            []
+            if isinstance(template, JinjaTemplate)
+            else broken_turns(flat_tokens, flat_mask, first, template, tokenizer, skips)
+        )
     else:
         broken = broken_rules(flat_tokens, flat_mask, first, special_tokens, whole, skips)
     for place, what in broken:
@@ -257,7 +262,7 @@ def rebuild(root: Path, inputs: BuildInputs, workers: int, say: Callable[[str], 
             workers=workers,
             max_rejected=1.0,
         )
-        mixture = replace(inputs.mixture, seed=manifest["seed"], chat=template_keys(manifest))
+        mixture = replace(inputs.mixture, seed=manifest["seed"], chat=template_keys(manifest, root))
         without = tuple(manifest["mixture"]["without"])
         job = make_job(mixture, load_tokenizer(root), options, inputs.data_root, inputs.identity, without)
         if job.fingerprint != manifest["fingerprint"]:

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from prep.arrays import Array, offsets
+from prep.chat.jinja import JinjaTemplate
 from prep.chat.template import ChatTemplate
 from prep.chat.turn_starts import find_turns, openings
 from prep.columns import index_array
@@ -29,7 +30,7 @@ BLOCK_TOKENS = 4 << 20  # decoded at once
 class Decoder:
     """Tables of a tokenizer: the bytes of each token, and which are special"""
 
-    def __init__(self, tokenizer: Tokenizer, template: ChatTemplate) -> None:
+    def __init__(self, tokenizer: Tokenizer, template: ChatTemplate | JinjaTemplate) -> None:
         self.tokenizer, self.template = tokenizer, template
         opened = {opening.ids[0]: b" " for opening in openings(template, tokenizer)}
         added = {id_: text.encode() for text, id_ in tokenizer.added_tokens.items()}

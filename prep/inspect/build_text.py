@@ -49,7 +49,7 @@ def built_lines(root: Path, manifest: Manifest, built: bool) -> list[str]:
         noted = {"sources": [{**source, "rejected_by_reason": source["rejected"]} for source in sources]}
         lines += [f"    {line}" for line in (*share_lines(split), *overlap_lines(split), *note_lines(noted))]
     if "chat_template" in manifest:
-        lines.append(f"  {read_template(manifest).summary()}")
+        lines.append(f"  {read_template(manifest, root).summary()}")
     notice = format_notice(manifest)
     return [*lines, *([f"  {notice}"] if notice else [])]
 

@@ -51,7 +51,7 @@ def find_overlap(root: Path, against: list[str], data_root: Path | None, thresho
     if not 0 < threshold <= 1:
         raise ValueError(f"--threshold {threshold} found, wanted more than 0 and at most 1.")
     shards = open_shards(root)
-    decoder = Decoder(load_tokenizer(root), read_template(shards.manifest))
+    decoder = Decoder(load_tokenizer(root), read_template(shards.manifest, root))
     groups = val_groups(shards.split("val"), decoder) if "val" in shards.splits else []
     groups += [read_group(name, data_root) for name in against]
     if not groups:

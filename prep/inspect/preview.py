@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 
 from prep.arrays import offsets
-from prep.chat.template import ChatTemplate
+from prep.chat.choose import AnyTemplate
 from prep.conversations.conversation import REASONS, Conversations
 from prep.conversations.layouts import ASIDE, REASONING_FIELDS, UNUSED, Layout, refusal
 from prep.conversations.recognise import FIRST_ROWS, recognise
@@ -101,7 +101,7 @@ def preview(
     options: Layout,
     layout: str | None,
     task_name: str | None,
-    template: ChatTemplate = NANOCHAT_TEMPLATE,
+    template: AnyTemplate = NANOCHAT_TEMPLATE,
 ) -> Preview:
     """FileNotFoundError or ValueError where there are no rows, or none of a known layout"""
     is_text = task_name == "text"
@@ -124,7 +124,7 @@ def preview(
         if refused:
             raise ValueError(f"{file}: {refusal(refused, recognised)}")
         fields += _fields(rows_of(head))
-        aside.update(name for name in notes.left_aside if not (template.format.tools and name in ASIDE))
+        aside.update(name for name in notes.left_aside if not (template.reads_tools and name in ASIDE))
     decided = {name for name, _ in recognised.where}
     read = [recognised.source_name(name) for name in recognised.table.fields]
     used = [name for name in (*read, *sorted(decided - {*read})) if name in fields]
@@ -167,7 +167,7 @@ def _fields(objects: Iterable[Any]) -> list[str]:
 
 
 def render_rows(
-    previewed: Preview, tokenizer: Tokenizer, template: ChatTemplate = NANOCHAT_TEMPLATE
+    previewed: Preview, tokenizer: Tokenizer, template: AnyTemplate = NANOCHAT_TEMPLATE
 ) -> Iterator[dict[str, Any]]:
     """{"row", "length", "trainable", "trained_share", "segments"} or {"row", "rejected", "content"} for each row"""
     rows = previewed.rows

@@ -21,7 +21,6 @@ from fractions import Fraction
 from typing import Any
 
 from prep.chat.choose import KEYS
-from prep.chat.tables import FORMATS
 from prep.chat.template import MASKS, TRAINED_KINDS
 from prep.conversations.layouts import LAYOUTS, MAPPED_ROLES, OLD_NAMES, PAIR_FIELDS, TURN_FIELDS, UNUSED
 from prep.conversations.turns import CONSECUTIVE, TRAIN_ON
@@ -80,7 +79,6 @@ def check_extends(data: dict[str, Any], entry_keys: dict[str, type], context: st
     check_keys(data, known, context)
     check_train_on(data.get("train_on"), f"{context}: ")
     check_value("mask", data.get("mask"), MASKS, f"{context}: ")
-    check_value("chat_template", data.get("chat_template"), FORMATS, f"{context}: ")
     drop = data.get("drop", [])
     if not all(isinstance(name, str) for name in drop):
         raise ValueError(f'{context}: drop = {drop!r} found, wanted names of entries, as ["identity", "val.mmlu"].')

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from prep.arrays import Array, offsets
-from prep.chat.template import ChatTemplate
+from prep.chat.choose import AnyTemplate, bos_of
 from prep.chat.turn_starts import openings
 from prep.conversations.conversation import REASON, REASONS
 from prep.encode.decode import Decoder
@@ -41,7 +41,7 @@ class SplitJob:
     inputs: list[Input]
     blocks: list[BlockFiles]
     tokenizer: Tokenizer
-    template: ChatTemplate
+    template: AnyTemplate
     seed: int
     options: RowOptions
     mix: MixOptions
@@ -103,7 +103,7 @@ def plan_split(split: SplitJob, table: Table) -> SplitPlan:
             f"no conversation of the {split.name} split is left ({'; '.join(reasons)}): give other rows or filters, or a "
             "larger --max-seq-len."
         )
-    shards = plan_rows(fitted.pieces, split.options, split.seed, bool(split.template.format.bos))
+    shards = plan_rows(fitted.pieces, split.options, split.seed, bos_of(split.template, split.tokenizer) is not None)
     return SplitPlan(counts, [*rejected, *fitted.dropped], fitted.pieces, shards)
 
 

@@ -169,18 +169,18 @@ def text_mask(layout: Layout, ids: Array, lengths: Array, mask: str, encode: Enc
     counts = np.diff(layout.bounds)
     flags = np.add.reduceat(layout.trains, layout.bounds[:-1], dtype=np.int64) if len(counts) else counts
     is_mixed = (flags != 0) & (flags != counts)  # (T,) of some of which the tokens train
-    mask = np.repeat((flags > 0).astype(np.uint8), lengths)
+    out: Array = np.repeat((flags > 0).astype(np.uint8), lengths)
     if is_mixed.any():
         mixed = np.flatnonzero(is_mixed)
         inside = np.repeat(is_mixed, counts)  # (E,)
         num_bytes = _bytes_of_elements(layout, mixed, layout.num_bytes[inside], encode, tokenizer)
         of_mixed = np.repeat(is_mixed, lengths)  # (n,)
         sizes = tokenizer.token_bytes()[ids[of_mixed]]
-        mask[of_mixed] = _overlapping(sizes, num_bytes, layout.trains[inside], template)
-    return mask
+        out[of_mixed] = _overlapping(sizes, num_bytes, layout.trains[inside], mask)
+    return out
 
 
-def _overlapping(sizes: Array, num_bytes: Array, trains: Array, template: ChatTemplate) -> Array:
+def _overlapping(sizes: Array, num_bytes: Array, trains: Array, mask: str) -> Array:
     """(n,) uint8: tokens of so many bytes that train, by (e,) elements of so many"""
     ends, element_ends = np.cumsum(sizes, dtype=np.int64), np.cumsum(num_bytes)
     if len(ends) and ends[-1] != element_ends[-1]:

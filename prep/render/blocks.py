@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from prep.chat.template import ChatTemplate
+from prep.chat.choose import AnyTemplate
 from prep.conversations.conversation import Conversations, part_of, slices
 from prep.conversations.layouts import Layout, refusal
 from prep.encode.encode import Encoder
@@ -33,7 +33,7 @@ class RenderContext:
 
     tokenizer: Tokenizer
     engine: str  # of the encoder
-    template: ChatTemplate = NANOCHAT_TEMPLATE
+    template: AnyTemplate = NANOCHAT_TEMPLATE
 
     @cached_property
     def encode(self) -> Encoder:

@@ -21,11 +21,14 @@ import pyarrow.compute as pc
 
 from prep.arrange.arrange import Arranged, arrange
 from prep.arrays import Array, offsets
+from prep.chat.choose import AnyTemplate
+from prep.chat.jinja import JinjaTemplate
 from prep.chat.template import TRAINED_KINDS, ChatTemplate
 from prep.conversations.conversation import ASSISTANT, Choices, Conversations, reject
 from prep.conversations.layouts import ASIDE
 from prep.encode.encode import Encoder
 from prep.render.assemble import assemble, lay_out, text_mask
+from prep.render.jinja import render_jinja
 from prep.render.text_hash import hash_user_texts
 from prep.shard import to_tokens
 from prep.tokenizer.tokenizer import Tokenizer
@@ -55,12 +58,14 @@ def render(
     encode: Encoder,
     tokenizer: Tokenizer,
     generated: bool = False,
-    template: ChatTemplate = NANOCHAT_TEMPLATE,
+    template: AnyTemplate = NANOCHAT_TEMPLATE,
 ) -> Rendered:
     """
     C conversations, valid or not, -> their tokens and mask. What is generated is not hashed: its train and test rows
     differ by construction, and there may be more of it than of anything else.
     """
+    if isinstance(template, JinjaTemplate):
+        return _render_jinja(batch, encode, tokenizer, generated, template)
     arranged = arrange(batch, template)
     kinds = trained_kinds(batch.choices, template)
     layout = lay_out(arranged, template, kinds, tokenizer)
@@ -74,6 +79,25 @@ def render(
     ids = to_tokens(ids, tokenizer.vocab_size)
     mask = text_mask(layout, ids, lengths, template.mask, encode, tokenizer)
     tokens, mask, num_tokens = assemble(layout, ids, lengths, mask)
+    notes = _notes(batch, arranged, template)
+    return _rendered(tokens, mask, num_tokens, arranged.batch, generated, notes)
+
+
+def _render_jinja(
+    batch: Conversations, encode: Encoder, tokenizer: Tokenizer, generated: bool, template: JinjaTemplate
+) -> Rendered:
+    tokens, mask, num_tokens, written = render_jinja(batch, template, tokenizer, encode)
+    left_aside = {name: n for name, n in batch.notes.left_aside.items() if not (template.reads_tools and name in ASIDE)}
+    notes = {"left_aside": left_aside, "untrained_answers": _count_untrained(batch)}
+    return _rendered(
+        tokens, mask, num_tokens, written, generated, {key: value for key, value in notes.items() if value}
+    )
+
+
+def _rendered(
+    tokens: Array, mask: Array, num_tokens: Array, batch: Conversations, generated: bool, notes: dict[str, Any]
+) -> Rendered:
+    """With the counts of each of the C conversations"""
     ends = offsets(num_tokens)
     trainable = np.diff(np.append(0, np.cumsum(mask, dtype=np.int64))[ends])
     return Rendered(
@@ -81,9 +105,9 @@ def render(
         mask=mask,
         lengths=num_tokens.astype(np.uint32),
         trainable=trainable.astype(np.uint32),
-        user_hashes=np.zeros(len(batch), dtype=np.uint64) if generated else hash_user_texts(arranged.batch),
-        reasons=arranged.batch.reasons,
-        notes=_notes(batch, arranged, template),
+        user_hashes=np.zeros(len(batch), dtype=np.uint64) if generated else hash_user_texts(batch),
+        reasons=batch.reasons,
+        notes=notes,
     )
 
 
@@ -101,7 +125,7 @@ def _count_untrained(batch: Conversations) -> int:
 def _notes(batch: Conversations, arranged: Arranged, template: ChatTemplate) -> dict[str, Any]:
     """What is said of a batch; nothing where there is nothing to say"""
     left_aside = {
-        name: number for name, number in batch.notes.left_aside.items() if not (template.format.tools and name in ASIDE)
+        name: number for name, number in batch.notes.left_aside.items() if not (template.reads_tools and name in ASIDE)
     }
     if arranged.num_lost:
         left_aside[LOST] = arranged.num_lost

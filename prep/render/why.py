@@ -7,8 +7,8 @@ Why a row is no conversation: the culprit and the way on, for people. Asked of o
 import pyarrow as pa
 
 from prep.arrange.arrange import explain
+from prep.chat.choose import AnyTemplate
 from prep.chat.jinja import JinjaTemplate
-from prep.chat.template import ChatTemplate
 from prep.conversations import read
 from prep.conversations.conversation import REASONS
 from prep.render.jinja import explain as explain_jinja
@@ -40,7 +40,7 @@ def why(
     task: Task,
     row: pa.Table,
     code: int,
-    template: ChatTemplate | JinjaTemplate = NANOCHAT_TEMPLATE,
+    template: AnyTemplate | JinjaTemplate = NANOCHAT_TEMPLATE,
     tokenizer: Tokenizer | None = None,
 ) -> str:
     """

@@ -44,7 +44,7 @@ def make_exam(shards: Shards, root: Path, model: GPT, ranks: Ranks) -> Callable[
     tokenizer = load_tokenizer(shards.root)
 
     def exam(steps_done: int) -> Record:
-        speaker = Speaker(root, steps_done, model, tokenizer, read_template(shards.manifest))
+        speaker = Speaker(root, steps_done, model, tokenizer, read_template(shards.manifest, shards.root))
         summary = summarise(ask_all(speaker, questions, MAX_TOKENS, BATCH_SIZE, ranks, lambda line: None))
         accuracies = {name: task["accuracy"] for name, task in summary["tasks"].items()}
         each = " ".join(f"{name} {accuracy:.1%}" for name, accuracy in accuracies.items())

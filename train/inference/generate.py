@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from prep.chat.template import ChatTemplate
+from prep.chat.choose import AnyTemplate
 from prep.render.reference import NANOCHAT as NANOCHAT_TEMPLATE
 from prep.render.reference import Prompt, make_prompt
 from prep.tokenizer.tokenizer import Tokenizer
@@ -170,7 +170,7 @@ def fit_history(
     tokenizer: Tokenizer,
     context: int,
     room: int,
-    template: ChatTemplate = NANOCHAT_TEMPLATE,
+    template: AnyTemplate = NANOCHAT_TEMPLATE,
 ) -> tuple[Prompt, int]:
     """
     The prompt of a conversation that leaves `room` tokens of the context for the answer, and how many of its oldest turns

@@ -14,8 +14,7 @@ from typing import Any
 
 import torch
 
-from prep.chat.choose import choose_template, formats_for, read_template
-from prep.chat.template import ChatTemplate
+from prep.chat.choose import AnyTemplate, choose_template, formats_for, read_template
 from prep.files import nanochat_home
 from prep.render.reference import NANOCHAT, Prompt
 from prep.shard import Shards, open_shards, read_manifest
@@ -41,7 +40,7 @@ class Speaker:
     step: int
     model: GPT
     tokenizer: Tokenizer
-    template: ChatTemplate = NANOCHAT
+    template: AnyTemplate = NANOCHAT
 
     @property
     def context(self) -> int:
@@ -84,7 +83,7 @@ def open_speaker(name: str, step: int | None, tokenizer: str | None, device: str
     return Speaker(root, step, model, loaded, template)
 
 
-def find_tokenizer(meta: Meta, root: Path, name: str | None) -> tuple[Tokenizer, ChatTemplate]:
+def find_tokenizer(meta: Meta, root: Path, name: str | None) -> tuple[Tokenizer, AnyTemplate]:
     """The tokenizer, and the chat format of the build that it lies in; elsewhere the first that it has the controls of"""
     if name is not None:
         return _with_template(load_tokenizer(name), Path(name).expanduser())
@@ -101,9 +100,9 @@ def find_tokenizer(meta: Meta, root: Path, name: str | None) -> tuple[Tokenizer,
     return _with_template(load_tokenizer(found), found.parent)
 
 
-def _with_template(tokenizer: Tokenizer, folder: Path) -> tuple[Tokenizer, ChatTemplate]:
+def _with_template(tokenizer: Tokenizer, folder: Path) -> tuple[Tokenizer, AnyTemplate]:
     if (folder / "manifest.json").is_file():
-        return tokenizer, read_template(read_manifest(folder))
+        return tokenizer, read_template(read_manifest(folder), folder)
     fitting = formats_for(tokenizer)
     return tokenizer, choose_template({"chat_template": fitting[0]} if fitting else {}, tokenizer)
 
