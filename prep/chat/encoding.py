@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from itertools import pairwise
 from typing import NamedTuple
 
+from prep.chat.jinja import JinjaTemplate
 from prep.chat.template import ChatTemplate
 from prep.tokenizer.tokenizer import Tokenizer
 
@@ -39,7 +40,7 @@ def cut_controls(segments: Iterable[Segment], controls: tuple[str, ...], tokeniz
 
 
 def encode_segments(
-    segments: Iterable[Segment], template: ChatTemplate, tokenizer: Tokenizer
+    segments: Iterable[Segment], template: ChatTemplate | JinjaTemplate, tokenizer: Tokenizer
 ) -> tuple[list[int], list[int]]:
     """Segments -> ids, and the mask of equal length. Neighbours without an id are one text."""
     ids: list[int] = []
@@ -60,7 +61,9 @@ def encode_segments(
     return ids, mask
 
 
-def encode_text(segments: list[Segment], template: ChatTemplate, tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
+def encode_text(
+    segments: list[Segment], template: ChatTemplate | JinjaTemplate, tokenizer: Tokenizer
+) -> tuple[list[int], list[int]]:
     """One text in segments -> ids and mask. No segment has an id."""
     whole = "".join(segment.text for segment in segments)
     ids = [id_ for piece in tokenizer.cut(whole) for id_ in _encode_piece(piece, tokenizer)]

@@ -264,7 +264,8 @@ def rebuild(root: Path, inputs: BuildInputs, workers: int, say: Callable[[str], 
         )
         mixture = replace(inputs.mixture, seed=manifest["seed"], chat=template_keys(manifest, root))
         without = tuple(manifest["mixture"]["without"])
-        job = make_job(mixture, load_tokenizer(root), options, inputs.data_root, inputs.identity, without)
+        tokenizer = replace(load_tokenizer(root), name=manifest["tokenizer"]["name"])
+        job = make_job(mixture, tokenizer, options, inputs.data_root, inputs.identity, without)
         if job.fingerprint != manifest["fingerprint"]:
             yield from changed_files(manifest, job)
             yield from changes(manifest, job.description)

@@ -13,7 +13,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from prep.chat import rules
+from prep.chat.choose import AnyTemplate
 from prep.chat.encoding import Segment, cut_controls, encode_segments
+from prep.chat.jinja import JinjaTemplate, token_names
 from prep.chat.scaffold import Neighbour, conversation_gaps, part_trains
 from prep.chat.template import TRAINED_KINDS, ChatTemplate
 from prep.conversations.conversation import (
@@ -35,6 +37,7 @@ from prep.tokenizer.tokenizer import Tokenizer
 
 NANOCHAT = ChatTemplate()
 NO_TOKENS = (-1, -1)
+ANSWER = "midprep asks where an answer ends"
 
 
 class Prompt(NamedTuple):
@@ -55,9 +58,11 @@ class Turn(NamedTuple):
 
 
 def make_prompt(
-    messages: Sequence[dict[str, Any]], tokenizer: Tokenizer, template: ChatTemplate = NANOCHAT, tools: Any = None
+    messages: Sequence[dict[str, Any]], tokenizer: Tokenizer, template: AnyTemplate = NANOCHAT, tools: Any = None
 ) -> Prompt:
     """Messages as `render_conversation` takes them, an answer at their end left off -> what a model goes on from"""
+    if isinstance(template, JinjaTemplate):
+        return _jinja_prompt(messages, tokenizer, template, tools)
     ids, _ = render_conversation(messages, tokenizer, for_completion=True, template=template, tools=tools)
     form = template.format
     around = {kind: (inner.before, inner.after) for kind, inner in form.inner.items()}
@@ -67,6 +72,23 @@ def make_prompt(
     closes = cut_controls([Segment(form.turns["assistant"].closes, True)], form.controls, tokenizer)
     stop = next(segment.id for segment in closes if segment.id is not None)
     return Prompt(ids, stop, (python[0], python[1]), (output[0], output[1]))
+
+
+def _jinja_prompt(
+    messages: Sequence[dict[str, Any]], tokenizer: Tokenizer, template: JinjaTemplate, tools: Any
+) -> Prompt:
+    """What the template writes when it is asked to go on; its turn ends with the first control after an answer"""
+    asked = list(messages[:-1] if messages and messages[-1]["role"] == "assistant" else messages)
+    names, controls = token_names(tokenizer), tuple(tokenizer.special_tokens)
+    text = template.format.write(asked, tools, names, add_generation_prompt=True).text
+    ids, _ = encode_segments(cut_controls([Segment(text, False)], controls, tokenizer), template, tokenizer)
+    answered = template.format.write([*asked, {"role": "assistant", "content": ANSWER}], tools, names).text
+    _, found, after = answered.rpartition(ANSWER)
+    closes = cut_controls([Segment(after, True)], controls, tokenizer)
+    stop = next((segment.id for segment in closes if found and segment.id is not None), None)
+    if stop is None:
+        raise ValueError(f"chat template {template.name} ends an answer with no special token of the tokenizer.")
+    return Prompt(ids, stop, NO_TOKENS, NO_TOKENS)
 
 
 def render_conversation(
