@@ -218,15 +218,16 @@ def make_manifest(
         "planner_version": description["planner_version"],
         "splits": {name: split.to_manifest() for name, split in splits.items()},
         "files": {
-            **tokenizer.write(staging),
-            **_write_template(template, staging),
+            **_write_tokenizer(tokenizer, template, staging),
             "rejected.jsonl": write_rejected(staging / "rejected.jsonl", rejected),
         },
     }
 
 
-def _write_template(template: AnyTemplate, staging: Path) -> dict[str, dict[str, Any]]:
-    """A Jinja template goes with its build, over the one of the tokenizer's directory"""
-    if not isinstance(template, JinjaTemplate):
-        return {}
-    return {TEMPLATE_FILE: write_bytes(staging / TEMPLATE_FILE, template.format.source.encode())}
+def _write_tokenizer(tokenizer: Tokenizer, template: AnyTemplate, staging: Path) -> dict[str, dict[str, Any]]:
+    """The tokenizer's files, and a Jinja template in the place of the one that lay beside it"""
+    files = tokenizer.write(staging)
+    if isinstance(template, JinjaTemplate):
+        files.pop(TEMPLATE_FILE, None)
+        files[TEMPLATE_FILE] = write_bytes(staging / TEMPLATE_FILE, template.format.source.encode())
+    return files
