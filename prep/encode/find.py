@@ -8,7 +8,9 @@ Most bytes are seen once, by one comparison; a character outside ASCII is looked
 where these may begin one that is wanted.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+from operator import itemgetter
 from typing import Final
 
 import numpy as np
@@ -20,6 +22,7 @@ from prep.tokenizer.tokenizer import Tokenizer
 
 # bytes; runs of about a million spaces overflow tiktoken's regex, the other engines encode them
 LONG_TEXT: Final = 100_000
+DENSE: Final = 8  # where one byte in so many begins a character outside ASCII, all pairs of bytes are looked up
 # white space but for \n and \r, in UTF-8 as numbers, by how many bytes it has
 _SPACES: Final = "\t\v\f \x85\xa0\u1680" + "".join(map(chr, range(0x2000, 0x200B))) + "\u2028\u2029\u202f\u205f\u3000"
 SPACES: Final = {n: [int.from_bytes(c.encode()) for c in _SPACES if len(c.encode()) == n] for n in (1, 2, 3)}
@@ -30,18 +33,28 @@ class CodePoints:
 
     def __init__(self, code_points: Iterable[int]) -> None:
         self.is_wanted = np.zeros(0x110000, dtype=bool)
-        self.may_begin = np.zeros(1 << 16, dtype=bool)  # by the first two bytes: most characters need no closer look
+        # by the first two bytes, and by the second and third: most characters need no closer look
+        self.may_begin, self.may_go_on = np.zeros(1 << 16, dtype=bool), np.zeros(1 << 16, dtype=bool)
         for code in code_points:
-            first, second = chr(code).encode("utf-8", "surrogatepass")[:2]
+            first, second, *more = chr(code).encode("utf-8", "surrogatepass")
             self.is_wanted[code] = self.may_begin[first << 8 | second] = True
+            if more:
+                self.may_go_on[second << 8 | more[0]] = True
         self.is_empty = not self.is_wanted.any()
 
     def places(self, data: Array) -> Array:
         """Where in texts (n,) uint8 they begin"""
         if self.is_empty:
             return np.zeros(0, dtype=np.int64)
-        places = np.flatnonzero(data >= 0xC0)  # first bytes of characters outside ASCII: at least one byte follows
-        places = places[self.may_begin[data[places].astype(np.uint16) << 8 | data[places + 1]]]
+        is_first = data >= 0xC0  # of characters outside ASCII: at least one byte follows
+        if np.count_nonzero(is_first) * DENSE > len(data):
+            places = np.flatnonzero(self.may_begin[data[:-1].astype(np.uint16) << 8 | data[1:]])
+        else:
+            places = np.flatnonzero(is_first)
+            places = places[self.may_begin[data[places].astype(np.uint16) << 8 | data[places + 1]]]
+        third = data[np.minimum(places + 2, len(data) - 1)]
+        goes_on = self.may_go_on[data[places + 1].astype(np.uint16) << 8 | third]
+        places = places[goes_on | (data[places] < 0xE0)]
         codes = data[places].astype(np.int32)
         num_bytes = 2 + (codes >= 0xE0) + (codes >= 0xF0)
         codes &= 0x7F >> num_bytes
@@ -53,25 +66,32 @@ class CodePoints:
 
 
 class Words:
-    """Finds words, each of them by its first byte, then byte by byte where that is there"""
+    """Finds words: by the first byte of each, where that is there by the next, as long as a word goes on so"""
 
     def __init__(self, words: Iterable[str]) -> None:
-        self.by_first: dict[int, list[bytes]] = {}
-        for word in words:
-            self.by_first.setdefault(word.encode()[0], []).append(word.encode())
+        self.words = sorted(word.encode() for word in words)
 
     def places(self, data: Array) -> tuple[Array, Array]:
         """Where in texts (n,) uint8 they begin, and end"""
         starts, stops = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int64)]
-        for first, words in self.by_first.items():
-            firsts = np.flatnonzero(data == first)
-            for word in words:
-                places = firsts[firsts <= len(data) - len(word)]
-                for i, byte in enumerate(word[1:], 1):
-                    places = places[data[places + i] == byte]
-                starts.append(places)
-                stops.append(places + len(word))
+        for places, length in self._narrow(data, None, self.words, 0):
+            starts.append(places)
+            stops.append(places + length)
         return np.concatenate(starts), np.concatenate(stops)
+
+    def _narrow(self, data: Array, places: Array | None, words: list[bytes], n: int) -> Iterator[tuple[Array, int]]:
+        """(places, length) of each of the words, which share their first n bytes; these are at `places`"""
+        following = None if places is None else data[np.minimum(places + n, len(data) - 1)]
+        for byte, group in groupby((word for word in words if len(word) > n), key=itemgetter(n)):
+            longer = list(group)
+            if places is None or following is None:
+                further = np.flatnonzero(data == byte)
+            else:
+                further = places[(following == byte) & (places + n < len(data))]
+            if len(further):
+                if len(longer[0]) == n + 1:
+                    yield further, n + 1
+                yield from self._narrow(data, further, longer, n + 1)
 
 
 class RiskyTexts:
