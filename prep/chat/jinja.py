@@ -16,26 +16,14 @@ A stock template that is known by its sha256 is a table of prep.chat.tables inst
 import hashlib
 import json
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date as Date
 from datetime import datetime
-from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from prep.conversations.conversation import (
-    CALL_ARGUMENTS,
-    CALL_ID,
-    CALL_NAME,
-    REASONING,
-    ROLES,
-    TEXT,
-    TOOL,
-    Conversations,
-    part_of,
-)
 from prep.tokenizer.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -55,7 +43,9 @@ KNOWN: Final = {
 }  # fmt: skip
 MOST_BYTES: Final = 1 << 20  # of a template
 STEPS: Final = 1_000_000  # that a template may take, see prep.sandbox
-STEPS_A_CHARACTER: Final = 16  # of the conversation, more
+STEPS_A_CHARACTER: Final = (
+    16  # of the conversation, more, and one for each of its messages: what was said may be copied
+)
 STEPS_A_PAIR: Final = 64  # of its messages, more
 SHOWN: Final = 40  # characters of a text
 
@@ -111,7 +101,7 @@ class JinjaFormat:
         size = sum(len(text) for message in messages for text in message.values() if isinstance(text, str))
         size += len(str(tools)) if tools else 0
         size += sum(len(str(message["tool_calls"])) for message in messages if "tool_calls" in message)
-        steps = STEPS + STEPS_A_CHARACTER * size + STEPS_A_PAIR * len(messages) ** 2
+        steps = STEPS + (STEPS_A_CHARACTER + len(messages)) * size + STEPS_A_PAIR * len(messages) ** 2
         given = {"messages": messages, "tools": tools, "documents": None, **tokens}
         if self.date:
             given["date_string"] = _day(self.date).strftime("%d %b %Y")
@@ -119,11 +109,11 @@ class JinjaFormat:
             return Written(*sandbox.run(steps, given | {"add_generation_prompt": add_generation_prompt}))
         except (Overrun, SecurityError) as error:
             within = f" within {steps:,} steps" if sandbox.left < 0 else ""
-            raise ValueError(f"chat template {self.name}, {_where(error, sandbox)}: {error}{within}.") from None
+            raise ValueError(f"chat template {self.name}{_where(error, sandbox)}: {error}{within}.") from None
         except Exception as error:  # whatever a template does to a row is no error of the build
             said = " ".join(f"{error}".split())
             name = "" if type(error).__name__ in ("TemplateError", "UndefinedError") else f"{type(error).__name__}: "
-            raise ValueError("template raised", f"{_where(error, sandbox)}: {name}{said}") from None
+            raise ValueError("template raised", f"{self.name}{_where(error, sandbox)}: {name}{said}") from None
 
     def _sandbox(self) -> "Sandbox":
         """The compiled template of this thread"""
@@ -159,13 +149,13 @@ def _day(text: str) -> Date:
 
 
 def _where(error: BaseException, sandbox: "Sandbox") -> str:
-    """The line of the template that an error is of"""
+    """, line 3: what an error is of, as far as that is known"""
     line, trace = 0, error.__traceback__
     while trace is not None:
         if trace.tb_frame.f_globals.get("__jinja_template__") is sandbox.template:
             line = sandbox.template.get_corresponding_lineno(trace.tb_lineno)
         trace = trace.tb_next
-    return f"line {line}"
+    return f", line {line}" if line else ""
 
 
 def sha256(source: str) -> str:
@@ -267,70 +257,6 @@ def _refuse(form: JinjaFormat, i: int, alone: str, followed: str) -> None:
         f"({followed[place : place + SHOWN]!r} where it wrote {alone[place : place + SHOWN]!r}), so that no mask can be "
         "found: put {% generation %} and {% endgeneration %} around what it writes for the assistant."
     )
-
-
-# ---- conversations as templates take them ----
-
-
-def to_chats(batch: Conversations) -> Iterator[Messages]:
-    """C conversations as messages that templates of transformers take"""
-    texts, kinds, roles = batch.texts.to_pylist(), batch.kinds.tolist(), batch.roles.tolist()
-    parts, messages = batch.parts.tolist(), batch.messages.tolist()
-    for start, stop in pairwise(messages):
-        yield [
-            _message(roles[m], kinds[parts[m] : parts[m + 1]], texts[parts[m] : parts[m + 1]])
-            for m in range(start, stop)
-        ]
-
-
-def to_chat(batch: Conversations, c: int) -> Messages:
-    """One conversation of a batch"""
-    return next(to_chats(part_of(batch, c, c + 1)))
-
-
-def _message(role: int, kinds: list[int], texts: list[str]) -> dict[str, Any]:
-    """
-    A message: `content` is one text, and not there where the row has none; arguments are what their JSON says. Reasoning has
-    two names, as in transformers.
-    """
-    message: dict[str, Any] = {"role": ROLES[role]}
-    if kinds == [TEXT]:
-        message["content"] = texts[0]
-        return message
-    calls: list[dict[str, Any]] = []
-    call_id: str | None = None
-    for kind, text in zip(kinds, texts, strict=True):
-        if kind == TEXT:
-            message["content"] = message.get("content", "") + text
-        elif kind == REASONING:
-            message["reasoning_content"] = message["thinking"] = message.get("thinking", "") + text
-        elif kind == CALL_ID and role == TOOL:
-            message["tool_call_id"] = text
-        elif kind == CALL_ID:
-            call_id = text
-        elif kind == CALL_NAME:
-            calls.append(
-                {"type": "function", **({} if call_id is None else {"id": call_id}), "function": {"name": text}}
-            )
-            call_id = None
-        elif kind == CALL_ARGUMENTS:
-            calls[-1]["function"]["arguments"] = json.loads(text)
-    if calls:
-        message["tool_calls"] = calls
-    return message
-
-
-@lru_cache(maxsize=1024)
-def read_tools(text: str | None) -> Any:
-    """The tools of a conversation, a list; None where there are none. ValueError if it is no list."""
-    listed = json.loads(text) if text else None
-    if isinstance(listed, str):
-        listed = json.loads(listed) if listed else None
-    if isinstance(listed, dict):
-        listed = [listed]
-    if listed and not isinstance(listed, list):
-        raise ValueError(f"the tools are {text!r:.60}, wanted a list")
-    return listed or None
 
 
 def token_names(tokenizer: Tokenizer) -> dict[str, str]:

@@ -9,27 +9,24 @@ Conversations to tokens and mask by a Jinja template, row by row, all texts of a
 A text is cut at the special tokens of the tokenizer; from there on it is what prep.render.assemble has of a table. In such
 a text what somebody typed cannot be told from scaffold, so a conversation that spells a special token is rejected.
 
-Legend: C conversations, P parts, G gaps, E elements (a text has several where a span begins or ends in it), T texts, N tokens.
+Legend: C conversations, P parts, N tokens.
 """
 
 import json
 import re
-from bisect import bisect_right
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import lru_cache
-from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow.compute as pc
 
 from prep.arrange.arrange import only_valid
+from prep.arrange.chats import read_tools, to_chats
 from prep.arrange.in_turn import conversations_of_parts, invalid_text
 from prep.arrange.python_calls import has_calls, write_calls
-from prep.arrays import Array, offsets
-from prep.chat.jinja import JinjaTemplate, Span, Written, read_tools, shared_start, to_chats, token_names, write_chat
-from prep.chat.scaffold import Gap
-from prep.columns import text_array
+from prep.arrays import Array
+from prep.chat.jinja import JinjaTemplate, Written, token_names, write_chat
 from prep.conversations import turns
 from prep.conversations.conversation import (
     CALL_NAME,
@@ -42,7 +39,8 @@ from prep.conversations.conversation import (
     reject,
 )
 from prep.encode.encode import Encoder
-from prep.render.assemble import Layout, assemble, text_mask
+from prep.render.assemble import assemble, text_mask
+from prep.render.cuts import Cuts, any_of
 from prep.shard import to_tokens
 from prep.tokenizer.tokenizer import Tokenizer
 
@@ -82,6 +80,8 @@ def explain(batch: Conversations, template: JinjaTemplate, tokenizer: Tokenizer)
     for text in [*batch.texts.to_pylist(), *_tool_texts(batch)]:
         if found := _special_pattern(tokenizer).search(text):
             return f"{found[0]!r} is text here, which {template.name} would make a control of"
+    if not template.reads_calls and CALL_NAME in batch.kinds:
+        return f"{template.name} does not read tool_calls"
     _, _, culprits = _write(batch, template, tokenizer)
     return culprits.get(0, "")
 
@@ -144,6 +144,11 @@ def _tool_text(text: str | None) -> str:
         return ""
 
 
+@lru_cache(maxsize=8)
+def _special_pattern(tokenizer: Tokenizer) -> re.Pattern[str]:
+    return re.compile(any_of(sorted(tokenizer.special_tokens)))
+
+
 def _write(
     batch: Conversations, template: JinjaTemplate, tokenizer: Tokenizer
 ) -> tuple[Conversations, list[Written | None], dict[int, str]]:
@@ -189,122 +194,3 @@ def _document(text: str, batch: Conversations, c: int) -> Written:
     """Plain text, which no template writes"""
     trains = batch.trained is None or bool(batch.trained[batch.messages[c]])
     return Written(text, [(0, len(text))] if trains else [], is_document=True)
-
-
-# ---- texts and the controls between them ----
-
-
-@lru_cache(maxsize=8)
-def _special_pattern(tokenizer: Tokenizer) -> re.Pattern[str]:
-    return re.compile(any_of(sorted(tokenizer.special_tokens)))
-
-
-def any_of(words: list[str]) -> str:
-    """
-    A pattern for the longest of these words, which are sorted and at least one. Quick where many begin alike.
-
-    >>> any_of(["<|a|>", "<|b|>", "<|b|>c"])
-    '<\\\\|(?:a\\\\|>|b\\\\|>(?:c)?)'
-    """
-    head = shared_start(words)
-    rests = [word[len(head) :] for word in words if word != head]
-    if not rests:
-        return re.escape(head)
-    inner = "|".join(any_of(list(group)) for _, group in groupby(rests, key=lambda rest: rest[0]))
-    return f"{re.escape(head)}(?:{inner}){'?' if head in words else ''}"
-
-
-@dataclass
-class Cuts:
-    """Texts of conversations, cut at special tokens"""
-
-    tokenizer: Tokenizer
-    sampled: bool
-    gaps: dict[tuple[int, bool], int] = field(default_factory=dict)  # (id or -1, whether it trains) -> its number
-    gap_of: list[int] = field(default_factory=list)  # (G,)
-    text_gap: list[int] = field(default_factory=list)  # (T,)
-    texts: list[str] = field(default_factory=list)  # (T,)
-    num_elements: list[int] = field(default_factory=list)  # (T,)
-    num_bytes: list[int] = field(default_factory=list)  # (E,)
-    trains: list[bool] = field(default_factory=list)  # (E,)
-    num_gaps: list[int] = field(default_factory=list)  # (C,)
-
-    def __post_init__(self) -> None:
-        # added tokens too: where one begins before a special token it is what the tokenizer finds
-        self.pattern = re.compile(any_of(sorted({*self.tokenizer.special_tokens, *self.tokenizer.added_tokens})))
-
-    def add(self, written: Written | None) -> None:
-        """The next conversation, None for one without tokens"""
-        before = len(self.gap_of)
-        if written is not None and written.is_document:
-            self._gap(self.tokenizer.bos_id if self.tokenizer.adds_bos else None, False)
-            self._text(written.text, 0, len(written.text), written.spans)
-        elif written is not None:
-            self._cut(written.text, written.spans)
-        self.num_gaps.append(len(self.gap_of) - before)
-
-    def _cut(self, text: str, spans: list[Span]) -> None:
-        ids = self.tokenizer.special_tokens
-        found = [(match.start(), match.end()) for match in self.pattern.finditer(text) if match[0] in ids]
-        if self.sampled:
-            spans = _without_newlines(text, spans, [end for _, end in found])
-        ends = [end for _, end in spans]
-        place = 0
-        if not found or found[0][0] > 0:
-            self._gap(None, False)
-        for start, end in [*found, (len(text), len(text))]:
-            if place < start:
-                self._text(text, place, start, spans)
-            if start < end:
-                i = bisect_right(ends, start)
-                self._gap(ids[text[start:end]], i < len(spans) and spans[i][0] < end)
-            place = end
-
-    def _gap(self, id_: int | None, trains: bool) -> None:
-        self.gap_of.append(self.gaps.setdefault((-1 if id_ is None else id_, trains), len(self.gaps)))
-
-    def _text(self, text: str, start: int, stop: int, spans: list[Span]) -> None:
-        """What is between two special tokens, in elements that train or do not"""
-        self.text_gap.append(len(self.gap_of) - 1)
-        self.texts.append(text[start:stop])
-        before, place = len(self.trains), start
-        for first, end in spans:
-            if end <= place or first >= stop:
-                continue
-            for bound, trains in ((first, False), (min(end, stop), True)):
-                if place < bound:
-                    self.num_bytes.append(len(text[place:bound].encode()))
-                    self.trains.append(trains)
-                    place = bound
-        if place < stop:
-            self.num_bytes.append(len(text[place:stop].encode()))
-            self.trains.append(False)
-        self.num_elements.append(len(self.trains) - before)
-
-    def layout(self) -> Layout:
-        """As prep.render.assemble takes it"""
-        gaps = [
-            Gap((), (id_,) if id_ >= 0 else (), (int(trains),) if id_ >= 0 else (), (), True)
-            for id_, trains in self.gaps
-        ]
-        return Layout(
-            gaps=gaps,
-            gap_of=np.array(self.gap_of, dtype=np.int64),
-            text_gap=np.array(self.text_gap, dtype=np.int64),
-            texts=text_array(self.texts),
-            bounds=offsets(self.num_elements),
-            num_bytes=np.array(self.num_bytes, dtype=np.int64),
-            trains=np.array(self.trains, dtype=bool),
-            conversation_gaps=offsets(self.num_gaps),
-            first_part=np.zeros(0, dtype=np.int64),
-        )
-
-
-def _without_newlines(text: str, spans: list[Span], controls: list[int]) -> list[Span]:
-    """Spans without the white space behind their last control, of which `controls` are the ends: no model samples it"""
-    out = []
-    for start, end in spans:
-        i = bisect_right(controls, end) - 1
-        last = controls[i] if i >= 0 else 0
-        out.append((start, last if last > start and not text[last:end].strip() else end))
-    return out

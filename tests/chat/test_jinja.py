@@ -14,15 +14,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis.strategies import booleans, fixed_dictionaries, lists, sampled_from, text
 
+from prep.arrange.chats import read_tools, to_chat
 from prep.arrays import offsets
-from prep.chat.jinja import KNOWN, JinjaFormat, JinjaTemplate, known_format, read_tools, to_chat, token_names
+from prep.chat.jinja import KNOWN, JinjaFormat, JinjaTemplate, known_format, token_names
 from prep.chat.tables import FORMATS
 from prep.chat.template import ChatTemplate
 from prep.conversations.conversation import REASONS, Choices
 from prep.conversations.layouts import Layout
 from prep.conversations.read import of_objects
 from prep.encode.encode import Encoder
-from prep.render.jinja import Assembled, any_of, explain, render_jinja
+from prep.render.cuts import any_of
+from prep.render.jinja import Assembled, explain, render_jinja
 from prep.render.render import render
 from prep.tokenizer.load import load_tokenizer
 from prep.tokenizer.tokenizer import PATTERN, Tokenizer
@@ -288,8 +290,8 @@ def test_a_row_that_a_template_refuses_is_rejected_with_what_it_said(chatml: Tok
     rendered = render_rows(rows, strict + PLAIN, chatml)
     assert reasons(rendered) == ["", "template raised"]
     assert rendered.lengths.tolist()[1] == 0
-    assert explain(of_objects(rows[1:]), template(strict + PLAIN), chatml) == "line 2: No system, please"
-    assert explain(of_objects(rows[:1]), template("{{ 1 + messages }}"), chatml).startswith("line 1: TypeError: ")
+    assert explain(of_objects(rows[1:]), template(strict + PLAIN), chatml) == "own, line 2: No system, please"
+    assert explain(of_objects(rows[:1]), template("{{ 1 + messages }}"), chatml).startswith("own, line 1: TypeError: ")
 
 
 @pytest.mark.parametrize(
@@ -319,6 +321,7 @@ def test_calls_that_a_template_would_drop_are_rejected(chatml: Tokenizer) -> Non
     call = {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "f", "arguments": {}}}]}
     row = {"messages": [{"role": "user", "content": "a"}, call]}
     assert reasons(render_rows([row], PLAIN, chatml)) == ["tool calls"]
+    assert explain(of_objects([row]), template(PLAIN), chatml) == "own does not read tool_calls"
 
 
 def test_text_that_no_file_holds_is_rejected(chatml: Tokenizer) -> None:
@@ -351,7 +354,7 @@ def test_text_that_no_file_holds_is_rejected(chatml: Tokenizer) -> None:
 )  # fmt: skip
 def test_a_template_that_never_ends_or_reads_what_it_may_not_is_refused(source: str, said: str) -> None:
     form = JinjaFormat("own", source)
-    with pytest.raises(ValueError, match=r"^chat template own, line \d+: [^\n]*\.$") as error:
+    with pytest.raises(ValueError, match=r"^chat template own(, line \d+)?: [^\n]*\.$") as error:
         form.write(chat("a", "b")["messages"], None, {})
     assert said in str(error.value)
 
@@ -421,6 +424,13 @@ def test_a_file_of_another_encoding_is_one_line(tmp_path: Path) -> None:
 def test_the_longest_of_many_words_is_found(words: list[str], content: str) -> None:
     plain = "|".join(re.escape(word) for word in sorted(words, key=len, reverse=True))
     assert re.findall(any_of(sorted(set(words))), content) == re.findall(plain, content)
+
+
+def test_a_tokenizer_without_controls_has_texts_alone() -> None:
+    tokenizer = Tokenizer("bytes", {bytes([i]): i for i in range(256)}, PATTERN, {})
+    rendered = render_rows([chat("<|im_end|>", "4")], "{% for m in messages %}{{ m.content }}{% endfor %}", tokenizer)
+    assert rendered.tokens.tolist() == [*b"<|im_end|>4"]
+    assert rendered.mask.tolist() == [0] * 10 + [1]
 
 
 def test_choices_of_an_entry_hold(chatml: Tokenizer) -> None:
