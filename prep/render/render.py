@@ -72,15 +72,13 @@ def render(
         rest = reject(batch, failed, "text that the tokenizer cannot encode")
         return render(rest, encode, tokenizer, generated, template)
     ids = to_tokens(ids, tokenizer.vocab_size)
-    mask = text_mask(layout, ids, lengths, template, encode, tokenizer)
-    tokens, mask, num_tokens = assemble(layout, ids, lengths, mask)
-    ends = offsets(num_tokens)
-    trainable = np.diff(np.append(0, np.cumsum(mask, dtype=np.int64))[ends])
+    texts = text_mask(layout, ids, lengths, template, encode, tokenizer)
+    tokens, mask, num_tokens, num_trained = assemble(layout, ids, lengths, texts)
     return Rendered(
         tokens=tokens,
         mask=mask,
         lengths=num_tokens.astype(np.uint32),
-        trainable=trainable.astype(np.uint32),
+        trainable=num_trained.astype(np.uint32),
         user_hashes=np.zeros(len(batch), dtype=np.uint64) if generated else hash_user_texts(arranged.batch),
         reasons=arranged.batch.reasons,
         notes=_notes(batch, arranged, template),
