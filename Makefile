@@ -72,6 +72,7 @@ torture: $(READY)
 bench: $(READY)
 	$(BIN)/python bench/build.py
 	$(BIN)/python bench/peers.py
+	$(BIN)/python bench/chat_formats.py
 	$(BIN)/python bench/step.py
 	$(BIN)/python bench/loader.py
 	$(BIN)/python bench/startup.py

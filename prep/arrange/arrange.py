@@ -287,12 +287,23 @@ def _written_reasoning(batch: Conversations, is_empty: Array, template: ChatTemp
     written &= ~is_empty[blocks] | template.empty_think
     if reasoning.keep == "after_last_user":
         written &= message > _last_queries(batch)[conversation]
-    texts = batch.texts.take(index_array(blocks[written]))
-    batch = with_texts(batch, blocks[written], pc.ascii_trim(texts, "\n"))
-    said = batch.texts.take(index_array(blocks[written] + 1))
-    batch = with_texts(batch, blocks[written] + 1, pc.ascii_ltrim(said, "\n"))
+    begins, ends = _newlines(batch.texts)
+    places = blocks[written][(begins | ends)[blocks[written]]]
+    batch = with_texts(batch, places, pc.ascii_trim(batch.texts.take(index_array(places)), "\n"))
+    said = blocks[written] + 1
+    places = said[begins[said]]
+    batch = with_texts(batch, places, pc.ascii_ltrim(batch.texts.take(index_array(places)), "\n"))
     keep[blocks[~written]] = False
     return _select(batch, keep), keep
+
+
+def _newlines(texts: pa.LargeStringArray) -> tuple[Array, Array]:
+    """(P,) bool: which begin with a newline, and which end with one"""
+    bounds = np.frombuffer(texts.buffers()[1], dtype=np.int64)[texts.offset : texts.offset + len(texts) + 1]
+    data = np.frombuffer(texts.buffers()[2] or b"\0", dtype=np.uint8)
+    first, last = np.minimum(bounds[:-1], len(data) - 1), bounds[1:] - 1
+    has_text = bounds[:-1] < bounds[1:]
+    return has_text & (data[first] == ord("\n")), has_text & (data[last] == ord("\n"))
 
 
 def _last_queries(batch: Conversations) -> Array:

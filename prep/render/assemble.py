@@ -111,7 +111,7 @@ def _find_gaps(
     keys: Array, template: ChatTemplate, kinds: tuple[str, ...], tokenizer: Tokenizer
 ) -> tuple[list[Gap], Array]:
     """The different gaps among (G,) keys, and (G,) which each is"""
-    number = np.zeros(NUM_CODES * NUM_CODES, dtype=np.int32)
+    number = np.zeros(NUM_CODES * NUM_CODES, dtype=np.uint16)  # sorted by radix; a format has a few hundred
     number[keys] = 1
     different = np.flatnonzero(number)
     number[different] = np.arange(len(different))
@@ -164,23 +164,32 @@ def _num_bytes(texts: pa.LargeStringArray) -> Array:
 # ---- with tokens ----
 
 
-def text_mask(layout: Layout, ids: Array, lengths: Array, mask: str, encode: Encoder, tokenizer: Tokenizer) -> Array:
-    """(n,) uint8 mask of the tokens of all texts, `mask` as a template has it. ValueError if the bytes of texts changed."""
+@dataclass(frozen=True)
+class TextMask:
+    """Which tokens of T texts train: all or none of a text, or what `mask` says"""
+
+    trains: Array  # (T,) uint8
+    is_mixed: Array  # (T,) bool: texts of which a part trains
+    mask: Array  # (m,) uint8: of the tokens of these
+
+
+def text_mask(
+    layout: Layout, ids: Array, lengths: Array, border: str, encode: Encoder, tokenizer: Tokenizer
+) -> TextMask:
+    """Of the tokens (n,) of all texts; `border`: a template's mask. ValueError where they are not the bytes of their texts."""
     counts = np.diff(layout.bounds)
     flags = np.add.reduceat(layout.trains, layout.bounds[:-1], dtype=np.int64) if len(counts) else counts
-    is_mixed = (flags != 0) & (flags != counts)  # (T,) of some of which the tokens train
-    out: Array = np.repeat((flags > 0).astype(np.uint8), lengths)
+    is_mixed = (flags != 0) & (flags != counts)
+    mask = np.zeros(0, dtype=np.uint8)
     if is_mixed.any():
-        mixed = np.flatnonzero(is_mixed)
-        inside = np.repeat(is_mixed, counts)  # (E,)
+        mixed, inside = np.flatnonzero(is_mixed), np.repeat(is_mixed, counts)  # inside (E,)
         num_bytes = _bytes_of_elements(layout, mixed, layout.num_bytes[inside], encode, tokenizer)
-        of_mixed = np.repeat(is_mixed, lengths)  # (n,)
-        sizes = tokenizer.token_bytes()[ids[of_mixed]]
-        out[of_mixed] = _overlapping(sizes, num_bytes, layout.trains[inside], mask)
-    return out
+        sizes = tokenizer.token_bytes()[ids[np.repeat(is_mixed, lengths)]]
+        mask = _overlapping(sizes, num_bytes, layout.trains[inside], border)
+    return TextMask((flags > 0).astype(np.uint8), is_mixed, mask)
 
 
-def _overlapping(sizes: Array, num_bytes: Array, trains: Array, mask: str) -> Array:
+def _overlapping(sizes: Array, num_bytes: Array, trains: Array, border: str) -> Array:
     """(n,) uint8: tokens of so many bytes that train, by (e,) elements of so many"""
     ends, element_ends = np.cumsum(sizes, dtype=np.int64), np.cumsum(num_bytes)
     if len(ends) and ends[-1] != element_ends[-1]:
@@ -188,7 +197,7 @@ def _overlapping(sizes: Array, num_bytes: Array, trains: Array, mask: str) -> Ar
     changes = np.flatnonzero(np.diff(np.concatenate([[0], trains.astype(np.int8), [0]])))
     bounds = np.append(0, element_ends)[changes].reshape(-1, 2)  # in bytes
     bounds = bounds[bounds[:, 0] < bounds[:, 1]]
-    if mask == "sampled":
+    if border == "sampled":
         first, stop = np.searchsorted(ends - sizes, bounds[:, 0]), np.searchsorted(ends, bounds[:, 1], side="right")
     else:
         first, stop = np.searchsorted(ends, bounds[:, 0], side="right"), np.searchsorted(ends - sizes, bounds[:, 1])
@@ -209,21 +218,37 @@ def _bytes_of_elements(layout: Layout, mixed: Array, num_bytes: Array, encode: E
     return num_bytes
 
 
-def assemble(layout: Layout, ids: Array, lengths: Array, mask: Array) -> tuple[Array, Array, Array]:
-    """Tokens (n,) of texts, their lengths (T,) and mask (n,) -> tokens (N,), mask (N,) and lengths (C,) of conversations"""
+def assemble(layout: Layout, ids: Array, lengths: Array, texts: TextMask) -> tuple[Array, Array, Array, Array]:
+    """Tokens (n,) of texts, their lengths (T,) and mask -> tokens (N,), mask (N,), lengths (C,), trained tokens (C,)"""
     constant = np.array([len(gap.ids) for gap in layout.gaps], dtype=np.int64)
-    sizes = constant[layout.gap_of]  # (G,)
+    sizes = constant[layout.gap_of]  # (G,) with the text behind the gap
     sizes[layout.text_gap] += lengths
     starts = offsets(sizes)
+    trains, is_mixed = np.zeros(len(sizes), dtype=np.uint8), np.zeros(len(sizes), dtype=bool)
+    trains[layout.text_gap], is_mixed[layout.text_gap] = texts.trains, texts.is_mixed
     total = int(starts[-1])
-    tokens, out_mask = np.empty(total, dtype=ids.dtype), np.empty(total, dtype=np.uint8)
+    tokens, mask = np.empty(total, dtype=ids.dtype), np.repeat(trains, sizes)
     is_text = np.ones(total, dtype=bool)
     order = np.argsort(layout.gap_of, kind="stable")
     bounds = offsets(np.bincount(layout.gap_of, minlength=len(layout.gaps)))
     for i, gap in enumerate(layout.gaps):
         where = starts[order[bounds[i] : bounds[i + 1]]]
-        for j, (id_, trains) in enumerate(zip(gap.ids, gap.mask, strict=True)):
-            tokens[where + j], out_mask[where + j], is_text[where + j] = id_, trains, False
+        for j, (id_, flag) in enumerate(zip(gap.ids, gap.mask, strict=True)):
+            tokens[where + j], mask[where + j], is_text[where + j] = id_, flag, False
     tokens[is_text] = ids
-    out_mask[is_text] = mask
-    return tokens, out_mask, np.diff(starts[layout.conversation_gaps])
+    if len(texts.mask):
+        mask[is_text & np.repeat(is_mixed, sizes)] = texts.mask
+    return tokens, mask, np.diff(starts[layout.conversation_gaps]), _num_trained(layout, lengths, texts)
+
+
+def _num_trained(layout: Layout, lengths: Array, texts: TextMask) -> Array:
+    """(C,) trained tokens"""
+    of_text = np.where(texts.is_mixed, 0, lengths * texts.trains)
+    if len(texts.mask):
+        ends = np.cumsum(lengths[texts.is_mixed])
+        before = np.append(0, np.cumsum(texts.mask, dtype=np.int64))
+        of_text[texts.is_mixed] = np.diff(before[ends], prepend=0)
+    num = np.array([sum(gap.mask) for gap in layout.gaps], dtype=np.int64)[layout.gap_of]  # (G,)
+    num[layout.text_gap] += of_text
+    trained: Array = np.diff(offsets(num)[layout.conversation_gaps])
+    return trained

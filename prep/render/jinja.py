@@ -51,6 +51,7 @@ class Assembled(NamedTuple):
     tokens: Array  # (N,)
     mask: Array  # (N,) uint8
     lengths: Array  # (C,) int64
+    num_trained: Array  # (C,)
     batch: Conversations  # what was rendered, with its reasons
 
 

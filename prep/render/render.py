@@ -77,34 +77,37 @@ def render(
         rest = reject(batch, failed, "text that the tokenizer cannot encode")
         return render(rest, encode, tokenizer, generated, template)
     ids = to_tokens(ids, tokenizer.vocab_size)
-    mask = text_mask(layout, ids, lengths, template.mask, encode, tokenizer)
-    tokens, mask, num_tokens = assemble(layout, ids, lengths, mask)
+    texts = text_mask(layout, ids, lengths, template.mask, encode, tokenizer)
+    tokens, mask, num_tokens, num_trained = assemble(layout, ids, lengths, texts)
     notes = _notes(batch, arranged, template)
-    return _rendered(tokens, mask, num_tokens, arranged.batch, generated, notes)
+    return _rendered(tokens, mask, num_tokens, num_trained, arranged.batch, generated, notes)
 
 
 def _render_jinja(
     batch: Conversations, encode: Encoder, tokenizer: Tokenizer, generated: bool, template: JinjaTemplate
 ) -> Rendered:
-    tokens, mask, num_tokens, written = render_jinja(batch, template, tokenizer, encode)
+    tokens, mask, num_tokens, num_trained, written = render_jinja(batch, template, tokenizer, encode)
     left_aside = {name: n for name, n in batch.notes.left_aside.items() if not (template.reads_tools and name in ASIDE)}
     notes = {"left_aside": left_aside, "untrained_answers": _count_untrained(batch)}
     return _rendered(
-        tokens, mask, num_tokens, written, generated, {key: value for key, value in notes.items() if value}
+        tokens, mask, num_tokens, num_trained, written, generated, {key: value for key, value in notes.items() if value}
     )
 
 
 def _rendered(
-    tokens: Array, mask: Array, num_tokens: Array, batch: Conversations, generated: bool, notes: dict[str, Any]
+    tokens: Array,
+    mask: Array,
+    num_tokens: Array,
+    num_trained: Array,
+    batch: Conversations,
+    generated: bool,
+    notes: dict[str, Any],
 ) -> Rendered:
-    """With the counts of each of the C conversations"""
-    ends = offsets(num_tokens)
-    trainable = np.diff(np.append(0, np.cumsum(mask, dtype=np.int64))[ends])
     return Rendered(
         tokens=tokens,
         mask=mask,
         lengths=num_tokens.astype(np.uint32),
-        trainable=trainable.astype(np.uint32),
+        trainable=num_trained.astype(np.uint32),
         user_hashes=np.zeros(len(batch), dtype=np.uint64) if generated else hash_user_texts(batch),
         reasons=batch.reasons,
         notes=notes,

@@ -8,10 +8,17 @@ from pathlib import Path
 
 import numpy as np
 
+from bench.chat_formats import TEMPLATES
 from bench.plain_build import MAX_SEQ_LEN, batches_of, plain_loop, to_messages
+from bench.some_chats import write_chats
+from prep.chat.tables import FORMATS
+from prep.chat.template import ChatTemplate
+from prep.conversations.read import of_objects
 from prep.encode.encode import Encoder
+from prep.render.reference import render_conversation
 from prep.render.render import render
 from prep.tokenizer.load import load_tokenizer
+from tests.chat.toys import toy_for
 
 ROOT = Path(__file__).parents[2]
 MIXTURE = """
@@ -83,3 +90,16 @@ def test_every_number_of_the_raw_results_is_in_the_tables() -> None:
             for value in values:
                 pattern = rf"(?<![\d.,]){re.escape(f'{value:,}')}0?(?![\d])"
                 assert re.search(pattern, section), f"{path.name}: {result['what']} {value} is not in its table"
+
+
+def test_the_chats_that_formats_are_measured_with_are_distinct_and_valid():
+    tokenizer = toy_for()
+    for name in TEMPLATES:
+        template = ChatTemplate(FORMATS[name])
+        rows = write_chats(40, template.format.calls is not None, template.format.reasoning is not None)
+        assert len({json.dumps(row["messages"]) for row in rows}) == 40
+        rendered = render(of_objects(rows), Encoder(tokenizer, "tiktoken"), tokenizer, template=template)
+        assert not rendered.reasons.any()
+        both = [render_conversation(r["messages"], tokenizer, template=template, tools=r.get("tools")) for r in rows]
+        assert rendered.tokens.tolist() == [id_ for ids, _ in both for id_ in ids]
+        assert rendered.mask.tolist() == [flag for _, mask in both for flag in mask]
