@@ -35,7 +35,7 @@ from prep.plan.table import read_table
 from prep.render import render
 from prep.render.block_cache import BlockFiles, block_key, block_path
 from prep.render.blocks import RenderContext, WorkItem, render_item
-from prep.shard import Manifest, read_manifest, write_manifest
+from prep.shard import Manifest, read_manifest, token_dtype, write_manifest
 from prep.tokenizer.tokenizer import Tokenizer
 from prep.workers import run
 
@@ -64,6 +64,8 @@ class Job:
         bounds = source.source.bounds
         tokenizer, version = self.tokenizer.sha256, render.VERSION
         key = (source.content_key, tokenizer, version, *self.template.key)
+        if token_dtype(self.tokenizer.vocab_size) != token_dtype(self.tokenizer.num_ids):
+            key += (token_dtype(self.tokenizer.vocab_size).str,)  # a model may have more ids than its tokenizer
         keys = [block_key(key[0], start, stop, *key[1:]) for start, stop in pairwise(bounds)]
         paths = tuple(block_path(self.options.cache_dir, key) for key in keys)
         return BlockFiles(np.array(bounds, dtype=np.int64), paths)

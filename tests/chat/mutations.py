@@ -75,7 +75,7 @@ def _patch_gaps(patch: Patch, change: Callable[[Gap, Neighbour | None, Neighbour
 
 def border_context(patch: Patch, template: ChatTemplate) -> ChatTemplate:
     def wrong(layout: Any, ids: Any, lengths: Any, template: ChatTemplate, *rest: Any) -> Any:
-        return text_mask(layout, ids, lengths, replace(template, mask="sampled"), *rest)
+        return text_mask(layout, ids, lengths, "sampled", *rest)
 
     patch.setattr(prep.render.render, "text_mask", wrong)
     return template
