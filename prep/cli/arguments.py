@@ -23,7 +23,11 @@ TokenizerName = Annotated[str | None, Option("--tokenizer", help=TOKENIZERS)]
 Pattern = Annotated[str | None, Option(help="Split pattern of a .tiktoken file; nanochat's by default.")]
 TRAIN_ON = "Which turns of the assistant train: all, last or none; or what of them: text,reasoning,calls,end."
 ChatTemplateName = Annotated[
-    str | None, Option("--chat-template", help="Chat format: nanochat (default), chatml, qwen2.5, qwen3, llama3, ...")
+    str | None,
+    Option(
+        "--chat-template",
+        help="nanochat (default), chatml, qwen2.5, qwen3, llama3, ..., a Jinja file, or tokenizer: its own.",
+    ),
 ]
 Mask = Annotated[
     str | None, Option(help="What trains: format (as its authority has it), or sampled (what a model would have said).")
