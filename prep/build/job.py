@@ -206,7 +206,7 @@ def build_split(job: Job, name: str, staging: Path, timer: BuildTimer) -> BuiltS
         for source, blocks in zip(split.inputs, split.blocks, strict=True):
             check_trained(source, blocks, job.template.train_on)
         table = read_table(split.inputs, split.blocks)
-        plan = plan_split(split, check_rejected(table, name, options.max_rejected, job.template))
+        plan = plan_split(split, check_rejected(table, name, options.max_rejected, job.template, job.tokenizer))
         timing.add(len(plan.pieces), int(plan.pieces["length"].sum(dtype=np.int64)))
     with timer.measure("write", sum(len(shard.pieces) for shard in plan.shards)) as timing:
         shards = write_split(split, plan, staging, options, timing)

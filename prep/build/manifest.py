@@ -151,7 +151,7 @@ class BuiltSplit:
 
 def finish_split(split: SplitJob, plan: SplitPlan, shards: list[WrittenShard], staging: Path) -> BuiltSplit:
     """Count what is in a split, and write its rows and documents"""
-    culprits = [find_culprits(rejected, split.template) for rejected in plan.rejected]
+    culprits = [find_culprits(rejected, split.template, split.tokenizer) for rejected in plan.rejected]
     counts = count_sources(split, plan, shards, culprits)
     num_docs = [len(shard.docs) for shard in shards]
     rows = np.concatenate([shard.rows for shard in shards])

@@ -26,6 +26,7 @@ from prep.screen import as_json
 from prep.shard import write_bytes
 from prep.sources.source import rows_at
 from prep.text import SHOWN_CHARACTERS, with_culprit
+from prep.tokenizer.tokenizer import Tokenizer
 
 SHOWN_ROWS = 100  # of a source whose content is written out
 
@@ -42,14 +43,14 @@ def check_trained(source: Input, blocks: BlockFiles, train_on: Any) -> None:
         )
 
 
-def check_rejected(table: Table, split: str, limit: float, template: AnyTemplate) -> Table:
+def check_rejected(table: Table, split: str, limit: float, template: AnyTemplate, tokenizer: Tokenizer) -> Table:
     """The table, or ValueError with three examples if more than `limit` of those that an entry selects are invalid."""
     for entry, source in enumerate(table.inputs):
         rejected = without_wanted(table.rejected(entry))
         num_selected = len(rejected.examples) + len(table.usable(entry))
         if len(rejected.examples) <= limit * num_selected:
             continue
-        culprits = find_culprits(rejected, template)
+        culprits = find_culprits(rejected, template, tokenizer)
         first = zip(
             rejected.examples[:3].tolist(), rejected.reasons.tolist(), contents(source, rejected.examples[:3]),
             strict=False,
@@ -71,7 +72,7 @@ def without_wanted(rejected: RejectedExamples) -> RejectedExamples:
     return replace(rejected, examples=rejected.examples[wrong], reasons=rejected.reasons[wrong])
 
 
-def find_culprits(rejected: RejectedExamples, template: AnyTemplate) -> dict[int, str]:
+def find_culprits(rejected: RejectedExamples, template: AnyTemplate, tokenizer: Tokenizer) -> dict[int, str]:
     """{row: what is wrong in it, and the way on} of the first row of each reason; reads the blocks of these rows"""
     codes, first = np.unique(rejected.reasons, return_index=True)
     explained = [place for code, place in zip(codes.tolist(), first, strict=True) if REASONS[code] in EXPLAINED]
@@ -81,7 +82,7 @@ def find_culprits(rejected: RejectedExamples, template: AnyTemplate) -> dict[int
         return {}
     numbers, reasons = rejected.examples[places], rejected.reasons[places].tolist()
     rows = zip(numbers.tolist(), reasons, rows_at(source.source, numbers), strict=True)
-    culprits = {number: why(source.task, row, code, template) for number, code, row in rows}
+    culprits = {number: why(source.task, row, code, template, tokenizer) for number, code, row in rows}
     return {number: culprit for number, culprit in culprits.items() if culprit}
 
 

@@ -26,7 +26,7 @@ ChatTemplateName = Annotated[
     str | None,
     Option(
         "--chat-template",
-        help="nanochat (default), chatml, qwen2.5, qwen3, llama3, ..., a Jinja file, or tokenizer: its own.",
+        help="nanochat (default), qwen3, llama3, ...; a Jinja file; tokenizer: its own.",
     ),
 ]
 Mask = Annotated[

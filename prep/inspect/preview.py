@@ -176,7 +176,7 @@ def render_rows(
     for row, (length, trainable) in enumerate(zip(rendered.lengths.tolist(), rendered.trainable.tolist(), strict=True)):
         if rendered.reasons[row]:
             code = int(rendered.reasons[row])
-            culprit = why(previewed.task, rows.slice(row, 1), code, template) if previewed.files else ""
+            culprit = why(previewed.task, rows.slice(row, 1), code, template, tokenizer) if previewed.files else ""
             content = show_row(rows.slice(row, 1), SHOWN_CHARACTERS) if previewed.files else ""
             yield {"row": row, "rejected": with_culprit(REASONS[code], culprit), "content": content}
             continue
