@@ -287,7 +287,7 @@ def _written_reasoning(batch: Conversations, is_empty: Array, template: ChatTemp
     written &= ~is_empty[blocks] | template.empty_think
     if reasoning.keep == "after_last_user":
         written &= message > _last_queries(batch)[conversation]
-    begins, ends = _newlines(batch.texts)
+    begins, ends = (end == ord("\n") for end in _end_bytes(batch.texts))
     places = blocks[written][(begins | ends)[blocks[written]]]
     batch = with_texts(batch, places, pc.ascii_trim(batch.texts.take(index_array(places)), "\n"))
     said = blocks[written] + 1
@@ -297,13 +297,13 @@ def _written_reasoning(batch: Conversations, is_empty: Array, template: ChatTemp
     return _select(batch, keep), keep
 
 
-def _newlines(texts: pa.LargeStringArray) -> tuple[Array, Array]:
-    """(P,) bool: which begin with a newline, and which end with one"""
+def _end_bytes(texts: pa.LargeStringArray) -> tuple[Array, Array]:
+    """(P,) uint8: the first byte of each text and its last one, 0 where it is empty"""
     bounds = np.frombuffer(texts.buffers()[1], dtype=np.int64)[texts.offset : texts.offset + len(texts) + 1]
     data = np.frombuffer(texts.buffers()[2] or b"\0", dtype=np.uint8)
-    first, last = np.minimum(bounds[:-1], len(data) - 1), bounds[1:] - 1
     has_text = bounds[:-1] < bounds[1:]
-    return has_text & (data[first] == ord("\n")), has_text & (data[last] == ord("\n"))
+    first, last = np.minimum(bounds[:-1], len(data) - 1), bounds[1:] - 1
+    return has_text * data[first], has_text * data[last]
 
 
 def _last_queries(batch: Conversations) -> Array:
@@ -342,5 +342,8 @@ def _trimmed(batch: Conversations, form: ChatFormat) -> Conversations:
     message = np.repeat(np.arange(len(batch.roles)), np.diff(batch.parts))
     places = np.flatnonzero(np.isin(batch.roles, trimmed)[message] & (batch.kinds == TEXT))
     (trim,) = {form.turns[ROLES[role]].trim for role in trimmed}
+    first, last = _end_bytes(batch.texts)
+    may_change = (first <= ord(" ")) | (first > 0x7F) | (last <= ord(" ")) | (last > 0x7F)
+    places = places[may_change[places]]
     texts = batch.texts.take(index_array(places))
     return with_texts(batch, places, pc.utf8_trim(texts, rules.TRIMS[trim]))

@@ -93,7 +93,7 @@ def conversations(draw: Any, form: ChatFormat) -> dict[str, Any]:
     if form.alternates and roles[0] == "assistant":
         roles = ["user", *roles]
     row: dict[str, Any] = {"messages": [_message(draw, role, form) for role in roles]}
-    first = [role for role in roles if role != "system" or roles.index(role)][:1]
+    first = roles[roles[0] == "system" :][:1]
     if form.tools and draw(st.booleans()) and (form.tools.into != "user" or first == ["user"]):
         row["tools"] = draw(st.lists(VALUES, max_size=3))
     return row
