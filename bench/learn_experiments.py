@@ -3,7 +3,7 @@ Experiments on the recipe of `make learn`: one thing changed, everything else an
 
     mask       mid and sft, each on every token or on what the assistant says alone: four cells
     packing    mid on rows packed in three ways, attention causal: a conversation sees those before it in its row
-    curves     mid of 125 steps to all of the recipe's 2,004 from one base, each run with a warmdown of its own
+    curves     mid of 125 steps to all of the recipe's 1,800 from one base, each run with a warmdown of its own
 
 Cells differ in flags of `midprep build` and `train/mid.py` alone. A seed decides the weights from scratch and the order of the
 conversations, so runs of one seed read the same ones in the same order. The mask is read with `--mode sft`, whatever the
@@ -21,6 +21,7 @@ from bench.learn_jobs import Job
 from bench.learn_recipe import (
     FROM_SCRATCH,
     ISOLATED,
+    MID,
     SFT_RATE,
     TOKENS_PER_STEP,
     build_command,
@@ -37,7 +38,7 @@ Score = dict[str, Any]
 MID_SHARE = 5 / 7  # of the tokens of a run that has mid and sft
 MODES = {"all": "mid", "mask": "sft"}
 PACKINGS = ("ordered", "bfd", "wrapped")
-CURVE_STEPS = (125, 250, 500, 1_000)  # of mid, beside the recipe's 2,004
+CURVE_STEPS = (125, 250, 500, 1_000)  # of mid, beside the recipe's 1,800
 TASKS = {"simple_spelling": "spelling", "spelling_bee": "counting", "arithmetic": "sums", "facts": "facts"}
 COUNT = "the count written out"
 DRAWN = ("spelling", "counting", "sums", COUNT)  # facts come with sft
@@ -125,7 +126,7 @@ def plan_curves(plan: Plan, seed: int) -> None:
     for steps in CURVE_STEPS:
         flags = (*ISOLATED, "--num-iterations", str(steps))
         plan.score(str(steps), plan.train("mid", f"mid-of-{steps}", seed, *flags, base="base"))
-    plan.score("mid", plan.train("mid", "mid", seed, *ISOLATED, base="base"))
+    plan.score("mid", plan.train("mid", "mid", seed, *MID, base="base"))
 
 
 # ---- what was measured, by name ----

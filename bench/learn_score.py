@@ -3,7 +3,7 @@ Everything that the experiments want to know of a checkpoint, as JSON: one proce
 
     python bench/learn_score.py runs/learn/runs/mid --shards runs/learn/shards/mid -o mid.json
 
-    {"step": 2004,
+    {"step": 1800,
      "tasks": {"spelling_bee": {"accuracy": 0.96, "written": 0.31, ...}, ...},   as `midprep evaluate --json` has it
      "bits_per_byte": {"answers": {"all": 0.21, "by_source": {...}}, "text": {...}},
      "asked": [{"question": "What is 397 + 217?", "said": "... #### 614", "right": true}, ...]}

@@ -79,7 +79,7 @@ def test_each_point_of_a_curve_is_a_run_from_the_base(tmp_path: Path) -> None:
     plan = Plan(tmp_path, 10)
     plan_curves(plan, 42)
     runs = [job for job in plan.jobs if "--base" in job.command]
-    assert [flags_of(plan, job.name).get("--num-iterations") for job in runs] == ["125", "250", "500", "1000", None]
+    assert [flags_of(plan, job.name).get("--num-iterations") for job in runs] == ["125", "250", "500", "1000", "1800"]
     assert {flags_of(plan, job.name)["--base"] for job in runs} == {str(tmp_path / "runs/base")}
 
 
