@@ -10,8 +10,6 @@ Distance: |mean of means - own| / |own| over all weights together, of steps of 8
 
 import json
 import statistics
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +17,9 @@ import torch
 from torch import Tensor
 
 from bench.learn_page import table
-from bench.learn_recipe import DEPTH, MAX_SEQ_LEN, ROWS_PER_STEP, TOKENS_PER_STEP, base_documents
-from prep.shard import Shards
+from bench.learn_recipe import DEPTH, MAX_SEQ_LEN, TOKENS_PER_STEP, base_documents
+from prep.arrays import Array
+from prep.shard import Shards, Split
 from prep.shard.steps import plan_steps
 from train.loader import make_batch
 from train.loss import BatchLoss
@@ -28,14 +27,17 @@ from train.model import GPT
 from train.sizes import config_of_depth
 
 MICRO_BATCHES = (1, 2, 4)  # rows of each
-NUM_STEPS = 16
+NUM_STEPS = 12
 NUM_ANSWERS = 400
 
 
 def write_uneven(out: Path) -> Path:
     """A mixture of long questions with short answers and short questions with long ones, as multiple choice beside chat"""
     with open(out / "uneven.jsonl", "w", encoding="utf-8") as file:
-        for i, document in enumerate(base_documents()[: NUM_ANSWERS * 2]):
+        documents = base_documents()[: NUM_ANSWERS * 4]
+        for i, document in enumerate(
+            map(" ".join, zip(documents[::2], documents[1::2], strict=True))
+        ):  # one fills a row
             question, answer = (f"Read this. {document}", "Done.") if i % 2 else ("Write something.", document)
             messages = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
             file.write(json.dumps({"messages": messages}) + "\n")
@@ -53,39 +55,49 @@ def new_model(vocab_size: int) -> GPT:
     return model
 
 
-def gradient(net: BatchLoss, batches: list[tuple[Tensor, ...]], divisors: list[float]) -> Tensor:
-    """Of the sum over micro-batches of their summed losses, each over its divisor"""
-    net.zero_grad(set_to_none=True)
-    for batch, divisor in zip(batches, divisors, strict=True):
-        loss_sum, _ = net(batch[0], batch[1], batch[2], batch[4])
-        (loss_sum / divisor).backward()
-    grads = [weight.grad.flatten() for weight in net.parameters() if weight.grad is not None]
-    return torch.cat(grads)
+def gradients_of_rows(net: BatchLoss, split: Split, row_ids: Array) -> tuple[Tensor, Array]:
+    """(G, W) gradient of the summed losses of each row, over all W weights, and (G,) targets of each"""
+    grads, counts = [], []
+    for row in row_ids:
+        batch = make_batch(split, row[None], "sft", True)
+        net.zero_grad(set_to_none=True)
+        loss_sum, _ = net(batch.inputs, batch.positions, batch.labels, batch.docs)
+        loss_sum.backward()
+        grads.append(torch.cat([weight.grad.flatten() for weight in net.parameters() if weight.grad is not None]))
+        counts.append(int((batch.labels >= 0).sum()))
+    return torch.stack(grads), np.array(counts)
 
 
-def distances(net: BatchLoss, shards: Shards, num_rows: int, num_steps: int) -> Iterator[tuple[float, float]]:
-    """Of each step (distance, least share of a micro-batch's targets in the mean share)"""
-    split = shards.split("train")
-    plan = plan_steps(split, "sft", TOKENS_PER_STEP, 1.0, 42, None, True)
-    for step in range(min(num_steps, plan.num_steps - 1)):  # the last may be part filled
-        rows = np.split(plan.rows_of_step(step), ROWS_PER_STEP // num_rows)
-        batches = [make_batch(split, row_ids, "sft", True) for row_ids in rows]
-        counts = [int((batch.labels >= 0).sum()) for batch in batches]
-        own = gradient(net, batches, [plan.targets_of_step(step)] * len(batches))
-        means = gradient(net, batches, [count * len(batches) for count in counts])
-        yield float((means - own).norm() / own.norm()), min(counts) * len(counts) / sum(counts)
+def distance(grads: Tensor, counts: Array, num_rows: int) -> float:
+    """
+    From the sum over all targets, divided by their number, to the mean of the means of micro-batches of `num_rows` rows
+
+    >>> round(distance(torch.tensor([[2.2], [900.0]]), np.array([1, 300]), 1), 3)  # 2.60 for 3.00
+    0.133
+    """
+    own = grads.sum(dim=0) / int(counts.sum())
+    targets = torch.from_numpy(counts.reshape(-1, num_rows).sum(axis=1))
+    means = grads.view(-1, num_rows, grads.size(1)).sum(dim=1) / targets[:, None]  # (micro-batches, W)
+    return float((means.mean(dim=0) - own).norm() / own.norm())
 
 
 def measure(models: dict[str, GPT], builds: dict[str, Shards], num_steps: int = NUM_STEPS) -> str:
-    """The table; a line for each build and size of micro-batch"""
-    started, rows = time.monotonic(), []
+    """The table: a line for each build and size of micro-batch, a column for each model"""
+    rows = []
     for build, shards in builds.items():
+        split = shards.split("train")
+        plan = plan_steps(split, "sft", TOKENS_PER_STEP, 1.0, 42, None, True)
+        steps = range(min(num_steps, plan.num_steps - 1))  # the last may be part filled
+        by_model = {
+            name: [gradients_of_rows(BatchLoss(model, False), split, plan.rows_of_step(step)) for step in steps]
+            for name, model in models.items()
+        }
         for num_rows in MICRO_BATCHES:
-            cells = []
-            for model in models.values():
-                found, shares = zip(*distances(BatchLoss(model, False), shards, num_rows, num_steps), strict=True)
+            counts = [c.reshape(-1, num_rows).sum(axis=1) for _, c in next(iter(by_model.values()))]
+            cells = [build, str(num_rows), f"{statistics.median(c.min() / c.mean() for c in counts):.2f}"]
+            for steps_of in by_model.values():
+                found = [distance(grads, targets, num_rows) for grads, targets in steps_of]
                 cells.append(f"{statistics.median(found):.1%} ({min(found):.1%} to {max(found):.1%})")
-            rows.append([build, str(num_rows), f"{statistics.median(shares):.2f}", *cells])
-    print(f"{time.monotonic() - started:.0f} s", flush=True)
+            rows.append(cells)
     head = ["rows", "rows of a micro-batch", "fewest targets over the mean", *(f"distance, {name}" for name in models)]
     return table(head, rows)

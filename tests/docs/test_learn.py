@@ -10,16 +10,26 @@ from xml.etree import ElementTree
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 
 from bench.learn import learned
 from bench.learn_experiments import Plan, cells_by_measure, plan_curves, plan_mask, plan_packing
+from bench.learn_gradients import distance, gradients_of_rows, new_model, write_uneven
 from bench.learn_jobs import Job, run_jobs
 from bench.learn_page import comparison, replace_section
 from bench.learn_plot import draw
 from bench.learn_score import ASKED
 from bench.learn_statistics import Cells, t_quantile
+from prep.build.job import build as build_shards
+from prep.build.job import make_job
+from prep.build.options import BuildOptions
+from prep.mixture.mixture import load_mixture
+from prep.shard import open_shards
 from prep.tasks import arithmetic, facts
 from prep.tasks.words import is_test_word
+from prep.tokenizer.load import load_tokenizer
+from train.loader import make_batch
+from train.loss import BatchLoss
 
 
 def test_the_questions_of_make_learn_are_held_out() -> None:
@@ -81,6 +91,36 @@ def test_each_point_of_a_curve_is_a_run_from_the_base(tmp_path: Path) -> None:
     runs = [job for job in plan.jobs if "--base" in job.command]
     assert [flags_of(plan, job.name).get("--num-iterations") for job in runs] == ["125", "250", "500", "1000", "1800"]
     assert {flags_of(plan, job.name)["--base"] for job in runs} == {str(tmp_path / "runs/base")}
+
+
+# ---- denominators ----
+
+
+def test_the_mean_of_means_is_the_gradient_where_micro_batches_have_as_many_targets() -> None:
+    grads = torch.tensor([[1.0, 0.0], [3.0, 2.0], [5.0, 0.0], [7.0, 2.0]])
+    assert distance(grads, np.array([10, 30, 20, 20]), 1) > 0.01
+    assert distance(grads, np.array([10, 30, 20, 20]), 2) == pytest.approx(0)  # 40 targets each
+    assert distance(grads, np.array([1, 300, 1, 300]), 4) == pytest.approx(0)  # the whole step
+
+
+@pytest.fixture
+def build(tmp_path: Path) -> Path:
+    options = BuildOptions(max_seq_len=64, cache_dir=tmp_path / "cache", workers=1, quiet=True)
+    build_shards(make_job(load_mixture(write_uneven(tmp_path)), load_tokenizer(), options), tmp_path / "shards")
+    return tmp_path / "shards"
+
+
+def test_rows_of_a_step_give_the_gradient_of_the_step(build: Path) -> None:
+    split = open_shards(build).split("train")
+    model = new_model(split.manifest["vocab_size"])
+    net, rows = BatchLoss(model, False), np.arange(2)
+    grads, counts = gradients_of_rows(net, split, rows)
+    batch = make_batch(split, rows, "sft", True)
+    net.zero_grad(set_to_none=True)
+    net(batch.inputs, batch.positions, batch.labels, batch.docs)[0].backward()
+    whole = torch.cat([weight.grad.flatten() for weight in net.parameters() if weight.grad is not None])
+    assert counts.sum() == (batch.labels >= 0).sum()
+    assert torch.allclose(grads.sum(dim=0), whole, rtol=1e-4, atol=1e-5 * float(whole.abs().max()))
 
 
 # ---- statistics ----
