@@ -16,6 +16,7 @@ a page (--page), each with the command, day, machine and versions.
 
 import argparse
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -207,6 +208,7 @@ def main() -> None:
         parser.error(f"--seeds is at least 2, --jobs at least 1, --tokens at least {TOKENS_PER_STEP:,}")
     args.picture = args.picture or args.out / "learn.svg"
     args.out.mkdir(parents=True, exist_ok=True)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that jobs are stopped, and save
     try:
         for name in names:
             EXPERIMENTS[name](args)
