@@ -27,6 +27,8 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT)]
 
+import torch  # noqa: E402
+
 from bench import learn_experiments as experiments  # noqa: E402
 from bench import learn_gradients as gradients  # noqa: E402
 from bench.learn_jobs import Job, num_cores, run_jobs  # noqa: E402
@@ -167,6 +169,7 @@ def denominators(args: argparse.Namespace) -> None:
     plan.build("learn-sft", "sft")
     plan.build(gradients.write_uneven(args.out), "uneven")
     run_jobs(plan.jobs, args.out, args.jobs)
+    torch.set_num_threads(1)  # single rows are too little for more
     builds = {name: open_shards(args.out / "shards" / name) for name in ("sft", "uneven")}
     models = {"new weights": gradients.new_model(builds["sft"].manifest["vocab_size"])}
     if (args.out / "runs/mid").is_dir():
