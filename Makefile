@@ -41,7 +41,7 @@ demo: $(READY)
 	@echo "  midprep build --mixture default --data-root DIR             # or without --data-root, from the Hub"
 	@echo "  torchrun train/mid.py --shards shards/mid                   # on a GPU box: --nproc-per-node 8"
 
-learn: $(READY) # a very small model that learns to spell, to count, to do sums and to say what it is
+learn: $(READY) # a very small model learns to spell, to ask a calculator for counts and sums, and to say what it is
 	$(BIN)/python bench/learn.py
 
 test: $(READY)

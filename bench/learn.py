@@ -27,10 +27,12 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT)]
 
+import torch  # noqa: E402
+
 from bench import learn_experiments as experiments  # noqa: E402
 from bench import learn_gradients as gradients  # noqa: E402
 from bench.learn_jobs import Job, num_cores, run_jobs  # noqa: E402
-from bench.learn_page import comparison, origin, table, write_section  # noqa: E402
+from bench.learn_page import comparison, origin, paragraph, table, write_section  # noqa: E402
 from bench.learn_plot import draw  # noqa: E402
 from bench.learn_recipe import (  # noqa: E402
     STAGES,
@@ -92,8 +94,8 @@ def learn(args: argparse.Namespace) -> None:
     run_jobs([Job(f"score-{name}", command) for name, command in commands.items()], out, args.jobs)
     body = learned({name: json.loads(path.read_text(encoding="utf-8")) for name, path in files.items()})
     minutes = (time.monotonic() - started) / 60
-    body = f"{origin('make learn')} Seed {args.seed}, {minutes:.1f} minutes.\n\n{body}"
-    publish(args.page, TITLES["learn"], body)
+    about = paragraph(origin("make learn"), f"Seed {args.seed}, {minutes:.1f} minutes.")
+    publish(args.page, TITLES["learn"], f"{about}\n\n{body}")
     print(f"\n{minutes:.1f} minutes. Talk to it: midprep chat {out / 'runs' / STAGES[-1].name}")
 
 
@@ -139,7 +141,8 @@ def compare(name: str, args: argparse.Namespace) -> None:
     contrasts = make(plan, seeds, args.tokens)
     run_jobs(plan.jobs, args.out, args.jobs)
     command = f"python bench/learn.py --only {name} --seed {args.seed} --seeds {args.seeds} --tokens {args.tokens}"
-    about = f"{origin(command)} {args.seeds} seeds, {args.tokens:,} tokens a run. {ABOUT[name]} {HOW_TO_READ}"
+    size = f"{args.seeds} seeds, {args.tokens:,} tokens a run."
+    about = paragraph(origin(command), size, ABOUT[name], HOW_TO_READ)
     tables = comparison(experiments.cells_by_measure(plan.read()), contrasts)
     publish(args.page, TITLES[name], f"{about}\n\n{tables}")
 
@@ -157,7 +160,7 @@ def curves(args: argparse.Namespace) -> None:
     ]
     lines = {name: [(tokens, values[name] / 100) for tokens, values in points.items()] for name in experiments.DRAWN}
     args.picture.write_text(draw(PICTURE, lines, "tokens of mid, each point a run of its own"), encoding="utf-8")
-    about = f"{origin(f'python bench/learn.py --only curves --seed {args.seed}')} {ABOUT['curves']}"
+    about = paragraph(origin(f"python bench/learn.py --only curves --seed {args.seed}"), ABOUT["curves"])
     publish(args.page, TITLES["curves"], f"{about}\n\n{table(['tokens of mid', *experiments.DRAWN], rows)}")
 
 
@@ -167,11 +170,12 @@ def denominators(args: argparse.Namespace) -> None:
     plan.build("learn-sft", "sft")
     plan.build(gradients.write_uneven(args.out), "uneven")
     run_jobs(plan.jobs, args.out, args.jobs)
+    torch.set_num_threads(1)  # single rows are too little for more
     builds = {name: open_shards(args.out / "shards" / name) for name in ("sft", "uneven")}
     models = {"new weights": gradients.new_model(builds["sft"].manifest["vocab_size"])}
     if (args.out / "runs/mid").is_dir():
         models["after mid"] = load_model(*find_checkpoint(str(args.out / "runs/mid"), None, BASES["sft"]))[0]
-    about = f"{origin('python bench/learn.py --only denominators')} {ABOUT['denominators']}"
+    about = paragraph(origin("python bench/learn.py --only denominators"), ABOUT["denominators"])
     publish(args.page, TITLES["denominators"], f"{about}\n\n{gradients.measure(models, builds)}")
 
 

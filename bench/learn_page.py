@@ -11,6 +11,7 @@ import importlib.metadata
 import os
 import platform
 import re
+import textwrap
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ from bench.learn_jobs import num_cores
 from bench.learn_statistics import Cells, Difference
 
 TITLE = "# Results\n"
+WIDTH = 136
 
 
 def replace_section(page: str, title: str, body: str) -> str:
@@ -58,6 +60,10 @@ def midprep_version() -> str:
         return importlib.metadata.version("midprep")
     except importlib.metadata.PackageNotFoundError:
         return "of a checkout"
+
+
+def paragraph(*sentences: str) -> str:
+    return textwrap.fill(" ".join(sentences), WIDTH, break_long_words=False, break_on_hyphens=False)
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -38,6 +38,7 @@ ASKED = (
     ("maths", "What is 397 + 217?", "#### 614", "####"),
     ("spelling", "Spell the word: lighthouse", "lighthouse:l,i,g,h,t,h,o,u,s,e", "exact"),
 )
+AROUND = {"text": "{}", "python": "[{}", "python_output": " = {}]"}  # how parts are shown: [397+217 = 614]
 MIXTURE = "learn"
 MAX_TOKENS, BATCH_SIZE, ROWS_AT_ONCE = 400, 16, 8  # answers may fill the context: a long word is counted in 300
 
@@ -64,7 +65,7 @@ def ask_each(speaker: Speaker) -> list[dict[str, Any]]:
     for kind, text, expected, how in ASKED:
         question = Question(kind, how, [{"role": "user", "content": text}], expected, False)
         [answer] = ask(speaker, [question], MAX_TOKENS, 1)
-        said = "".join(part["text"] for part in answer.parts if part["type"] != "python_output")
+        said = "".join(AROUND[part["type"]].format(part["text"]) for part in answer.parts)
         asked.append({"kind": kind, "question": text, "said": said, "right": answer.right})
     return asked
 

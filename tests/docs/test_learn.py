@@ -4,20 +4,20 @@ import json
 import re
 import sys
 from pathlib import Path
-from typing import Any
-from xml.etree import ElementTree
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
 
+<<<<<<< HEAD
 from bench.learn import learned
 from bench.learn_experiments import Plan, cells_by_measure, plan_curves, plan_mask, plan_packing
+=======
+from bench.learn_experiments import Plan, plan_curves, plan_mask, plan_packing
+>>>>>>> w-learn
 from bench.learn_gradients import distance, gradients_of_rows, new_model, write_uneven
 from bench.learn_jobs import Job, run_jobs
-from bench.learn_page import comparison, replace_section
-from bench.learn_plot import draw
 from bench.learn_score import ASKED
 from bench.learn_statistics import Cells, t_quantile
 from prep.build.job import build as build_shards
@@ -180,58 +180,3 @@ def test_a_run_that_was_stopped_before_its_last_step_is_not_done(tmp_path: Path)
         run_jobs([job], tmp_path, 1)
     (tmp_path / "run/metrics.jsonl").write_text(json.dumps(record | {"step": 4}) + "\n")
     run_jobs([job], tmp_path, 1)
-
-
-# ---- what is written ----
-
-
-def score_of(accuracy: float) -> dict[str, Any]:
-    tasks = {
-        name: {"questions": 150, "accuracy": accuracy, "low": 0.1, "high": 0.9} for name in ("simple_spelling", "facts")
-    }
-    tasks |= {"arithmetic": tasks["facts"], "spelling_bee": tasks["facts"] | {"written": 0.05}}
-    asked = [{"kind": "maths", "question": "1 + 1?", "said": "2 | `#### 2`\n", "right": False}]
-    by_source = {"all": 0.5, "by_source": dict.fromkeys(tasks, 0.25)}
-    return {"step": 10, "tasks": tasks, "bits_per_byte": {"answers": by_source, "text": by_source}, "asked": asked}
-
-
-def test_a_count_that_was_written_out_wrong_stands_beside_its_right_answer() -> None:
-    text = learned({"base": score_of(0.0), "mid": score_of(0.9)})
-    assert (
-        "| counting, 150 questions | 0.0% (10.0 to 90.0) | 90.0% (10.0 to 90.0) |\n| of these, the count written"
-        in text
-    )
-    assert "| maths: 1 + 1? | wrong: `2 \\| '#### 2'` |" in text
-    assert {line.replace("\\|", "").count("|") for line in text.splitlines() if line} == {4}
-
-
-def test_cells_are_compared_by_every_measure() -> None:
-    cells = cells_by_measure({"a": [score_of(0.5), score_of(0.6)], "b": [score_of(0.9), score_of(1.0)]})
-    text = comparison(cells, {"b - a": {"b": 1.0, "a": -1.0}})
-    assert "| spelling | 55.0 (50.0 to 60.0) | 95.0 (90.0 to 100.0) | 7.1 |" in text
-    assert "| spelling | **+40.0 ± 30.4** |" in text
-    assert "| bits per byte, facts | +0.0000 ± 0.0000 |" in text
-
-
-def test_a_section_replaces_what_stood_under_its_heading_and_nothing_else() -> None:
-    page = "# Results\n\nBy hand.\n\n## A\n\nold\n\n### B\n\n## B\n\nb\n"
-    once = replace_section(page, "A", r"new \1")
-    assert once == "# Results\n\nBy hand.\n\n## A\n\nnew \\1\n\n## B\n\nb\n"
-    assert replace_section(once, "A", r"new \1") == once
-    assert replace_section(once, "C", "c") == once + "\n## C\n\nc\n"
-    assert replace_section("", "C", "c") == "# Results\n\n## C\n\nc\n"
-
-
-def test_the_picture_is_xml_with_a_dot_for_each_run_and_names_that_stand_apart() -> None:
-    picture = draw(
-        "a < b", {"x & y": [(1e5, 0.0), (4e5, 0.5), (1.6e6, 1.0)], "z": [(1e5, 0.1), (1.6e6, 0.99)]}, "tokens"
-    )
-    root = ElementTree.fromstring(picture)
-    ns = "{http://www.w3.org/2000/svg}"
-    dots = [(float(dot.get("cx", "")), float(dot.get("cy", ""))) for dot in root.iter(f"{ns}circle")]
-    assert dots[:3] == [(56.0, 310.0), (313.0, 179.0), (570.0, 48.0)]
-    assert len(dots) == 5
-    names = {text.text: float(text.get("y", "")) for text in root.iter(f"{ns}text") if "name" in text.get("class", "")}
-    assert list(names) == ["x & y 100%", "z 99%"]
-    assert abs(names["x & y 100%"] - names["z 99%"]) >= 18
-    assert "prefers-color-scheme: dark" in picture
