@@ -10,12 +10,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-<<<<<<< HEAD
-from bench.learn import learned
-from bench.learn_experiments import Plan, cells_by_measure, plan_curves, plan_mask, plan_packing
-=======
 from bench.learn_experiments import Plan, plan_curves, plan_mask, plan_packing
->>>>>>> w-learn
 from bench.learn_gradients import distance, gradients_of_rows, new_model, write_uneven
 from bench.learn_jobs import Job, run_jobs
 from bench.learn_score import ASKED
