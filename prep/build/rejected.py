@@ -34,7 +34,7 @@ SHOWN_ROWS = 100  # of a source whose content is written out
 def check_trained(source: Input, blocks: BlockFiles, train_on: Any) -> None:
     """ValueError for a source of conversations of which nothing trains, unless it was asked for"""
     layout = source.task.layout
-    if source.task.label == "text" or "none" in (train_on, layout.train_on if layout else None):
+    if source.task.label != "chat" or "none" in (train_on, layout.train_on if layout else None):
         return
     if blocks.column("lengths").any() and not blocks.column("trainable").any():
         raise ValueError(

@@ -447,7 +447,8 @@ def ten_sources() -> dict[str, tuple[list[Row], Row, dict[str, int]]]:
         "where": ([{"messages": HELLO, "label": True, "id": 1}], {"where": {"label": True}}, {"id": 1}),
         "unused": ([{"messages": HELLO, "label": True, "images": ["a"], "id": 1}],
                    {"columns": {"label": "unused", "images": "unused"}}, {"id": 1}),
-        "gemini": ([{"contents": [{"role": "user", "parts": [{"text": "a"}]}], "id": 1}], {}, {"id": 1}),
+        "gemini": ([{"contents": [{"role": role, "parts": [{"text": "a"}]} for role in ("user", "model")], "id": 1}],
+                   {}, {"id": 1}),
         "late": ([{"messages": HELLO}] * 120 + [{"messages": HELLO, "id": 1}] * 2, {}, {"id": 2}),
     }  # fmt: skip
 
@@ -556,3 +557,14 @@ def test_python_refuses_what_a_build_refuses(tmp_path: Path) -> None:
 
 def parsed(folder: Path, entry: Row) -> Mixture:
     return parse_mixture({"train": [entry]}, "test", folder, "test")
+
+
+def test_chats_of_which_nothing_trains_are_refused_unless_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text(json.dumps({"messages": [{**HELLO[0]}, {**HELLO[1], "train": False}]}) + "\n")
+    entry = '[[train]]\ntask = "chat"\npath = "a.jsonl"\n'
+    (tmp_path / "m.toml").write_text(entry)
+    with pytest.raises(ValueError, match=r'chat: none of its conversations has a loss token.* train_on = "none"'):
+        prep.build_shards(tmp_path / "m.toml", tmp_path / "out", cache_dir=tmp_path / "cache")
+    (tmp_path / "m.toml").write_text(entry + 'train_on = "none"\n')
+    manifest = prep.build_shards(tmp_path / "m.toml", tmp_path / "out", cache_dir=tmp_path / "cache")
+    assert manifest["splits"]["train"]["trainable_tokens"] == 0
