@@ -3,6 +3,7 @@ Is this installation exact, and what will be fast on this machine? `midprep self
 
     encoders     each engine that is installed against tiktoken, over strings made to tell them apart
     renderer     ids and mask of seven conversations that nanochat itself rendered (prep/data/selftest.jsonl)
+    formats      one chat of each format: in columns, and by the plain rule
     shards       a small build of each packing, written, read back and verified
     loss         the literal example of bits per byte, and the loss without logits against cross entropy
 """
@@ -22,6 +23,8 @@ from prep import __version__
 from prep.build.job import build, make_job
 from prep.build.options import BuildOptions
 from prep.build.record import package_version
+from prep.chat.tables import FORMATS
+from prep.chat.template import ChatTemplate
 from prep.check.verify import problems
 from prep.conversations.read import of_objects
 from prep.cpu import has_amx
@@ -30,13 +33,25 @@ from prep.files import default_cache_dir, scratch_folder
 from prep.mixture.mixture import parse_mixture
 from prep.plan.rows import VERSIONS
 from prep.render.block_cache import list_blocks
+from prep.render.reference import render_conversation
 from prep.render.render import render
 from prep.sources.hub import is_offline
 from prep.text import size
 from prep.tokenizer.load import load_tokenizer, notice_of_nanochat
+from prep.tokenizer.tokenizer import Tokenizer
 
 EXAMPLES = Path(__file__).parents[1] / "data" / "selftest.jsonl"
 NUM_STRINGS = 4000
+CHAT = [
+    {"role": role, "content": text}
+    for role, text in (
+        ("system", "Be brief."),
+        ("user", "\n2+2?"),
+        ("assistant", "\n4."),
+        ("user", "Why?\n"),
+        ("assistant", ""),
+    )
+]
 PIECES = [
     *("don't", " I'LL", "数学", "１２", "\u180e", "\u0301", "🙂🏽", " \n\n", "\r\n", "\t ", "1234567", "<|bos|>", "é"),
     *("\u017f", "\x00"),
@@ -52,6 +67,7 @@ def run_checks() -> Iterator[tuple[str, str, float]]:
     checks: dict[str, Callable[[], str]] = {
         "encoders": check_encoders,
         "renderer": check_renderer,
+        "formats": check_formats,
         "shards": check_shards,
         "loss": check_loss,
     }
@@ -90,6 +106,21 @@ def check_renderer() -> str:
         return "ids differ from nanochat's"
     if "".join(map(str, rendered.mask)) != "".join(example["mask"] for example in examples):
         return "the mask differs from nanochat's"
+    return ""
+
+
+def check_formats() -> str:
+    plain = load_tokenizer()
+    for form in FORMATS.values():
+        controls = dict.fromkeys([*plain.special_tokens, *form.controls])
+        special_tokens = {name: len(plain.ranks) + number for number, name in enumerate(controls)}
+        tokenizer = Tokenizer("selftest", plain.ranks, plain.pattern, special_tokens)
+        template = ChatTemplate(form)
+        rendered = render(of_objects([{"messages": CHAT}]), Encoder(tokenizer), tokenizer, template=template)
+        if (rendered.tokens.tolist(), rendered.mask.tolist()) != render_conversation(
+            CHAT, tokenizer, template=template
+        ):
+            return f"{form.name} in columns differs from the plain rule"
     return ""
 
 

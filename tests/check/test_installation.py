@@ -11,7 +11,7 @@ def test_this_installation_is_exact() -> None:
     done = midprep("selftest")
     assert done.returncode == 0, done.stdout + done.stderr
     assert [line.split()[:2] for line in done.stdout.splitlines()] == [
-        [name, "exact"] for name in ("encoders", "renderer", "shards", "loss")
+        [name, "exact"] for name in ("encoders", "renderer", "formats", "shards", "loss")
     ]
 
 
