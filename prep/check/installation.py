@@ -42,16 +42,8 @@ from prep.tokenizer.tokenizer import Tokenizer
 
 EXAMPLES = Path(__file__).parents[1] / "data" / "selftest.jsonl"
 NUM_STRINGS = 4000
-CHAT = [
-    {"role": role, "content": text}
-    for role, text in (
-        ("system", "Be brief."),
-        ("user", "\n2+2?"),
-        ("assistant", "\n4."),
-        ("user", "Why?\n"),
-        ("assistant", ""),
-    )
-]
+SAID = (("system", "Be brief."), ("user", "\n2+2?"), ("assistant", "\n4."), ("user", "Why?\n"), ("assistant", ""))
+CHAT = [{"role": role, "content": text} for role, text in SAID]
 PIECES = [
     *("don't", " I'LL", "数学", "１２", "\u180e", "\u0301", "🙂🏽", " \n\n", "\r\n", "\t ", "1234567", "<|bos|>", "é"),
     *("\u017f", "\x00"),
