@@ -38,7 +38,8 @@ from prep.render.render import render
 from prep.sources.hub import is_offline
 from prep.text import size
 from prep.tokenizer.load import load_tokenizer, notice_of_nanochat
-from prep.tokenizer.tokenizer import Tokenizer
+from prep.tokenizer.spec import BYTE_RANKS
+from prep.tokenizer.tokenizer import PATTERN, Tokenizer
 
 EXAMPLES = Path(__file__).parents[1] / "data" / "selftest.jsonl"
 NUM_STRINGS = 4000
@@ -102,13 +103,13 @@ def check_renderer() -> str:
 
 
 def check_formats() -> str:
-    plain = load_tokenizer()
     for form in FORMATS.values():
-        controls = dict.fromkeys([*plain.special_tokens, *form.controls])
-        special_tokens = {name: len(plain.ranks) + number for number, name in enumerate(controls)}
-        tokenizer = Tokenizer("selftest", plain.ranks, plain.pattern, special_tokens)
+        special_tokens = {name: len(BYTE_RANKS) + number for number, name in enumerate(form.controls)}
+        tokenizer = Tokenizer("selftest", BYTE_RANKS, PATTERN, special_tokens)
         template = ChatTemplate(form)
-        rendered = render(of_objects([{"messages": CHAT}]), Encoder(tokenizer), tokenizer, template=template)
+        rendered = render(
+            of_objects([{"messages": CHAT}]), Encoder(tokenizer, "tiktoken"), tokenizer, template=template
+        )
         if (rendered.tokens.tolist(), rendered.mask.tolist()) != render_conversation(
             CHAT, tokenizer, template=template
         ):
