@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from prep.arrange.parts import with_texts
 from prep.arrays import Array
 from prep.chat import rules
 from prep.chat.template import ChatTemplate
@@ -40,7 +41,9 @@ def add_systems(batch: Conversations, is_empty: Array, template: ChatTemplate) -
         said = batch.texts[part].as_py() if leads[c] else form.default_system
         systems[c] = _compose(said, tools[c], template)
     replaced = np.flatnonzero(leads & np.array([text is not None for text in systems], dtype=bool))
-    batch = _with_texts(batch, batch.parts[batch.messages[replaced]], [systems[c] or "" for c in replaced.tolist()])
+    batch = with_texts(
+        batch, batch.parts[batch.messages[replaced]], text_array([systems[c] or "" for c in replaced.tolist()])
+    )
     for c in replaced.tolist():
         systems[c] = None
     new = np.array([bool(text) for text in systems], dtype=bool)
@@ -89,11 +92,4 @@ def _tell_user(batch: Conversations, tools: list[str]) -> Conversations:
     told = [c for c, text in enumerate(tools) if text and batch.reasons[c] == 0]
     places = batch.parts[batch.messages[told] + 1]
     said = batch.texts.take(index_array(places)).to_pylist()
-    return _with_texts(batch, places, [tools[c] + text for c, text in zip(told, said, strict=True)])
-
-
-def _with_texts(batch: Conversations, places: Array, texts: list[str]) -> Conversations:
-    source = np.arange(len(batch.texts))
-    source[places] = len(batch.texts) + np.arange(len(places))
-    pool = pa.concat_arrays([batch.texts, text_array(texts)])
-    return replace(batch, texts=pool.take(index_array(source))) if len(places) else batch
+    return with_texts(batch, places, text_array([tools[c] + text for c, text in zip(told, said, strict=True)]))

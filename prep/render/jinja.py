@@ -21,9 +21,9 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow.compute as pc
 
-from prep.arrange.arrange import only_valid
 from prep.arrange.chats import read_tools, to_chats
 from prep.arrange.in_turn import conversations_of_parts, invalid_text
+from prep.arrange.misplaced import only_valid
 from prep.arrange.python_calls import has_calls, write_calls
 from prep.arrays import Array
 from prep.chat.jinja import JinjaTemplate, Written, token_names, write_chat
