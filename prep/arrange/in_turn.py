@@ -36,12 +36,12 @@ def alternate(batch: Conversations) -> Conversations:
     position = position - np.isin(conversation, conversation[system])
     expected = np.where(position % 2 == 0, USER, ASSISTANT)
     wrong = (batch.roles != expected) & ~system & (batch.roles != DOCUMENT)
-    mark(reasons, _flag(len(batch), conversation[wrong]), "roles out of turn")
+    mark(reasons, flag(len(batch), conversation[wrong]), "roles out of turn")
     alone = system & (batch.messages[conversation + 1] == batch.messages[conversation] + 1)
-    mark(reasons, _flag(len(batch), conversation[alone]), "roles out of turn")
+    mark(reasons, flag(len(batch), conversation[alone]), "roles out of turn")
     first_kinds = np.append(batch.kinds, TEXT)[batch.parts[:-1]]
     not_text = (batch.roles != ASSISTANT) & ((num_parts != 1) | (first_kinds != TEXT))
-    mark(reasons, _flag(len(batch), conversation[not_text]), "content is not text")
+    mark(reasons, flag(len(batch), conversation[not_text]), "content is not text")
     good = reasons[conversation] == 0
     if good.all() and not system.any():
         return replace(batch, reasons=reasons)
@@ -84,7 +84,7 @@ def _merge_systems(batch: Conversations, good: Array, system: Array, conversatio
     )
 
 
-def _flag(num: int, index: Array) -> Array:
+def flag(num: int, index: Array) -> Array:
     out = np.zeros(num, dtype=bool)
     out[index] = True
     return out
@@ -93,7 +93,7 @@ def _flag(num: int, index: Array) -> Array:
 def conversations_of_parts(batch: Conversations, part_ids: Array) -> Array:
     """(C,) bool: which conversations hold one of these parts"""
     message = np.searchsorted(batch.parts, part_ids, side="right") - 1
-    return _flag(len(batch), np.searchsorted(batch.messages, message, side="right") - 1)
+    return flag(len(batch), np.searchsorted(batch.messages, message, side="right") - 1)
 
 
 def invalid_text(texts: pa.LargeStringArray) -> Array:

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from prep.arrange.in_turn import conversations_of_parts, invalid_text
+from prep.arrange.in_turn import conversations_of_parts, flag, invalid_text
 from prep.arrange.parts import is_empty_text
 from prep.arrays import Array, offsets
 from prep.chat.format import ChatFormat
@@ -40,14 +40,14 @@ def without_misplaced(batch: Conversations, form: ChatFormat) -> Conversations:
     texts = np.bincount(message[(kinds == TEXT) & ~is_empty_text(batch.texts)], minlength=len(batch.roles))
     misplaced = {
         "not valid Unicode": conversations_of_parts(batch, invalid_text(batch.texts)),
-        "unknown part type": _flag(batch, conversation[message[np.isin(kinds, (PYTHON, OUTPUT))]]),
-        "tool calls": _flag(batch, conversation[_wrong_calls(batch, calls, texts, form)]),
-        "unknown role": _flag(batch, conversation[~np.isin(batch.roles, known) & (batch.roles != TOOL)]),
-        "content is not text": _flag(
-            batch, conversation[message[(role != ASSISTANT) & (kinds != TEXT) & (kinds != CALL_ID)]]
+        "unknown part type": flag(len(batch), conversation[message[np.isin(kinds, (PYTHON, OUTPUT))]]),
+        "tool calls": flag(len(batch), conversation[_wrong_calls(batch, calls, texts, form)]),
+        "unknown role": flag(len(batch), conversation[~np.isin(batch.roles, known) & (batch.roles != TOOL)]),
+        "content is not text": flag(
+            len(batch), conversation[message[(role != ASSISTANT) & (kinds != TEXT) & (kinds != CALL_ID)]]
         )
-        | _flag(
-            batch,
+        | flag(
+            len(batch),
             conversation[
                 (batch.roles == TOOL) & (np.bincount(message[kinds == TEXT], minlength=len(batch.roles)) == 0)
             ],
@@ -86,9 +86,3 @@ def only_valid(batch: Conversations) -> Conversations:
         messages=offsets(np.bincount(conversation[good], minlength=len(batch))),
         trained=None if batch.trained is None else batch.trained[good],
     )
-
-
-def _flag(batch: Conversations, conversations: Array) -> Array:
-    out = np.zeros(len(batch), dtype=bool)
-    out[conversations] = True
-    return out

@@ -96,8 +96,8 @@ class ChatFormat:
     eos: str = ""  # at the end of a conversation; trained where the assistant speaks last
     default_system: str | None = None  # where there is no system message
     system_prefix: str = ""  # in front of what the system says, which then always speaks; {date} is the template's date
-    system_into: str = "turn"  # or user: in front of the first user text, with an empty line between
-    alternates: bool = False  # user and assistant speak in turn, or the row is rejected
+    # user and assistant speak in turn, what the system says is in front of the first user text; or the row is rejected
+    alternates: bool = False
     reasoning: Reasoning | None = None
     calls: Calls | None = None
     results: Results | None = None

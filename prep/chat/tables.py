@@ -32,7 +32,6 @@ NANOCHAT = ChatFormat(
         "assistant": Turn("<|assistant_start|>", closes="<|assistant_end|>"),
     },
     bos="<|bos|>",
-    system_into="user",
     alternates=True,
     inner={
         "python": Inner("<|python_start|>", "<|python_end|>"),

@@ -66,6 +66,11 @@ def may_skip(sources: list[dict[str, Any]]) -> Array:
     return np.array([source.get("train_flags", False) or source.get("train_on", "all") != "all" for source in sources])
 
 
+def may_skip_parts(sources: list[dict[str, Any]]) -> Array:
+    """(sources,) bool: of whose conversations a part of a turn may be context, as `train_on` lists what trains of it"""
+    return np.array([isinstance(source.get("train_on"), list) for source in sources], dtype=bool)
+
+
 def broken_rules(
     tokens: Array,
     mask: Array,
@@ -73,6 +78,7 @@ def broken_rules(
     special_tokens: dict[str, int],
     whole: bool,
     may_skip: Array | bool = False,
+    may_skip_parts: Array | bool = False,
 ) -> list[tuple[int, str]]:
     """
     Where flat tokens (n,) and mask (n,) of documents beginning at `first` (D,) break a rule: [(place, what), ...], the
@@ -82,9 +88,10 @@ def broken_rules(
     bos = special_tokens["<|bos|>"]
     is_first = np.zeros(len(tokens), dtype=bool)
     is_first[first] = True
-    skipped = _skipped(tokens, mask, is_first, special_tokens) & np.repeat(
-        np.broadcast_to(may_skip, len(first)), np.diff(np.append(first, len(tokens)))
-    )
+    num_tokens = np.diff(np.append(first, len(tokens)))
+    skipped = _skipped(tokens, mask, is_first, special_tokens)
+    skipped &= np.repeat(np.broadcast_to(may_skip, len(first)), num_tokens)
+    skipped |= np.repeat(np.broadcast_to(may_skip_parts, len(first)), num_tokens)
     wrong = {
         "a bos inside a document": (tokens == bos) & ~is_first,
         "a document that does not begin with bos": (tokens != bos) & is_first & whole,

@@ -27,7 +27,7 @@ from prep.build.options import BuildOptions
 from prep.build.record import BuildInputs
 from prep.chat.choose import bos_of, pad_of, read_template, template_keys
 from prep.chat.jinja import JinjaTemplate
-from prep.check.mask_rules import broken_rules, broken_turns, may_skip
+from prep.check.mask_rules import broken_rules, broken_turns, may_skip, may_skip_parts
 from prep.files import default_cache_dir, scratch_folder
 from prep.shard import COUNTS, Manifest, Split, check_files, listed_files, manifest_text, open_shards, read_manifest
 from prep.tokenizer.load import load_tokenizer
@@ -160,17 +160,16 @@ def check_rows(split: Split, start: int, stop: int, counts: Counts) -> Iterator[
     flat_tokens, flat_mask = tokens[~padding], mask[~padding]
     whole = not split.wrapped
     special_tokens = manifest["tokenizer"]["special_tokens"]
-    skips = may_skip(manifest["splits"][split.name]["sources"])[split.docs["source"][a:b]]
-    if "chat_template" in manifest:
-        template, tokenizer = read_template(manifest, split.root), _tokenizer_of(split.root)
-        skips |= template.train_on not in (None, "all")
-        broken = (
-            []
-            if isinstance(template, JinjaTemplate)
-            else broken_turns(flat_tokens, flat_mask, first, template, tokenizer, skips)
-        )
+    template, sources = read_template(manifest, split.root), manifest["splits"][split.name]["sources"]
+    source = split.docs["source"][a:b]
+    skips = may_skip(sources)[source] | (template.train_on not in (None, "all"))
+    if isinstance(template, JinjaTemplate):  # what its tokens mean only its text says: verify --rebuild
+        broken = []
+    elif template.format.alternates:
+        parts = may_skip_parts(sources)[source] | isinstance(template.train_on, tuple)
+        broken = broken_rules(flat_tokens, flat_mask, first, special_tokens, whole, skips, parts)
     else:
-        broken = broken_rules(flat_tokens, flat_mask, first, special_tokens, whole, skips)
+        broken = broken_turns(flat_tokens, flat_mask, first, template, _tokenizer_of(split.root), skips)
     for place, what in broken:
         document = a + int(np.searchsorted(first, place, side="right")) - 1
         yield f"{where}: document {document}, token {place - first[document - a]}: {what}"

@@ -31,6 +31,11 @@ class Decoder:
     """Tables of a tokenizer: the bytes of each token, and which are special"""
 
     def __init__(self, tokenizer: Tokenizer, template: ChatTemplate | JinjaTemplate) -> None:
+        if isinstance(template, JinjaTemplate):
+            raise ValueError(
+                f"chat template {template.name}: what the user says cannot be told from its tokens, so they are not compared: "
+                'drop_overlap = "exact" works, as it compares what was read.'
+            )
         self.tokenizer, self.template = tokenizer, template
         opened = {opening.ids[0]: b" " for opening in openings(template, tokenizer)}
         added = {id_: text.encode() for text, id_ in tokenizer.added_tokens.items()}

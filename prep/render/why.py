@@ -40,7 +40,7 @@ def why(
     task: Task,
     row: pa.Table,
     code: int,
-    template: AnyTemplate | JinjaTemplate = NANOCHAT_TEMPLATE,
+    template: AnyTemplate = NANOCHAT_TEMPLATE,
     tokenizer: Tokenizer | None = None,
 ) -> str:
     """
