@@ -67,7 +67,7 @@ def test_all_is_proved_on_the_cpu_with_torch_and_numpy_alone(tmp_path: Path) -> 
         [sys.executable, "-c", "import rich"], env=env, capture_output=True, text=True, check=False
     )
     assert "No module named 'rich'" in missing.stderr
-    command = ["make", "gpu", "DEVICE=cpu", "SIZE=tiny", f"PYTHON={sys.executable}"]
+    command = ["make", "--no-print-directory", "gpu", "DEVICE=cpu", "SIZE=tiny", f"PYTHON={sys.executable}"]
     done = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     lines = done.stdout.splitlines()
