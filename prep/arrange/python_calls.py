@@ -29,12 +29,14 @@ from prep.conversations.conversation import (
     CALL_ARGUMENTS,
     CALL_ID,
     CALL_NAME,
+    CONTEXT,
     OUTPUT,
     PYTHON,
     REASON,
     REASONING,
     TEXT,
     TOOL,
+    TRAINS,
     USER,
     Conversations,
 )
@@ -44,7 +46,7 @@ INTERPRETERS = ("python", "code_interpreter", "ipython")
 DEEP = 40  # brackets from which on a call is parsed to see whether Python takes it
 
 Part = tuple[int, bytes]  # kind, text
-Turn = tuple[int, bool, list[Part]]  # role, trains, parts
+Turn = tuple[int, int, list[Part]]  # role, CONTEXT, TRAINS or FLAGGED, parts
 
 
 def has_calls(batch: Conversations) -> bool:
@@ -75,7 +77,7 @@ def write_calls(
         turns += written
         num_turns[number] = len(written)
     parts = [part for _, _, parts in turns for part in parts]
-    trained = np.array([trains for _, trains, _ in turns], dtype=bool)
+    trained = np.array([flag for _, flag, _ in turns], dtype=np.uint8)
     return replace(
         batch,
         texts=binary_array([text for _, text in parts]).view(pa.large_string()),
@@ -84,7 +86,7 @@ def write_calls(
         roles=np.array([role for role, _, _ in turns], dtype=np.uint8),
         messages=offsets(num_turns),
         reasons=reasons,
-        trained=None if trained.all() else trained,
+        trained=None if (trained == TRAINS).all() else trained,
     )
 
 
@@ -93,7 +95,7 @@ def _conversations(batch: Conversations) -> list[list[Turn]]:
     parts = list(zip(batch.kinds.tolist(), texts, strict=True))
     bounds, trained = (
         batch.parts.tolist(),
-        [True] * len(batch.roles) if batch.trained is None else batch.trained.tolist(),
+        [TRAINS] * len(batch.roles) if batch.trained is None else batch.trained.tolist(),
     )
     turns = [(role, trained[m], parts[bounds[m] : bounds[m + 1]]) for m, role in enumerate(batch.roles.tolist())]
     places = batch.messages.tolist()
@@ -103,7 +105,7 @@ def _conversations(batch: Conversations) -> list[list[Turn]]:
 def write_turns(turns: list[Turn], tools: str, reasoning: str | None) -> list[Turn]:
     """One conversation. ValueError(reason, culprit) where calls and answers do not fit together, or are no Python."""
     if reasoning != "keep":
-        turns = [(role, trains, _think(parts, reasoning)) for role, trains, parts in turns]
+        turns = [(role, flag, _think(parts, reasoning)) for role, flag, parts in turns]
     if tools == "keep":
         return turns
     return _as_text(turns) if tools == "text" else _as_parts(turns)
@@ -129,7 +131,7 @@ def _as_parts(turns: list[Turn]) -> list[Turn]:
     out: list[Turn] = []
     open_calls: dict[bytes, int] = {}  # id of each call without an answer -> its place in the turn's parts
     calling = False  # the last turn made a call, so what the assistant says next belongs to it
-    for role, trains, parts in turns:
+    for role, flag, parts in turns:
         if role == TOOL:
             if not calling:
                 raise ValueError(
@@ -138,13 +140,15 @@ def _as_parts(turns: list[Turn]) -> list[Turn]:
             _answer(out[-1][2], open_calls, parts)
         elif role == ASSISTANT:
             if not calling:
-                out.append((ASSISTANT, trains, []))
+                out.append((ASSISTANT, flag, []))
                 open_calls = {}
-            elif trains != out[-1][1]:
+            elif (flag == CONTEXT) != (out[-1][1] == CONTEXT):
                 raise ValueError("trained in part of a turn", "a call and what follows it have other train flags")
+            else:
+                out[-1] = (ASSISTANT, max(flag, out[-1][1]), out[-1][2])
             calling = _add(out[-1][2], open_calls, parts)
         else:
-            out.append((role, trains, parts))
+            out.append((role, flag, parts))
             calling = False
     return out
 
@@ -212,16 +216,16 @@ def _as_text(turns: list[Turn]) -> list[Turn]:
     """Calls as JSON in the assistant's text and tools' answers as the user's turns"""
     out: list[Turn] = []
     after_tool = False  # the last turn is a tool's: answers to several calls of one turn become one turn
-    for role, trains, parts in turns:
+    for role, flag, parts in turns:
         if role == TOOL:
             before = [out.pop()[2][0][1]] if after_tool else []
-            out.append((USER, True, [(TEXT, b"\n\n".join([*before, _text(parts)]))]))
+            out.append((USER, TRAINS, [(TEXT, b"\n\n".join([*before, _text(parts)]))]))
         else:
             calls, others = _split(parts)
             lines = [text for kind, text in others if kind == TEXT and text]
             for _, name, arguments in calls:
                 lines.append(to_json({"name": name, "arguments": arguments}).encode())
-            out.append((role, trains, [(TEXT, b"\n".join(lines))] if calls else others))
+            out.append((role, flag, [(TEXT, b"\n".join(lines))] if calls else others))
         after_tool = role == TOOL
     return out
 

@@ -43,6 +43,7 @@ ROLES = ["system", "user", "assistant", "tool", "document"]
 TEXT, PYTHON, OUTPUT, REASONING, CALL_NAME, CALL_ARGUMENTS, CALL_ID = range(7)
 KINDS = ["text", "python", "python_output", "reasoning", "call_name", "call_arguments", "call_id"]
 CONTENT_KINDS = KINDS[:3]  # that a part of a content may be
+CONTEXT, TRAINS, FLAGGED = range(3)  # what a row says of a message: its flag is false, it has none, its flag is true
 
 # Why a row was rejected, as the manifest says it; the code of a row is the place in this list.
 REASONS = [
@@ -105,7 +106,7 @@ class Notes:
 class Conversations:
     """
     C conversations, columnar. `reasons` is 0 where the conversation is valid. `trained` says on which messages of the
-    assistant SFT trains; None: on all of them.
+    assistant SFT trains: not on those where it is CONTEXT; None: it is TRAINS everywhere. `train_on` leaves FLAGGED ones.
     """
 
     texts: pa.LargeStringArray  # (P,)
@@ -114,7 +115,7 @@ class Conversations:
     roles: Array  # (M,) uint8: place in ROLES
     messages: Array  # (C + 1,) int64 offsets into roles
     reasons: Array  # (C,) uint8: place in REASONS
-    trained: Array | None = None  # (M,) bool
+    trained: Array | None = None  # (M,) uint8: CONTEXT, TRAINS or FLAGGED
     tools: pa.LargeStringArray | None = None  # (C,) JSON; None: nobody has any
     choices: Choices = Choices()
     notes: Notes = Notes()

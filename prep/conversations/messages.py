@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from prep.arrays import Array, offsets
 from prep.columns import text_array
-from prep.conversations.conversation import CONTENT_KINDS, ROLES, TEXT, Conversations, mark
+from prep.conversations.conversation import CONTENT_KINDS, CONTEXT, FLAGGED, ROLES, TEXT, TRAINS, Conversations, mark
 from prep.conversations.layouts import DECIDE, TURN_FIELDS, UNUSED, Layout
 from prep.conversations.values import NOT_A_FLAG
 
@@ -93,7 +93,7 @@ def of_arrow(column: pa.ChunkedArray, layout: Layout = Layout()) -> Conversation
         roles=role_codes,
         messages=bounds,
         reasons=reasons,
-        trained=None if trained.all() else trained,
+        trained=None if (trained == TRAINS).all() else trained,
         choices=layout.choices,
     )
 
@@ -155,8 +155,9 @@ def _kind_codes(names: pa.Array) -> Array:
 
 
 def _flags(columns: list[pa.Array], num_messages: int) -> tuple[Array, Array, Array]:
-    """Columns (M,) of flags -> (M,) bool each: trains (by default), has what is no flag, has flags that disagree"""
-    trained, seen, wrong, disagree = (np.full(num_messages, value) for value in (True, False, False, False))
+    """Columns (M,) of flags -> (M,) CONTEXT, TRAINS or FLAGGED; bool: has what is no flag; bool: has flags that disagree"""
+    trained = np.full(num_messages, TRAINS, dtype=np.uint8)
+    wrong, disagree = np.zeros(num_messages, dtype=bool), np.zeros(num_messages, dtype=bool)
     for column in columns:
         kind = column.type
         given = ~_is_null(column)
@@ -165,9 +166,9 @@ def _flags(columns: list[pa.Array], num_messages: int) -> tuple[Array, Array, Ar
             continue
         values = pc.fill_null(column.cast(pa.float64()), 1.0).to_numpy(zero_copy_only=False)
         wrong |= given & (values != 0) & (values != 1)
-        disagree |= given & seen & (trained != (values != 0))
-        trained[given] = values[given] != 0
-        seen |= given
+        flags = np.where(values != 0, FLAGGED, CONTEXT)
+        disagree |= given & (trained != TRAINS) & (trained != flags)
+        trained[given] = flags[given]
     return trained, wrong, disagree & ~wrong
 
 

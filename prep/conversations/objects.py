@@ -18,12 +18,14 @@ from typing import Any
 from prep.conversations.conversation import (
     ASSISTANT,
     CALL_ID,
+    CONTEXT,
     DOCUMENT,
     REASON,
     REASONING,
     ROLES,
     SYSTEM,
     TEXT,
+    TRAINS,
     USER,
 )
 from prep.conversations.layouts import (
@@ -39,9 +41,9 @@ from prep.conversations.layouts import (
     toml_table,
 )
 from prep.conversations.recognise import layout_of
-from prep.conversations.values import Part, call_list, content_parts, read_calls, to_json, trains, valid
+from prep.conversations.values import Part, call_list, content_parts, read_calls, to_json, train_flag, valid
 
-Turn = tuple[int, bool, list[Part]]  # role, trains, parts
+Turn = tuple[int, int, list[Part]]  # role, CONTEXT, TRAINS or FLAGGED, parts
 MOST_NAMES = 100  # of fields that are left aside: an object of a million keys is no row
 NO_NAME = "(other fields)"
 OF_MESSAGES = " of messages"  # after the name of a field that they have
@@ -53,7 +55,7 @@ def _document(text: Any) -> Turn:
         raise ValueError("content is not text", f"{text!r:.60}")
     if not text:
         raise ValueError("no messages", "the text is empty")
-    return DOCUMENT, True, [(TEXT, valid(text))]
+    return DOCUMENT, TRAINS, [(TEXT, valid(text))]
 
 
 def _present(message: dict[str, Any], names: tuple[str, ...]) -> str:
@@ -160,7 +162,7 @@ class RowReader:
         if len(texts) > 1 or (turns and turns[0][0] == SYSTEM):
             raise ValueError("roles out of turn", "two system messages, one of them in a field of the row")
         content = texts[0].get("parts") if isinstance(texts[0], dict) else texts[0]
-        return [(SYSTEM, True, self._content(content)), *turns]
+        return [(SYSTEM, TRAINS, self._content(content)), *turns]
 
     def _history(self, history: Any) -> list[Turn]:
         """Earlier turns, oldest first: pairs of texts, or messages"""
@@ -173,7 +175,7 @@ class RowReader:
             if isinstance(item, dict):
                 turns += self._turns([item])
             elif isinstance(item, list) and len(item) == 2:
-                turns += [(USER, True, self._content(item[0])), (ASSISTANT, True, self._content(item[1]))]
+                turns += [(USER, TRAINS, self._content(item[0])), (ASSISTANT, TRAINS, self._content(item[1]))]
             else:
                 raise ValueError("content is not text", f"history has {item!r:.60}, wanted a pair of texts")
         return turns
@@ -183,26 +185,26 @@ class RowReader:
         asked, said = [row.get(name) for name in self.table.asks], row[self.table.says]
         turns: list[Turn] = []
         if isinstance(asked[0], list):
-            turns = [(role, False, parts) for role, _, parts in self._turns(asked[0])]
+            turns = [(role, CONTEXT, parts) for role, _, parts in self._turns(asked[0])]
         else:
             for text in asked:
                 if text is not None and not isinstance(text, str):
                     raise ValueError("content is not text", f"{text!r:.60}")
-            turns = [(USER, True, [(TEXT, valid("\n\n".join(text for text in asked if text)))])]
-        return [*turns, *(self._turns(said) if isinstance(said, list) else [(ASSISTANT, True, self._content(said))])]
+            turns = [(USER, TRAINS, [(TEXT, valid("\n\n".join(text for text in asked if text)))])]
+        return [*turns, *(self._turns(said) if isinstance(said, list) else [(ASSISTANT, TRAINS, self._content(said))])]
 
     def _turns(self, listed: Any, where: str = "") -> list[Turn]:
         if not isinstance(listed, list):
             raise ValueError("messages are no list", f"{where} is {listed!r:.60}")
         if self.layout.name == "strings" and all(isinstance(text, str) for text in listed):
-            return [((USER, ASSISTANT)[i % 2], True, [(TEXT, valid(text))]) for i, text in enumerate(listed)]
+            return [((USER, ASSISTANT)[i % 2], TRAINS, [(TEXT, valid(text))]) for i, text in enumerate(listed)]
         turns: list[Turn] = []
         plain = {} if self.layout.columns else self.codes
         for message in listed:
             if plain and type(message) is dict and len(message) == 2 and type(text := message.get("content")) is str:
                 role = plain.get(name) if type(name := message.get("role")) is str else None
                 if role is not None:
-                    turns.append((role, True, [(TEXT, valid(text))]))
+                    turns.append((role, TRAINS, [(TEXT, valid(text))]))
                     continue
             if not isinstance(message, dict):
                 raise ValueError("not an object", f"a message is {message!r:.60}")
@@ -222,7 +224,7 @@ class RowReader:
         if not said.get("system", True):
             del said["system"]
         order = [role for role in ("system", "user", "assistant") if role in said]
-        return [(ROLES.index(role), True, self._content(said[role])) for role in order]
+        return [(ROLES.index(role), TRAINS, self._content(said[role])) for role in order]
 
     def _turn(self, message: dict[str, Any]) -> Turn:
         for name in message.keys() - KNOWN:
@@ -239,7 +241,7 @@ class RowReader:
         role = self.layout.role_of(name)
         if role is None:
             raise ValueError("unknown role", f"{name!r:.60}: roles = {toml_table({str(name): 'assistant'})}")
-        flag, content = trains(message), message.get(content_field)
+        flag, content = train_flag(message), message.get(content_field)
         if role == "call":
             calls, role, content = [*calls, *call_list(content)], "assistant", None
         parts = [(REASONING, valid(text)) for text in self._reasoning(message)]

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from prep.arrays import Array, offsets
 from prep.columns import text_array
 from prep.conversations import messages, turns
-from prep.conversations.conversation import DOCUMENT, REASON, TEXT, Conversations, Notes, mark, reject
+from prep.conversations.conversation import DOCUMENT, REASON, TEXT, TRAINS, Conversations, Notes, mark, reject
 from prep.conversations.layouts import ASIDE, DECIDE, SYSTEM_FIELDS, Layout
 from prep.conversations.objects import RowReader
 from prep.conversations.rows import columns_of, is_lines, plain_rows, rows_of
@@ -106,7 +106,7 @@ class _Columns:
         self.texts: list[str] = []
         self.kinds, self.roles = bytearray(), bytearray()
         self.num_parts: list[int] = []
-        self.trained: list[bool] = []
+        self.trained = bytearray()
         self.num_turns: list[int] = []
         self.reasons = bytearray()
         self.tools: list[str | None] = []
@@ -137,7 +137,9 @@ class _Columns:
             roles=np.frombuffer(self.roles, dtype=np.uint8),
             messages=offsets(np.array(self.num_turns, dtype=np.int64)),
             reasons=np.array(self.reasons, dtype=np.uint8),
-            trained=None if all(self.trained) else np.array(self.trained, dtype=bool),
+            trained=None
+            if self.trained.count(TRAINS) == len(self.trained)
+            else np.frombuffer(self.trained, dtype=np.uint8),
             tools=_tools(self.tools),
             choices=self.layout.choices,
             notes=Notes(dict(self.reader.aside), tuple(self.reader.refused)),

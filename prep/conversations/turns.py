@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from prep.arrays import Array, offsets
 from prep.columns import index_array
-from prep.conversations.conversation import ASSISTANT, SYSTEM, TEXT, Conversations, reject
+from prep.conversations.conversation import ASSISTANT, CONTEXT, SYSTEM, TEXT, TRAINS, Conversations, reject
 
 TRAIN_ON = ("all", "last", "none")
 CONSECUTIVE = ("reject", "merge")
@@ -24,7 +24,7 @@ CONSECUTIVE = ("reject", "merge")
 def merge(batch: Conversations) -> Conversations:
     """
     Neighbouring messages of one role become one: texts that meet are joined, other parts follow one another. Messages of
-    the assistant of which only one trains cannot be one turn: the conversation is rejected.
+    the assistant of which only one trains cannot be one turn: the conversation is rejected. One flag is the whole turn's.
     """
     conversation = _conversation(batch)
     joins = np.zeros(len(batch.roles), dtype=bool)  # (M,) to the message before
@@ -32,7 +32,8 @@ def merge(batch: Conversations) -> Conversations:
     if not joins.any():
         return batch
     if batch.trained is not None:
-        differ = joins[1:] & (batch.trained[1:] != batch.trained[:-1]) & (batch.roles[1:] == ASSISTANT)
+        trains = batch.trained != CONTEXT
+        differ = joins[1:] & (trains[1:] != trains[:-1]) & (batch.roles[1:] == ASSISTANT)
         where = np.zeros(len(batch), dtype=bool)
         where[conversation[1:][differ]] = True
         batch = reject(batch, where, "trained in part of a turn")
@@ -47,7 +48,7 @@ def merge(batch: Conversations) -> Conversations:
         batch,
         roles=batch.roles[~joins],
         messages=offsets(np.bincount(conversation[~joins], minlength=len(batch))),
-        trained=None if batch.trained is None else batch.trained[~joins],
+        trained=None if batch.trained is None else np.maximum.reduceat(batch.trained, np.flatnonzero(~joins)),
     )
     return glue(merged, glued, turn, "\n\n")
 
@@ -83,24 +84,26 @@ def prepend_system(batch: Conversations, systems: pa.Array) -> Conversations:
         parts=offsets(np.insert(np.diff(batch.parts), at, 1)),
         roles=np.insert(batch.roles, at, SYSTEM).astype(np.uint8),
         messages=offsets(np.diff(batch.messages) + has_system),
-        trained=None if batch.trained is None else np.insert(batch.trained, at, True),
+        trained=None if batch.trained is None else np.insert(batch.trained, at, TRAINS),
     )
 
 
 def train_on(batch: Conversations, which: str | tuple[str, ...]) -> Conversations:
     """
     all, or a list of what trains of a turn: what the batch says; last: of that, only the last turn of the assistant; none:
-    everything is context
+    everything is context. Flags of messages win over both.
     """
     if which not in ("last", "none"):
         return batch
-    trained = np.zeros(len(batch.roles), dtype=bool)
+    trained = np.full(len(batch.roles), CONTEXT, dtype=np.uint8)
     if which == "last":
         replies = np.flatnonzero(batch.roles == ASSISTANT)
         conversation = _conversation(batch)[replies]
         is_last = np.append(conversation[1:] != conversation[:-1], True)[: len(replies)]
-        trained[replies[is_last]] = True
-    return replace(batch, trained=trained if batch.trained is None else trained & batch.trained)
+        trained[replies[is_last]] = TRAINS
+    if batch.trained is not None:
+        trained = np.where(batch.trained == TRAINS, trained, batch.trained).astype(np.uint8)
+    return replace(batch, trained=trained)
 
 
 def _conversation(batch: Conversations) -> Array:

@@ -9,7 +9,7 @@ ValueError(reason, culprit) for what it cannot read.
 import json
 from typing import Any
 
-from prep.conversations.conversation import CALL_ARGUMENTS, CALL_ID, CALL_NAME, KINDS, TEXT
+from prep.conversations.conversation import CALL_ARGUMENTS, CALL_ID, CALL_NAME, CONTEXT, FLAGGED, KINDS, TEXT, TRAINS
 from prep.conversations.layouts import CALL_FIELDS, FLAGS, PART_KINDS, PART_TEXTS, UNUSED, toml_table
 
 Part = tuple[int, str]  # kind, text
@@ -69,7 +69,8 @@ def _parts(item: Any) -> list[Part]:
     return [(KINDS.index(kind), valid(text))]
 
 
-def trains(message: dict[str, Any]) -> bool:
+def train_flag(message: dict[str, Any]) -> int:
+    """CONTEXT, TRAINS or FLAGGED, as a message says"""
     flags = {name: message[name] for name in FLAGS if message.get(name) is not None}
     for name, flag in flags.items():
         if not isinstance(flag, int | float) or flag not in (0, 1):
@@ -78,7 +79,7 @@ def trains(message: dict[str, Any]) -> bool:
             )
     if len(set(map(bool, flags.values()))) > 1:
         raise ValueError("train flags disagree", ", ".join(f"{name} is {flag!r}" for name, flag in flags.items()))
-    return bool(next(iter(flags.values()), True))
+    return TRAINS if not flags else FLAGGED if next(iter(flags.values())) else CONTEXT
 
 
 def to_json(value: Any) -> str:

@@ -24,7 +24,7 @@ from prep.chat.encoding import normalized_places
 from prep.chat.scaffold import Gap, Neighbour, compiled_gap, part_trains
 from prep.chat.template import ChatTemplate
 from prep.columns import index_array, text_array
-from prep.conversations.conversation import ASSISTANT, DOCUMENT
+from prep.conversations.conversation import ASSISTANT, CONTEXT, DOCUMENT
 from prep.encode.encode import Encoder
 from prep.tokenizer.tokenizer import Tokenizer
 
@@ -93,7 +93,7 @@ def _codes(arranged: Arranged) -> Array:
     batch = arranged.batch
     message = np.repeat(np.arange(len(batch.roles)), np.diff(batch.parts))  # (P,)
     trains = (batch.roles == ASSISTANT) | (batch.roles == DOCUMENT)
-    trains = trains if batch.trained is None else trains & batch.trained
+    trains = trains if batch.trained is None else trains & (batch.trained != CONTEXT)
     is_first = np.zeros(len(batch.kinds), dtype=np.int64)
     is_first[batch.parts[:-1]] = 1
     of_message = batch.roles.astype(np.int64) * 64 + 4 * trains

@@ -30,6 +30,7 @@ from prep.chat.jinja import JinjaTemplate, Written, token_names, write_chat
 from prep.conversations import turns
 from prep.conversations.conversation import (
     CALL_NAME,
+    CONTEXT,
     DOCUMENT,
     OUTPUT,
     PYTHON,
@@ -169,7 +170,7 @@ def _write(
             if told[c] and pattern.search(told[c]):
                 raise ValueError("spells a control token", "")
             start, stop = batch.messages[c], batch.messages[c + 1]
-            trained = None if batch.trained is None else batch.trained[start:stop].tolist()
+            trained = None if batch.trained is None else (batch.trained[start:stop] != CONTEXT).tolist()
             written = write_chat(template.format, messages, _tools(tools[c]), names, trained)
             written.text.encode()
             out.append(written)
@@ -193,5 +194,5 @@ def _tools(text: str | None) -> object:
 
 def _document(text: str, batch: Conversations, c: int) -> Written:
     """Plain text, which no template writes"""
-    trains = batch.trained is None or bool(batch.trained[batch.messages[c]])
+    trains = batch.trained is None or bool(batch.trained[batch.messages[c]] != CONTEXT)
     return Written(text, [(0, len(text))] if trains else [], is_document=True)

@@ -24,7 +24,7 @@ from prep.arrays import Array, offsets
 from prep.chat.choose import AnyTemplate
 from prep.chat.jinja import JinjaTemplate
 from prep.chat.template import TRAINED_KINDS, ChatTemplate
-from prep.conversations.conversation import ASSISTANT, Choices, Conversations, reject
+from prep.conversations.conversation import ASSISTANT, CONTEXT, Choices, Conversations, reject
 from prep.conversations.layouts import ASIDE
 from prep.encode.encode import Encoder
 from prep.render.assemble import assemble, lay_out, text_mask
@@ -122,7 +122,7 @@ def trained_kinds(choices: Choices, template: ChatTemplate) -> tuple[str, ...]:
 
 def _count_untrained(batch: Conversations) -> int:
     """Turns of the assistant that are context because their rows say so"""
-    return 0 if batch.trained is None else int(((batch.roles == ASSISTANT) & ~batch.trained).sum())
+    return 0 if batch.trained is None else int(((batch.roles == ASSISTANT) & (batch.trained == CONTEXT)).sum())
 
 
 def _notes(batch: Conversations, arranged: Arranged, template: ChatTemplate) -> dict[str, Any]:

@@ -71,7 +71,7 @@ CHAT = BuiltinTask(
     "Contents are strings or, for the assistant, lists of parts: SFT trains on text and Python calls, not on what Python "
     "answered.",
     CHAT_EXAMPLE,
-    version=2,
+    version=3,
     read=conversations,
 )
 IDENTITY = BuiltinTask(

@@ -173,7 +173,7 @@ def test_train_on_says_which_turns_train() -> None:
         all_b, not_b = "<u>a</u><a>[[b</a>]]<u>c</u><a>[[d</a>]]", "<u>a</u><a>b</a><u>c</u><a>[[d</a>]]"
         assert shown(rows) == [all_b, not_b]
         assert shown(rows, Layout(train_on="last")) == [not_b, not_b]
-        assert shown(rows, Layout(train_on="none")) == ["<u>a</u><a>b</a><u>c</u><a>d</a>"] * 2
+        assert shown(rows, Layout(train_on="none")) == ["<u>a</u><a>b</a><u>c</u><a>d</a>", not_b]  # d's flag is true
     assert shown(lines({"messages": [*messages("a"), {"role": "assistant", "content": "b", "train": "no"}]})) == [
         "train or weight is not true or false"
     ]

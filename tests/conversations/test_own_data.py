@@ -105,6 +105,32 @@ def test_every_name_of_the_flag_takes_a_turn_out_of_training(flag: str, off: Any
     assert both({"messages": talk}) == wanted
 
 
+@pytest.mark.parametrize(
+    ("train_on", "trains"),
+    [("all", [False, True, True]), ("last", [False, True, True]), ("none", [False, True, False])],
+)
+def test_a_flag_of_a_message_wins_over_train_on(train_on: str, trains: list[bool]) -> None:
+    talk = messages("1+1?", "2", "2+2?", "4", "3+3?", "6")
+    talk[1]["train"], talk[3]["weight"] = False, 1
+    turns = [f"[[{text}</a>]]" if is_on else f"{text}</a>" for text, is_on in zip("246", trains, strict=True)]
+    wanted = "".join(f"<u>{n}+{n}?</u><a>{turn}" for n, turn in enumerate(turns, 1))
+    assert both({"messages": talk}, train_on=train_on) == wanted
+
+
+def test_the_last_turn_is_context_where_its_flag_says_so() -> None:
+    talk = messages("1+1?", "2", "2+2?", "4")
+    talk[3]["train"] = False
+    assert both({"messages": talk}, train_on="last") == "<u>1+1?</u><a>2</a><u>2+2?</u><a>4</a>"
+
+
+def test_a_flag_of_one_of_several_neighbours_is_that_of_their_turn() -> None:
+    talk = [*messages("1+1?", "2"), said("assistant", "It is.", train=True), *messages("2+2?", "4")]
+    wanted = "<u>1+1?</u><a>[[2\n\nIt is.</a>]]<u>2+2?</u><a>[[4</a>]]"
+    assert both({"messages": talk}, train_on="last", consecutive="merge") == wanted
+    talk[1]["train"] = False
+    assert both({"messages": talk}, train_on="last", consecutive="merge") == "trained in part of a turn"
+
+
 @pytest.mark.parametrize(("one", "other"), [("loss", "train"), ("weight", "trainable"), ("training", "loss_weight")])
 def test_flags_that_disagree_reject_the_row(one: str, other: str) -> None:
     talk = [said("user", "a"), said("assistant", "b", **{one: 0, other: 1})]
