@@ -18,6 +18,7 @@ from prep.signals import Interrupted
 AGAINST = "Also compare with a file of chats, or a task (its test split); may be repeated."
 TRIED = "JSON lines (also .gz, .zst), parquet, Arrow, a directory or a pattern; none for a task that makes its rows."
 TRIED_TASK = "text, or your own task, as my_task.py:row, instead of chat; or one that makes its rows, as arithmetic."
+TYPED = "keep, or reject rows in which others than the assistant spell a control or added token."
 LAYOUT = "messages, sharegpt, gemini, pairs, strings, alpaca, completion or query; recognised by default."
 COLUMNS = "theirs=ours: a field of the data, and what it holds; may be repeated."
 
@@ -155,6 +156,7 @@ def try_rows(
     consecutive: Annotated[str, Option(help="Consecutive messages of one role: reject or merge.")] = "reject",
     tools: Annotated[str, Option(help="What tool calls become: parts or text.")] = "parts",
     reasoning: Annotated[str | None, Option(help="What the assistant thinks: think (as text) or drop.")] = None,
+    typed_tokens: Annotated[str, Option(help=TYPED)] = "keep",
     where: Annotated[list[str] | None, Option(help="field=value of rows that are kept; may be repeated.")] = None,
     task: Annotated[str | None, Option(help=TRIED_TASK)] = None,
     chat_template: arg.ChatTemplateName = None,
@@ -175,9 +177,11 @@ def try_rows(
     from prep.tokenizer.load import load_tokenizer
 
     if task is not None:
-        refuse(context, "layout columns roles train_on consecutive tools reasoning where", "with --task")
+        refuse(context, "layout columns roles train_on consecutive tools reasoning typed_tokens where", "with --task")
     column_names, role_names = read_pairs(columns, "--columns"), read_pairs(roles, "--roles")
-    words = {"layout": layout, "consecutive": consecutive, "tools": tools, "reasoning": reasoning}
+    words = {"layout": layout, "consecutive": consecutive, "tools": tools, "reasoning": reasoning} | {
+        "typed_tokens": typed_tokens
+    }
     choice = arg.train_on_choice(train_on)
     check_train_on(choice, "--", "train-on")
     for key, word in words.items():
@@ -190,6 +194,7 @@ def try_rows(
         consecutive=consecutive,
         tools=tools,
         reasoning=reasoning,
+        typed_tokens=typed_tokens,
         where=tuple(sorted((name, (_value(text),)) for name, text in read_pairs(where, "--where").items())),
     )
     loaded = load_tokenizer(tokenizer, pattern)

@@ -92,6 +92,9 @@ class Choices:
     consecutive: str = "reject"  # or merge: neighbouring messages of one role
     tools: str = "parts"  # or text: what calls and their answers become
     reasoning: str | None = None  # think: text in <think>; drop: left out; None: not decided
+    typed_tokens: str = (
+        "keep"  # or reject: conversations in which others than the assistant spell a control or added token
+    )
 
 
 @dataclass(frozen=True)

@@ -139,6 +139,7 @@ class Layout:
     consecutive: str = "reject"
     tools: str = "parts"
     reasoning: str | None = None
+    typed_tokens: str = "keep"
     where: tuple[tuple[str, tuple[Any, ...]], ...] = ()
 
     @property
@@ -147,7 +148,7 @@ class Layout:
 
     @property
     def choices(self) -> Choices:
-        return Choices(self.train_on, self.consecutive, self.tools, self.reasoning)
+        return Choices(self.train_on, self.consecutive, self.tools, self.reasoning, self.typed_tokens)
 
     @cached_property
     def renames(self) -> dict[str, str]:
@@ -190,6 +191,7 @@ class Layout:
             "consecutive": self.consecutive,
             "tools": self.tools,
             **({"reasoning": self.reasoning} if self.reasoning else {}),
+            **({"typed_tokens": self.typed_tokens} if self.typed_tokens != "keep" else {}),
             **({"where": {name: list(values) for name, values in self.where}} if self.where else {}),
         }
 

@@ -19,6 +19,7 @@ from prep.conversations.conversation import ASSISTANT, CONTEXT, SYSTEM, TEXT, TR
 
 TRAIN_ON = ("all", "last", "none")
 CONSECUTIVE = ("reject", "merge")
+TYPED_TOKENS = ("keep", "reject")
 
 
 def merge(batch: Conversations) -> Conversations:

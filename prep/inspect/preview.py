@@ -39,7 +39,7 @@ KINDS = {
     **{"json": "JSON that is no lines: written as lines into the cache", "text": "plain text, a document a file"},
 }
 SEED = 42  # of an entry that gives none
-DEFAULTS = {"train_on": "all", "consecutive": "reject", "tools": "parts", "reasoning": None}
+DEFAULTS = {"train_on": "all", "consecutive": "reject", "tools": "parts", "reasoning": None, "typed_tokens": "keep"}
 
 
 @dataclass(frozen=True)

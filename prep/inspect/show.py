@@ -22,7 +22,7 @@ from prep.tokenizer.tokenizer import Tokenizer
 
 class Segment(TypedDict):
     text: str
-    special: bool  # a special token
+    special: bool  # a special token, or an added one, which is one wherever its text stands
     trained: bool  # its tokens are loss tokens
 
 
@@ -61,8 +61,8 @@ class ShownRow(RowCounts):
 
 
 def segments(tokenizer: Tokenizer, tokens: Array, mask: Array) -> list[Segment]:
-    """tokens, mask (n,) -> each special token alone, other text until the mask changes"""
-    special = np.isin(tokens, list(tokenizer.special_tokens.values()))
+    """tokens, mask (n,) -> each special or added token alone, other text until the mask changes"""
+    special = np.isin(tokens, [*tokenizer.special_tokens.values(), *tokenizer.added_tokens.values()])
     changes = np.flatnonzero((np.diff(mask.astype(np.int8)) != 0) | special[1:] | special[:-1]) + 1
     return [
         {"text": tokenizer.decode(tokens[a:b].tolist()), "special": bool(special[a]), "trained": bool(mask[a])}

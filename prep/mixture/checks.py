@@ -23,7 +23,7 @@ from typing import Any
 from prep.chat.choose import KEYS
 from prep.chat.template import MASKS, TRAINED_KINDS
 from prep.conversations.layouts import LAYOUTS, MAPPED_ROLES, OLD_NAMES, PAIR_FIELDS, TURN_FIELDS, UNUSED
-from prep.conversations.turns import CONSECUTIVE, TRAIN_ON
+from prep.conversations.turns import CONSECUTIVE, TRAIN_ON, TYPED_TOKENS
 from prep.tasks import TASKS
 from prep.tasks.custom import is_custom
 from prep.text import nearest
@@ -38,7 +38,9 @@ SAMPLING_KEYS = ("proportion", "choose", "max_repeats", *FILTERS)
 ANSWERS = ("exact", "####", "letter")  # by what an answer is right
 COMMON_KEYS = {"name", "start", "stop", "repeat", "answer", *SAMPLING_KEYS}  # that every task takes
 PLACE_KEYS = {"path", "hub", "subset", "split", "revision"}
-CHAT_KEYS = PLACE_KEYS | {"layout", "columns", "roles", "train_on", "consecutive", "tools", "reasoning", "where"}
+CHAT_KEYS = PLACE_KEYS | {
+    *("layout", "columns", "roles", "train_on", "consecutive", "tools", "reasoning", "typed_tokens", "where")
+}
 TEXT_KEYS = PLACE_KEYS | {"columns", "train_on", "where", "excess"}
 MOST_ROWS = 1 << 32  # an order has 4 bytes for each
 CUSTOM_KEYS = PLACE_KEYS | {"size", "seed"}
@@ -49,6 +51,7 @@ READING = {  # words of each key
     "consecutive": CONSECUTIVE,
     "tools": ("parts", "text"),
     "reasoning": ("think", "drop"),
+    "typed_tokens": TYPED_TOKENS,
     "excess": ("split", "truncate", "drop"),
 }
 TYPE_NAMES = {

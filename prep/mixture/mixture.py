@@ -45,6 +45,7 @@ class Entry:
     consecutive: str = "reject"  # or merge: neighbouring messages of one role
     tools: str = "parts"  # or text: what tool calls become
     reasoning: str | None = None  # think or drop: what the assistant thinks before it answers
+    typed_tokens: str = "keep"  # or reject: rows in which others than the assistant spell a control or added token
     where: dict[str, Any] | None = None  # field of the data -> the value, or list of values, of rows that are kept
     excess: str | None = None  # of text: split (by default), truncate or drop
     start: int = 0  # first row of the (permuted) source

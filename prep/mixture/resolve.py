@@ -244,6 +244,7 @@ def _open(entry: Entry, task: Task, files: SourceFiles, cache_dir: Path | None) 
         consecutive=entry.consecutive,
         tools=entry.tools,
         reasoning=entry.reasoning,
+        typed_tokens=entry.typed_tokens,
         where=tuple(sorted((name, as_values(value)) for name, value in (entry.where or {}).items())),
     )
     first_rows = ((entry.hub or path, rows) for path, rows in heads(files.paths, FIRST_ROWS, is_text))

@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow.compute as pc
 
 from prep.arrange.arrange import Arranged, arrange
+from prep.arrange.typed import reject_typed
 from prep.arrays import Array, offsets
 from prep.chat.choose import AnyTemplate
 from prep.chat.jinja import JinjaTemplate
@@ -64,6 +65,7 @@ def render(
     C conversations, valid or not, -> their tokens and mask. What is generated is not hashed: its train and test rows
     differ by construction, and there may be more of it than of anything else.
     """
+    batch = reject_typed(batch, (*tokenizer.special_tokens, *tokenizer.added_tokens))
     if isinstance(template, JinjaTemplate):
         return _render_jinja(batch, encode, tokenizer, generated, template)
     arranged = arrange(batch, template)

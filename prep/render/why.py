@@ -7,6 +7,7 @@ Why a row is no conversation: the culprit and the way on, for people. Asked of o
 import pyarrow as pa
 
 from prep.arrange.arrange import explain
+from prep.arrange.typed import explain_typed
 from prep.chat.choose import AnyTemplate
 from prep.chat.jinja import JinjaTemplate
 from prep.conversations import read
@@ -45,13 +46,15 @@ def why(
 ) -> str:
     """
     The culprit in a table of one row that was rejected for REASONS[code]; "" where there is no more to say. What a Jinja
-    template does to a row depends on the tokenizer.
+    template does to a row, and what is a token in it, depends on the tokenizer.
     """
     if REASONS[code] not in EXPLAINED or task.generates:
         return ""
     if task.layout and (culprit := read.explain(row, task.layout)):
         return culprit
     batch = task.conversations(row)
+    if tokenizer and (culprit := explain_typed(batch, (*tokenizer.special_tokens, *tokenizer.added_tokens))):
+        return culprit
     if isinstance(template, JinjaTemplate):
         return explain_jinja(batch, template, tokenizer) if tokenizer else ""
     return explain(batch, REASONS[code], template)
