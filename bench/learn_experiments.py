@@ -32,6 +32,7 @@ from bench.learn_recipe import (
     write_reordered,
 )
 from bench.learn_statistics import Cells
+from train.checkpoint import STAGES as CHECKPOINTS
 
 Contrasts = Mapping[str, Mapping[str, float]]  # by name, the weight of each cell
 Score = dict[str, Any]
@@ -65,10 +66,10 @@ class Plan:
         return self.add(f"build-{name}", build_command(self.out, mixture, name, *options), *needs)
 
     def train(self, shards: str, name: str, seed: int, *flags: str, base: str | None = None) -> str:
-        """A run on the shards of that name, from scratch or from another run"""
+        """A run on the shards of that name, from scratch or from the checkpoint of another run, NAME or NAME/STAGE"""
         start = FROM_SCRATCH if base is None else ("--base", str(self.out / "runs" / base))
         command = train_command(self.out, shards, name, seed, *start, *flags)
-        needs = [f"build-{shards}", *([base] if base else [])]
+        needs = [f"build-{shards}", *([base.partition("/")[0]] if base else [])]
         return self.add(name, command, *needs, run=self.out / "runs" / name)
 
     def score(self, cell: str, run: str) -> None:
@@ -99,7 +100,7 @@ def plan_mask(plan: Plan, seeds: Sequence[int], tokens: int) -> Contrasts:
             flags = (*ISOLATED, "--mode", MODES[mid], "--init-lr-frac", "1", "--num-iterations", mid_steps)
             base = plan.train(f"mid-{seed}", f"mask-{mid}-{seed}", seed, *flags)
             flags = (*ISOLATED, "--mode", MODES[sft], *SFT_RATE, "--num-iterations", sft_steps)
-            run = plan.train(f"sft-{seed}", f"mask-{mid}-{sft}-{seed}", seed, *flags, base=base)
+            run = plan.train(f"sft-{seed}", f"mask-{mid}-{sft}-{seed}", seed, *flags, base=f"{base}/{CHECKPOINTS[MODES[mid]]}")
             plan.score(f"mid {mid}, sft {sft}", run)
     halves = {"all": -0.5, "mask": 0.5}
     return {

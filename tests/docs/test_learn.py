@@ -63,6 +63,9 @@ def test_a_cell_of_the_mask_differs_in_the_mode_of_its_stages_alone(tmp_path: Pa
     assert flags_of(plan, "mask-all-42") | {"--mode": "", "--out": ""} == (
         flags_of(plan, "mask-mask-42") | {"--mode": "", "--out": ""}
     )
+    for (mid, sft), (mode, _) in modes.items():  # sft begins where mid has saved, whatever its mode
+        run, flags = tmp_path / f"runs/mask-{mid}-42", flags_of(plan, f"mask-{mid}-{sft}-42")
+        assert flags["--base"] == str(run / {"mid": "mid_checkpoints", "sft": "chatsft_checkpoints"}[mode])
     assert {len(files) for files in plan.scores.values()} == {2}
     assert all(set(weights) == set(plan.scores) and sum(weights.values()) == 0 for weights in contrasts.values())
 
