@@ -63,7 +63,8 @@ fuzz: $(READY)
 	$(BIN)/python tests/torture/fuzz_rows.py 10000
 	$(BIN)/python tests/torture/fuzz_files.py 1000
 
-slow: $(READY) # every page of docs/ and examples/, the wheel, all code points, a Ray cluster
+slow: $(READY) # every page of docs/ and examples/, the wheel, all code points, a Ray cluster, other trainers
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,trainers]'
 	$(BIN)/python -m pytest -n $(JOBS) -m slow
 
 torture: $(READY)
