@@ -100,7 +100,9 @@ def plan_mask(plan: Plan, seeds: Sequence[int], tokens: int) -> Contrasts:
             flags = (*ISOLATED, "--mode", MODES[mid], "--init-lr-frac", "1", "--num-iterations", mid_steps)
             base = plan.train(f"mid-{seed}", f"mask-{mid}-{seed}", seed, *flags)
             flags = (*ISOLATED, "--mode", MODES[sft], *SFT_RATE, "--num-iterations", sft_steps)
-            run = plan.train(f"sft-{seed}", f"mask-{mid}-{sft}-{seed}", seed, *flags, base=f"{base}/{CHECKPOINTS[MODES[mid]]}")
+            run = plan.train(
+                f"sft-{seed}", f"mask-{mid}-{sft}-{seed}", seed, *flags, base=f"{base}/{CHECKPOINTS[MODES[mid]]}"
+            )
             plan.score(f"mid {mid}, sft {sft}", run)
     halves = {"all": -0.5, "mask": 0.5}
     return {

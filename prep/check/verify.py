@@ -4,7 +4,7 @@ Is a build what it says it is? Checked on the files as they lie there, with noth
     files      each as long and with the sha256 that the manifest says, and none that it does not know
     manifest   its own checksum and fingerprint; every count added up again from rows, docs and masks
     rows       tiled by documents; padding is padding
-    mask       the rules of prep.check.mask_rules, token by token
+    mask       the rules of prep.check.mask_rules, token by token; of a Jinja template, prep.check.again has a sample
 
 `rebuild` goes further: it builds again from the sources with an empty cache and compares every byte.
 """
@@ -40,6 +40,11 @@ UNLISTED = ("manifest.json", "build.json")
 def verify_shards(root: str | Path) -> list[str]:
     """Check a finished build: a line for everything that is not as it should be, [] if it is sound. Reads all of it."""
     return list(problems(Path(root)))
+
+
+def of_a_template(root: Path) -> bool:
+    """Whether no rule about tokens checks the mask of a sound build: a Jinja template made it"""
+    return isinstance(read_template(read_manifest(root), root), JinjaTemplate)
 
 
 def problems(root: Path) -> Iterator[str]:
@@ -163,7 +168,7 @@ def check_rows(split: Split, start: int, stop: int, counts: Counts) -> Iterator[
     template, sources = read_template(manifest, split.root), manifest["splits"][split.name]["sources"]
     source = split.docs["source"][a:b]
     skips = may_skip(sources)[source] | (template.train_on not in (None, "all"))
-    if isinstance(template, JinjaTemplate):  # what its tokens mean only its text says: verify --rebuild
+    if isinstance(template, JinjaTemplate):  # what its tokens mean only its text says
         broken = []
     elif template.format.alternates:
         parts = may_skip_parts(sources)[source] | isinstance(template.train_on, tuple)

@@ -29,7 +29,16 @@ def verify(
 
     if not rebuild:
         refuse(context, "mixture data_root identity workers", "without --rebuild")
-    problems = list(verifying.problems(root))
+    problems, notice = list(verifying.problems(root)), ""
+    if not problems:
+        notice = format_notice(read_manifest(root)) or ""
+    if not rebuild and not problems and verifying.of_a_template(root):
+        from prep.check.again import differing_documents
+
+        try:
+            problems = list(differing_documents(root))
+        except (FileNotFoundError, ValueError) as error:
+            notice = f"no conversation was rendered again, by which alone a template's mask is checked: {error}"
     if rebuild and not problems:
         from prep.build.record import find_inputs
 
@@ -37,11 +46,10 @@ def verify(
         num = cores() if workers is None else workers
         problems = list(verifying.rebuild(root, inputs, num, say))
     if as_json:
-        notice = None if problems else format_notice(read_manifest(root))
-        print_json({"root": str(root), "problems": problems, "notice": notice})
+        print_json({"root": str(root), "problems": problems, "notice": None if problems else notice or None})
     elif not problems:
         print(f"{root} is sound" + (", and a rebuild has the same bytes." if rebuild else "."))
-        if notice := format_notice(read_manifest(root)):
+        if notice:
             print(f"But: {notice}")
     for line in () if as_json else problems[:20]:
         say(f"midprep: {line}")

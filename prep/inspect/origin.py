@@ -31,13 +31,17 @@ class Origins:
     def row(self, doc: int) -> str:
         """The source row of a document, as JSON or as the line it is in its file"""
         number, index = int(self.split.docs["source"][doc]), int(self.split.docs["index"][doc])
-        if number not in self.opened:
-            self.opened[number] = self._open(number)
-        source = self.opened[number]
+        source = self.source(number)
         if not source.source.files:
             generated = source.task.generate(index, index + 1, source.entry.seed, str(source.split))
             return to_json({"messages": to_messages(generated, 0)})
         return read_row(source, index)
+
+    def source(self, number: int) -> Input:
+        """A source by its number in the split. ValueError or FileNotFoundError where it is gone, or is another."""
+        if number not in self.opened:
+            self.opened[number] = self._open(number)
+        return self.opened[number]
 
     def _open(self, number: int) -> Input:
         described, name, mixture = self.split.manifest["mixture"], self.split.name, self.inputs.mixture

@@ -27,7 +27,7 @@ TABLE = {
     "workers": "",
     "build": "shard sources conversations tokenizer encode mixture render plan workers chat arrange",
     "inspect": "shard sources conversations tasks tokenizer encode mixture render plan build chat arrange",
-    "check": "shard conversations sources tokenizer encode mixture render plan build train chat",
+    "check": "shard conversations sources tokenizer encode mixture render plan build inspect train chat",
     "report": "shard tokenizer build inspect train",
     "cli": "shard chat conversations tasks tokenizer encode mixture workers build inspect check report train inference",
     "train": "shard",
