@@ -7,6 +7,9 @@ One core, processor seconds, medians of repetitions in turns. Ours: conversation
 batches as a build has them, with all of our own checks; each repetition with an encoder of its own, whose words are not known
 yet. transformers: the same chats as messages, 500 at a time, with the mask of TRL's training templates, which are read from an
 installed TRL, or from --templates. Ids and mask are compared, all of them. The vocabularies are small, those of tests/chat.
+
+The same templates also go by our way for any Jinja template, row by row, with their {% generation %}; and the stock ones, whose
+mask is found message by message (Qwen 3 is refused there: its template takes back what it wrote).
 """
 
 import argparse
@@ -34,6 +37,8 @@ import pyarrow as pa  # noqa: E402
 from bench.harness import Bench  # noqa: E402
 from bench.some_chats import BATCH, Chat, write_chats  # noqa: E402
 from prep.arrays import Array  # noqa: E402
+from prep.chat.choose import AnyTemplate  # noqa: E402
+from prep.chat.jinja import JinjaFormat, JinjaTemplate  # noqa: E402
 from prep.chat.tables import FORMATS, NANOCHAT  # noqa: E402
 from prep.chat.template import ChatTemplate  # noqa: E402
 from prep.conversations.conversation import Conversations, part_of, slices  # noqa: E402
@@ -72,7 +77,7 @@ class Replay:
         return self.encoder.is_changed(texts)
 
 
-def ours(batches: list[Conversations], encoder: Any, tokenizer: Tokenizer, template: ChatTemplate) -> Result:
+def ours(batches: list[Conversations], encoder: Any, tokenizer: Tokenizer, template: AnyTemplate) -> Result:
     """Every batch rendered"""
     rendered = [render(batch, encoder, tokenizer, template=template) for batch in batches]
     tokens, mask, lengths = ([getattr(each, name) for each in rendered] for name in ("tokens", "mask", "lengths"))
@@ -171,6 +176,35 @@ def compare(bench: Bench, family: str, num: int, path: Path, templates: Path | N
             spread = f"{AIMS[name]}; single runs {min(ratios):.1f} to {max(ratios):.1f}"
             bench.add(f"{family}: {name} over transformers", f"{statistics.median(ratios):.1f}x", spread)
     bench.add(f"{family}: without the encoder, µs a chat", f"{alone(bench, batches, tokenizer, template):.1f}")
+    if templates is not None:
+        by_jinja(bench, family, rows, tokenizer, templates, results["transformers"], seconds["transformers"])
+
+
+def by_jinja(
+    bench: Bench, family: str, rows: list[Chat], tokenizer: Tokenizer, folder: Path, wanted: Result, spent: list[float]
+) -> None:
+    """The template of a family as any Jinja template, with marks and without"""
+    marked = JinjaTemplate(JinjaFormat.read(folder / TEMPLATES[family]))
+    stock = JinjaTemplate(JinjaFormat.read(folder / TEMPLATES[family].replace("_training", "")))
+    num_messages = sum(len(row["messages"]) for row in rows)
+    batches = in_batches(rows)
+    ways = {"marked": marked} if family == "qwen3" else {"marked": marked, "found": stock}
+    for engine in (engine for engine in ENGINES if not why_not(tokenizer, engine)):
+        seconds = defaultdict[str, list[float]](list)
+        for _ in range(bench.repeats):
+            for name, template in ways.items():
+                encoder = Encoder(tokenizer, engine)
+                took, result = timed(lambda: ours(batches, encoder, tokenizer, template))  # noqa: B023
+                seconds[name].append(took)
+                if name == "marked" and not all(map(np.array_equal, result, wanted)):
+                    raise ValueError(
+                        f"{family} by Jinja and {engine} gives other ids or another mask than transformers"
+                    )
+        ratio = statistics.median(spent) / statistics.median(seconds["marked"])
+        about = {"marked": f"{ratio:.1f}x of transformers; at least 1x", "found": "the stock template"}
+        for name, values in seconds.items():
+            each = statistics.median(values) / num_messages * 1e6
+            bench.add(f"{family}: Jinja, mask {name}, {engine}, µs a message", f"{each:.0f}", about[name])
 
 
 def alone(bench: Bench, batches: list[Conversations], tokenizer: Tokenizer, template: ChatTemplate) -> float:
