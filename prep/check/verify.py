@@ -6,14 +6,13 @@ Is a build what it says it is? Checked on the files as they lie there, with noth
     rows       tiled by documents; padding is padding
     mask       the rules of prep.check.mask_rules, token by token; of a Jinja template, prep.check.again has a sample
 
-`rebuild` goes further: it builds again from the sources with an empty cache and compares every byte.
+prep.check.rebuild goes further: it builds again from the sources and compares every byte.
 """
 
-import filecmp
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -21,14 +20,10 @@ from typing import Any
 import numpy as np
 
 from prep.arrays import Array
-from prep.build.changes import changes, describe, fingerprint
-from prep.build.job import Job, build, make_job
-from prep.build.options import BuildOptions
-from prep.build.record import BuildInputs
-from prep.chat.choose import bos_of, pad_of, read_template, template_keys
+from prep.build.changes import describe, fingerprint
+from prep.chat.choose import bos_of, pad_of, read_template
 from prep.chat.jinja import JinjaTemplate
 from prep.check.mask_rules import broken_rules, broken_turns, may_skip, may_skip_parts
-from prep.files import default_cache_dir, scratch_folder
 from prep.shard import COUNTS, Manifest, Split, check_files, listed_files, manifest_text, open_shards, read_manifest
 from prep.tokenizer.load import load_tokenizer
 from prep.tokenizer.tokenizer import Tokenizer
@@ -246,58 +241,3 @@ def check_source(
             yield f"{where}: {key} of {name} is {source[key]} in the manifest, {value} in the documents"
     if len(docs) and int(docs["repeat"].max()) >= source["repeat"]:
         yield f"{where}: a document of {name} is of copy {docs['repeat'].max()}, there are {source['repeat']}"
-
-
-# ---- the proof: built again ----
-
-
-def rebuild(root: Path, inputs: BuildInputs, workers: int, say: Callable[[str], None]) -> Iterator[str]:
-    """Build again from the sources, in a scratch folder and with an empty cache, and compare every byte."""
-    manifest = read_manifest(root)
-    wrapped = manifest["packing_strategy"] == "wrapped"
-    with scratch_folder(default_cache_dir()) as folder:
-        options = BuildOptions(
-            max_seq_len=manifest["max_seq_len"],
-            packing=manifest["packing_strategy"],
-            # an older build may have one that has no effect: that is told as a difference
-            excess_length_strategy="truncate" if wrapped else manifest["excess_length_strategy"],
-            max_tokens=manifest["max_tokens"],
-            cache_dir=folder / "cache",
-            workers=workers,
-            max_rejected=1.0,
-        )
-        mixture = replace(inputs.mixture, seed=manifest["seed"], chat=template_keys(manifest, root))
-        without = tuple(manifest["mixture"]["without"])
-        tokenizer = replace(load_tokenizer(root), name=manifest["tokenizer"]["name"])
-        job = make_job(mixture, tokenizer, options, inputs.data_root, inputs.identity, without)
-        if job.fingerprint != manifest["fingerprint"]:
-            yield from changed_files(manifest, job)
-            yield from changes(manifest, job.description)
-            return
-        build(job, folder / "build", say)
-        yield from differences(root, folder / "build")
-
-
-def changed_files(manifest: Mapping[str, Any], job: Job) -> Iterator[str]:
-    """Files whose contents are not those that the build was made from: a line for each source"""
-    for split, inputs in job.inputs.items():
-        built = {source["name"]: source for source in manifest["mixture"].get(split, [])}
-        for source, now in zip(inputs, job.description["mixture"][split], strict=True):
-            then = built.get(now["name"], now)
-            if source.source.files and then["sha256"] != now["sha256"] and then["revision"] == now["revision"]:
-                names = ", ".join(map(str, source.source.files))
-                yield (
-                    f"{names}: other contents than the build was made from (sha256 {now['sha256'][:12]}, the manifest says "
-                    f"{then['sha256'][:12]}): put the old file back, or build again"
-                )
-
-
-def differences(root: Path, other: Path) -> Iterator[str]:
-    """Files of two builds that are not equal, build.json aside"""
-    names = {path.name for folder in (root, other) for path in folder.iterdir()} - {"build.json"}
-    for name in sorted(names):
-        ours, theirs = root / name, other / name
-        if not (ours.is_file() and theirs.is_file()):
-            yield f"{name}: only in {root if ours.is_file() else 'the rebuild'}"
-        elif not filecmp.cmp(ours, theirs, shallow=False):
-            yield f"{name}: other bytes than in the rebuild"

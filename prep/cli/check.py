@@ -41,10 +41,11 @@ def verify(
             notice = f"no conversation was rendered again, by which alone a template's mask is checked: {error}"
     if rebuild and not problems:
         from prep.build.record import find_inputs
+        from prep.check.rebuild import differences
 
         inputs = find_inputs(root, mixture, data_root, identity)
         num = cores() if workers is None else workers
-        problems = list(verifying.rebuild(root, inputs, num, say))
+        problems = list(differences(root, inputs, num, say))
     if as_json:
         print_json({"root": str(root), "problems": problems, "notice": None if problems else notice or None})
     elif not problems:

@@ -16,7 +16,8 @@ from hypothesis.strategies import integers
 
 from prep.build.record import find_inputs
 from prep.check.mask_rules import UNKNOWN, broken_rules, expected_mask
-from prep.check.verify import problems, rebuild
+from prep.check.rebuild import differences
+from prep.check.verify import problems
 from prep.plan import rows as plan
 from prep.shard import manifest_sha256, write_array, write_bytes, write_manifest
 from prep.tokenizer.tokenizer import SPECIAL_TOKENS, Tokenizer
@@ -375,7 +376,7 @@ def test_a_rebuild_has_the_same_bytes_or_says_what_changed(tmp_path: Path) -> No
     root, _, _ = build_mixture(tmp_path, tomllib.loads(TOML), toy_tokenizer(), max_seq_len=256)
 
     def proof() -> list[str]:
-        return list(rebuild(root, find_inputs(root, None, None, None), 1, lambda line: None))
+        return list(differences(root, find_inputs(root, None, None, None), 1, lambda line: None))
 
     assert proof() == []
     docs = bytearray((root / "train.docs.npy").read_bytes())
@@ -400,7 +401,7 @@ def test_neither_a_build_nor_its_proof_has_files_outside_its_own_directories(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache home"))
     write_lines(tmp_path / "a.jsonl", some_chats(30))
     root, _, _ = build_mixture(tmp_path, tomllib.loads(TOML), toy_tokenizer(), max_seq_len=256)
-    assert list(rebuild(root, find_inputs(root, None, None, None), 1, lambda line: None)) == []
+    assert list(differences(root, find_inputs(root, None, None, None), 1, lambda line: None)) == []
     assert not list(tmp_path.rglob("scratch/*"))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jsonl", "cache", "cache home", "out"]
 
@@ -414,6 +415,6 @@ def test_a_rebuild_names_the_file_that_changed_since(tmp_path: Path) -> None:
         byte = file.read().index(b'content": "') + 12
         file.seek(byte)
         file.write(b"o")
-    lines = list(rebuild(root, find_inputs(root, None, None, None), 1, lambda line: None))
+    lines = list(differences(root, find_inputs(root, None, None, None), 1, lambda line: None))
     assert lines[0].startswith(f"{tmp_path / 'b.jsonl'}: other contents than the build was made from (sha256 ")
     assert not any("a.jsonl" in line for line in lines)
