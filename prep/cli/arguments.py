@@ -15,7 +15,7 @@ from prep.screen import as_json
 
 TOKENIZERS = (
     "nano32k (default), nanochat, a .tiktoken file, nanochat's directory or .pkl, a finished build, Hugging Face's "
-    "tokenizer.json or directory, OWNER/NAME on the Hub, or one of tiktoken's names."
+    "tokenizer.json or directory, OWNER/NAME or OWNER/NAME@REVISION on the Hub, or one of tiktoken's names."
 )
 Build = Annotated[Path, Argument(help="Directory of a finished build.")]
 SplitName = Annotated[str, Option("--split", help="Split of the build.")]

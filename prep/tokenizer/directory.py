@@ -139,28 +139,29 @@ class HubTokenizer(HubSplit):
 
     kind = "model"
     local = offline = "give a directory that has its tokenizer.json"
-    pin = ""
+    pin = ", or pin that commit (NAME@{})"
 
     def __str__(self) -> str:
         return f"{self.repo} (no path here) on the Hub"
 
 
-def hub_tokenizer(repo: str, cache_dir: Path | None = None) -> tuple[Path, str]:
+def hub_tokenizer(repo: str, revision: str | None = None, cache_dir: Path | None = None) -> tuple[Path, str]:
     """
-    The tokenizer.json of OWNER/NAME, with the files beside it, and the commit that they are of. FileNotFoundError where
-    there is none, ConnectionError or ValueError where it cannot be fetched.
+    The tokenizer.json of OWNER/NAME at a branch, tag or commit, with the files beside it, and the commit that they are of.
+    Of a whole commit that is in the cache nobody is asked. FileNotFoundError where there is none, ConnectionError or
+    ValueError where it cannot be fetched.
     """
-    request = HubTokenizer(repo, "tokenizer", "", None)
+    request = HubTokenizer(repo, "tokenizer", "", revision)
     notes = (cache_dir or default_cache_dir()) / "hub"
     noted = read_note(notes, request)
+    if noted and (is_offline() or noted[1] == revision):
+        return noted[0][0], noted[1]
     if is_offline():
-        if noted:
-            return noted[0][0], noted[1]
         raise FileNotFoundError(
             f"{request} is not in the cache, and HF_HUB_OFFLINE is set: load it once without it, or {request.local}."
         )
     with quiet():
-        commit, names = ask(request, noted, lambda: _listing(repo))
+        commit, names = ask(request, noted, lambda: _listing(repo, revision))
         if "tokenizer.json" not in names:
             raise FileNotFoundError(
                 f"{request} has no tokenizer.json: save one with transformers (AutoTokenizer, save_pretrained), and give "
@@ -169,15 +170,16 @@ def hub_tokenizer(repo: str, cache_dir: Path | None = None) -> tuple[Path, str]:
         wanted = [name for name in ("tokenizer.json", *BESIDE, "config.json") if name in names]
         files = ask(request, noted, lambda: _download(repo, wanted, commit))
         mend(request, files, lambda: ask(request, noted, lambda: _download(repo, wanted, commit)))
-    write_note(notes, request, files, commit)
+    for name in {revision, commit}:
+        write_note(notes, HubTokenizer(repo, "tokenizer", "", name), files, commit)
     return files[0], commit
 
 
-def _listing(repo: str) -> tuple[str, set[str]]:
-    """The commit of today, and the names of its files"""
+def _listing(repo: str, revision: str | None) -> tuple[str, set[str]]:
+    """The commit of a revision today, and the names of its files"""
     from huggingface_hub import HfApi
 
-    about = HfApi().model_info(repo, timeout=TIMEOUT)
+    about = HfApi().model_info(repo, revision=revision, timeout=TIMEOUT)
     return str(about.sha), {file.rfilename for file in about.siblings or []}
 
 

@@ -34,7 +34,7 @@ from prep.tokenizer.tokenizer import PATTERN, SPECIAL_TOKENS, Tokenizer
 
 DEFAULT: Final = "nano32k"
 DEFAULT_PATH: Final = Path(__file__).parents[1] / "data" / "nano32k.tiktoken"
-HUB_ID: Final = re.compile(r"\w[\w.-]*/\w[\w.-]*")  # OWNER/NAME
+HUB_ID: Final = re.compile(r"(\w[\w.-]*/(\w[\w.-]*))(?:@([\w./-]+))?")  # OWNER/NAME, OWNER/NAME@REVISION
 SAMPLE: Final = (
     "The quick brown fox jumps over the lazy dog. It's 12:45, and 3,141 people don't know why!\n"
     "def area(r):\n    return 3.14159 * r ** 2\n\n"
@@ -48,8 +48,9 @@ def load_tokenizer(
     """
     The tokenizer of a name or path: nano32k, nanochat, one of tiktoken's names; nanochat's directory or .pkl, a
     finished build, a .tiktoken file (the one kind that takes a `pattern`), Hugging Face's tokenizer.json or directory, or
-    OWNER/NAME on the Hub. Names win over paths, paths over the Hub: write ./gpt2 for a file of that name. `vocab_size` is
-    the model's, where no config.json says it. ValueError, FileNotFoundError or ConnectionError in one line.
+    OWNER/NAME, OWNER/NAME@REVISION on the Hub. Names win over paths, paths over the Hub: write ./gpt2 for a file of that
+    name. `vocab_size` is the model's, where no config.json says it. ValueError, FileNotFoundError or ConnectionError in
+    one line.
     """
     name = DEFAULT if name is None else str(name)
     path, source = Path(name).expanduser(), name
@@ -64,9 +65,9 @@ def load_tokenizer(
         spec, source = read_tiktoken_name(name), "tiktoken"
     elif path.exists():
         spec = read_path(path, PATTERN if pattern is None else pattern)
-    elif HUB_ID.fullmatch(name) and path.suffix not in (".json", ".tiktoken", ".pkl"):
-        path, commit = hub_tokenizer(name)
-        spec, source = replace(read_directory(path), name=name.partition("/")[2]), f"{name} on the Hub, commit {commit}"
+    elif (asked := HUB_ID.fullmatch(name)) and path.suffix not in (".json", ".tiktoken", ".pkl"):
+        path, commit = hub_tokenizer(asked[1], asked[3])
+        spec, source = replace(read_directory(path), name=asked[2]), f"{asked[1]} on the Hub, commit {commit}"
     else:
         raise FileNotFoundError(_unknown(name, [DEFAULT, "nanochat", *tiktoken_names()]))
     if pattern not in (None, spec.pattern):

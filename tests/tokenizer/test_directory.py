@@ -226,11 +226,10 @@ def test_the_command_exports_and_shows_what_a_model_has(tmp_path: Path) -> None:
 
 # ---- the Hub ----
 
-LOAD = f"import prep; t = prep.load_tokenizer({REPO!r}); print(t.name, t.vocab_size, t.source)"
 
-
-def load_there(environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    code = f"try:\n    {LOAD}\nexcept (ValueError, OSError) as e:\n    print('refused:', e)"
+def load_there(environment: dict[str, str], name: str = REPO) -> subprocess.CompletedProcess[str]:
+    load = f"import prep; t = prep.load_tokenizer({name!r}); print(t.name, t.vocab_size, t.source)"
+    code = f"try:\n    {load}\nexcept (ValueError, OSError) as e:\n    print('refused:', e)"
     root = str(Path(__file__).parents[2])
     return subprocess.run(
         [sys.executable, "-c", code],
@@ -265,6 +264,18 @@ def test_a_hub_id_fetches_the_tokenizers_files_only_and_is_there_offline(hub: Fa
     hub.requests.clear()
     assert load_there(environment | {"HF_HUB_OFFLINE": "1"}).stdout == found.stdout
     assert hub.requests == []
+
+
+def test_a_pinned_commit_is_fetched_once_and_another_revision_is_none(hub: FaultHub, tmp_path: Path) -> None:
+    environment = hub.environment(tmp_path)
+    pinned = load_there(environment, f"{REPO}@{hub.commit}")
+    assert pinned.stdout == f"gsm8k 512 {REPO} on the Hub, commit {hub.commit}\n", pinned.stdout + pinned.stderr
+    hub.requests.clear()
+    assert load_there(environment, f"{REPO}@{hub.commit}").stdout == pinned.stdout
+    assert hub.requests == []
+    assert load_there(environment, f"{REPO}@main").stdout == pinned.stdout
+    assert hub.requests != []
+    assert "it has no revision 'v9'" in load_there(environment, f"{REPO}@v9").stdout
 
 
 def test_a_hub_that_refuses_or_has_no_tokenizer_is_one_line(hub: FaultHub, tmp_path: Path) -> None:
