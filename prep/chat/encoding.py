@@ -13,8 +13,6 @@ from collections.abc import Iterable
 from itertools import pairwise
 from typing import NamedTuple
 
-from prep.chat.jinja import JinjaTemplate
-from prep.chat.template import ChatTemplate
 from prep.tokenizer.tokenizer import Tokenizer
 
 
@@ -39,10 +37,8 @@ def cut_controls(segments: Iterable[Segment], controls: tuple[str, ...], tokeniz
     return out
 
 
-def encode_segments(
-    segments: Iterable[Segment], template: ChatTemplate | JinjaTemplate, tokenizer: Tokenizer
-) -> tuple[list[int], list[int]]:
-    """Segments -> ids, and the mask of equal length. Neighbours without an id are one text."""
+def encode_segments(segments: Iterable[Segment], mask_name: str, tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
+    """Segments -> ids, and the mask, `format` or `sampled`, of equal length. Neighbours without an id are one text."""
     ids: list[int] = []
     mask: list[int] = []
     text: list[Segment] = []
@@ -51,7 +47,7 @@ def encode_segments(
             text.append(segment)
             continue
         if text:
-            encoded, trained = encode_text(text, template, tokenizer)
+            encoded, trained = encode_text(text, mask_name, tokenizer)
             ids += encoded
             mask += trained
             text = []
@@ -61,9 +57,7 @@ def encode_segments(
     return ids, mask
 
 
-def encode_text(
-    segments: list[Segment], template: ChatTemplate | JinjaTemplate, tokenizer: Tokenizer
-) -> tuple[list[int], list[int]]:
+def encode_text(segments: list[Segment], mask_name: str, tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
     """One text in segments -> ids and mask. No segment has an id."""
     whole = "".join(segment.text for segment in segments)
     ids = [id_ for piece in tokenizer.cut(whole) for id_ in _encode_piece(piece, tokenizer)]
@@ -75,7 +69,7 @@ def encode_text(
     for id_ in ids:
         size = int(num_bytes[id_])
         own = flags[place : place + size]
-        trained.append(int(all(own) if template.mask == "sampled" else any(own)))
+        trained.append(int(all(own) if mask_name == "sampled" else any(own)))
         place += size
     return ids, trained
 

@@ -188,7 +188,7 @@ def compiled_gap(
     tail = tuple(Segment(piece.text, piece.trains) for piece in pieces[:first])
     head = tuple(Segment(piece.text, piece.trains) for piece in pieces[last:])
     _check_borders("".join(part.text for part in tail), "".join(part.text for part in head), template, tokenizer)
-    ids, mask = encode_segments(pieces[first:last], template, tokenizer)
+    ids, mask = encode_segments(pieces[first:last], template.mask, tokenizer)
     return Gap(tail, tuple(ids), tuple(mask), head, True)
 
 

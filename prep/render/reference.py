@@ -81,7 +81,7 @@ def _jinja_prompt(
     asked = list(messages[:-1] if messages and messages[-1]["role"] == "assistant" else messages)
     names, controls = token_names(tokenizer), tuple(tokenizer.special_tokens)
     text = template.format.write(asked, tools, names, add_generation_prompt=True).text
-    ids, _ = encode_segments(cut_controls([Segment(text, False)], controls, tokenizer), template, tokenizer)
+    ids, _ = encode_segments(cut_controls([Segment(text, False)], controls, tokenizer), template.mask, tokenizer)
     answered = template.format.write([*asked, {"role": "assistant", "content": ANSWER}], tools, names).text
     _, found, after = answered.rpartition(ANSWER)
     closes = cut_controls([Segment(after, True)], controls, tokenizer)
@@ -117,7 +117,7 @@ def render_conversation(
     if not form.alternates:
         turns = _arrange(turns, template, to_json(tools) if tools else "")
     segments = list(_segments(turns, template, tokenizer, for_completion))
-    return encode_segments(segments, template, tokenizer)
+    return encode_segments(segments, template.mask, tokenizer)
 
 
 def _segments(

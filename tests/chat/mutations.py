@@ -65,7 +65,7 @@ def _patch_gaps(patch: Patch, change: Callable[[Gap, Neighbour | None, Neighbour
         before: Neighbour | None, after: Neighbour | None, template: ChatTemplate, kinds: Any, tokenizer: Tokenizer
     ) -> Gap:
         gap = compiled_gap(before, after, template, kinds, tokenizer)
-        tail, head = (encode_segments(side, template, tokenizer) for side in (gap.tail, gap.head))
+        tail, head = (encode_segments(side, template.mask, tokenizer) for side in (gap.tail, gap.head))
         return (
             change(gap, before, after, *((tuple(ids), tuple(mask)) for ids, mask in (tail, head))) if gap.ids else gap
         )
