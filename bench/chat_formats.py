@@ -38,12 +38,12 @@ from bench.harness import Bench  # noqa: E402
 from bench.some_chats import BATCH, Chat, write_chats  # noqa: E402
 from prep.arrays import Array  # noqa: E402
 from prep.chat.choose import AnyTemplate  # noqa: E402
-from prep.chat.jinja import JinjaFormat, JinjaTemplate  # noqa: E402
 from prep.chat.tables import FORMATS, NANOCHAT  # noqa: E402
 from prep.chat.template import ChatTemplate  # noqa: E402
 from prep.conversations.conversation import Conversations, part_of, slices  # noqa: E402
 from prep.conversations.read import of_objects  # noqa: E402
 from prep.encode.encode import ENGINES, Encoder, why_not  # noqa: E402
+from prep.jinja.format import JinjaFormat, JinjaTemplate  # noqa: E402
 from prep.render.render import render  # noqa: E402
 from prep.sources.tables import BATCH_BYTES  # noqa: E402
 from prep.tokenizer.load import load_tokenizer  # noqa: E402

@@ -4,6 +4,7 @@ Chat data to training data, once and offline. The folders stand in the order of 
     shard          the format on disk and its reader; all that a trainer needs
     sources        rows of a data set, in blocks            conversations   the record, and readers of other layouts
     tasks          a row to a conversation                  tokenizer, encode   text to ids and back
+    chat, jinja    chat formats, tables and templates       arrange         a conversation in the order of its format
     mixture        what a mixture asks for                  render          conversations to tokens and mask, cached
     plan           which conversation in which row          workers, build  the passes of a build, and where they run
     inspect, check, report, cli                             looking, proving, the commands

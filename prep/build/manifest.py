@@ -15,7 +15,7 @@ from prep.build.changes import OPTIONAL, fingerprint
 from prep.build.rejected import culprit_by_reason, find_culprits, write_rejected
 from prep.build.write import WrittenShard
 from prep.chat.choose import TEMPLATE_FILE, AnyTemplate, bos_of, pad_of
-from prep.chat.jinja import JinjaTemplate
+from prep.jinja.format import JinjaTemplate
 from prep.mixture.resolve import Input
 from prep.plan.overlap import count_overlap, read_user_hashes
 from prep.plan.sampling import takes_part

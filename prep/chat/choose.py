@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from prep.chat.format import ChatFormat
-from prep.chat.jinja import JinjaFormat, JinjaTemplate, known_format
 from prep.chat.tables import FORMATS, NANOCHAT
 from prep.chat.template import ChatTemplate
+from prep.jinja.format import JinjaFormat, JinjaTemplate, known_format
 from prep.text import nearest
 from prep.tokenizer.tokenizer import Tokenizer
 

@@ -14,9 +14,9 @@ import numpy as np
 
 from prep.arrays import Array
 from prep.chat.encoding import Segment, cut_controls
-from prep.chat.jinja import JinjaTemplate
 from prep.chat.template import ChatTemplate
 from prep.conversations.conversation import ROLES
+from prep.jinja.format import JinjaTemplate
 from prep.tokenizer.tokenizer import Tokenizer
 
 OTHER = len(ROLES)  # a turn of no known role

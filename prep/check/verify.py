@@ -22,8 +22,8 @@ import numpy as np
 from prep.arrays import Array
 from prep.build.changes import describe, fingerprint
 from prep.chat.choose import bos_of, pad_of, read_template
-from prep.chat.jinja import JinjaTemplate
 from prep.check.mask_rules import broken_rules, broken_turns, may_skip, may_skip_parts
+from prep.jinja.format import JinjaTemplate
 from prep.shard import COUNTS, Manifest, Split, check_files, listed_files, manifest_text, open_shards, read_manifest
 from prep.tokenizer.load import load_tokenizer
 from prep.tokenizer.tokenizer import Tokenizer

@@ -16,11 +16,11 @@ import numpy as np
 import pyarrow as pa
 
 from prep.arrays import Array, offsets
-from prep.chat.jinja import JinjaTemplate
 from prep.chat.template import ChatTemplate
 from prep.chat.turn_starts import find_turns, openings
 from prep.columns import index_array
 from prep.conversations.conversation import USER, Conversations
+from prep.jinja.format import JinjaTemplate
 from prep.shard import Split
 from prep.tokenizer.tokenizer import Tokenizer
 

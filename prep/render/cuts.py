@@ -17,9 +17,10 @@ from itertools import groupby
 import numpy as np
 
 from prep.arrays import offsets
-from prep.chat.jinja import Span, Written, shared_start
 from prep.chat.scaffold import Gap
 from prep.columns import text_array
+from prep.jinja.format import Span, Written
+from prep.jinja.spans import shared_start
 from prep.render.assemble import Layout
 from prep.tokenizer.tokenizer import Tokenizer
 

@@ -26,7 +26,6 @@ from prep.arrange.in_turn import conversations_of_parts, invalid_text
 from prep.arrange.misplaced import only_valid
 from prep.arrange.python_calls import has_calls, write_calls
 from prep.arrays import Array
-from prep.chat.jinja import JinjaTemplate, Written, token_names, write_chat
 from prep.conversations import turns
 from prep.conversations.conversation import (
     CALL_NAME,
@@ -40,6 +39,8 @@ from prep.conversations.conversation import (
     reject,
 )
 from prep.encode.encode import Encoder
+from prep.jinja.format import JinjaTemplate, Written, token_names
+from prep.jinja.spans import write_chat
 from prep.render.assemble import assemble, text_mask
 from prep.render.cuts import Cuts, any_of
 from prep.shard import to_tokens

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 from prep.chat import rules
 from prep.chat.choose import AnyTemplate
 from prep.chat.encoding import Segment, cut_controls, encode_segments
-from prep.chat.jinja import JinjaTemplate, token_names
 from prep.chat.scaffold import Neighbour, conversation_gaps, part_trains
 from prep.chat.template import TRAINED_KINDS, ChatTemplate
 from prep.conversations.conversation import (
@@ -33,6 +32,7 @@ from prep.conversations.conversation import (
 )
 from prep.conversations.layouts import FLAGS, REASONING_FIELDS
 from prep.conversations.values import read_calls, to_json
+from prep.jinja.format import JinjaTemplate, token_names
 from prep.tokenizer.tokenizer import Tokenizer
 
 NANOCHAT = ChatTemplate()

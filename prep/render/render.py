@@ -23,11 +23,11 @@ from prep.arrange.arrange import Arranged, arrange
 from prep.arrange.typed import reject_typed
 from prep.arrays import Array, offsets
 from prep.chat.choose import AnyTemplate
-from prep.chat.jinja import JinjaTemplate
 from prep.chat.template import TRAINED_KINDS, ChatTemplate
 from prep.conversations.conversation import ASSISTANT, CONTEXT, Choices, Conversations, reject
 from prep.conversations.layouts import ASIDE
 from prep.encode.encode import Encoder
+from prep.jinja.format import JinjaTemplate
 from prep.render.assemble import assemble, lay_out, text_mask
 from prep.render.jinja import render_jinja
 from prep.render.text_hash import hash_user_texts

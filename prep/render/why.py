@@ -9,9 +9,9 @@ import pyarrow as pa
 from prep.arrange.arrange import explain
 from prep.arrange.typed import explain_typed
 from prep.chat.choose import AnyTemplate
-from prep.chat.jinja import JinjaTemplate
 from prep.conversations import read
 from prep.conversations.conversation import REASONS
+from prep.jinja.format import JinjaTemplate
 from prep.render.jinja import explain as explain_jinja
 from prep.render.render import NANOCHAT_TEMPLATE
 from prep.tasks.task import Task

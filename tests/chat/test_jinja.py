@@ -16,13 +16,13 @@ from hypothesis.strategies import booleans, fixed_dictionaries, lists, sampled_f
 
 from prep.arrange.chats import read_tools, to_chat
 from prep.arrays import offsets
-from prep.chat.jinja import KNOWN, JinjaFormat, JinjaTemplate, known_format, token_names
 from prep.chat.tables import FORMATS
 from prep.chat.template import ChatTemplate
 from prep.conversations.conversation import REASONS, Choices
 from prep.conversations.layouts import Layout
 from prep.conversations.read import of_objects
 from prep.encode.encode import Encoder
+from prep.jinja.format import KNOWN, JinjaFormat, JinjaTemplate, known_format, token_names
 from prep.render.cuts import any_of
 from prep.render.jinja import Assembled, explain, render_jinja
 from prep.render.render import render

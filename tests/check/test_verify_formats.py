@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 import prep
-from prep.chat.jinja import JinjaFormat, JinjaTemplate
 from prep.encode.decode import Decoder
+from prep.jinja.format import JinjaFormat, JinjaTemplate
 from prep.tokenizer.tokenizer import Tokenizer
 
 CALL = [{"type": "text", "text": "a "}, {"type": "python", "text": "1+1"}, {"type": "python_output", "text": "2"}]

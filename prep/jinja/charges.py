@@ -1,5 +1,5 @@
 r"""
-What prep.sandbox adds to the code that Jinja writes for a template: what counts its steps, and generation blocks.
+What prep.jinja.sandbox adds to the code that Jinja writes for a template: what counts its steps, and generation blocks.
 
     {% for m in messages %}            for l_1_m in l_0_messages:
     {{ m.content ~ "\n" }}                 environment.charge(3)

@@ -1,33 +1,27 @@
 r"""
-Chat formats that are a Jinja template: one conversation to its text, and which of it the assistant says.
+Chat formats that are a Jinja template: one conversation to its text, and the spans of its generation blocks.
 
     <|im_start|>user\n2+2?<|im_end|>\n<|im_start|>assistant\n4<|im_end|>\n
-                                                            |4<|im_end|>\n|     {% generation %} says so, or:
+                                                            |4<|im_end|>\n|     {% generation %} ... {% endgeneration %}
 
-    messages[:1], asked to speak    <|im_start|>user\n2+2?<|im_end|>\n<|im_start|>assistant\n
-    messages[:2]                    <|im_start|>user\n2+2?<|im_end|>\n<|im_start|>assistant\n4<|im_end|>\n
-
-Without generation blocks a turn of the assistant's is what its message adds to the text of those before it, when the template
-was asked for the beginning of a turn. Texts are compared, never ids. A template that writes a message otherwise when more
-follows is refused: no span of its text is sure. A template gets what transformers gives it, and is bounded by prep.sandbox.
-A stock template that is known by its sha256 is a table of prep.chat.tables instead.
+A template gets what transformers gives it, and is bounded by prep.jinja.sandbox. A stock template that is known by its sha256
+is a table of prep.chat.tables instead.
 """
 
 import hashlib
 import json
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date as Date
 from datetime import datetime
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from prep.tokenizer.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from prep.sandbox import Sandbox
+    from prep.jinja.sandbox import Sandbox
 
 # sha256 of a template without white space around it: the table that gives the same ids. Of TRL 1.16:
 KNOWN: Final = {
@@ -42,12 +36,11 @@ KNOWN: Final = {
     "93c0e9aa3629bbd77e68dbc0f5621f6e6b23aa8d74b932595cdb8d64684526d7": "llama3.1",  # llama3_1
 }  # fmt: skip
 MOST_BYTES: Final = 1 << 20  # of a template
-STEPS: Final = 1_000_000  # that a template may take, see prep.sandbox
+STEPS: Final = 1_000_000  # that a template may take, see prep.jinja.sandbox
 STEPS_A_CHARACTER: Final = (
     16  # of the conversation, more, and one for each of its messages: what was said may be copied
 )
 STEPS_A_PAIR: Final = 64  # of its messages, more
-SHOWN: Final = 40  # characters of a text
 
 Messages = list[dict[str, Any]]
 Span = tuple[int, int]  # in characters of a text
@@ -95,7 +88,7 @@ class JinjaFormat:
         """
         from jinja2.exceptions import SecurityError
 
-        from prep.sandbox import Overrun
+        from prep.jinja.steps import Overrun
 
         sandbox = self._sandbox()
         size = sum(len(text) for message in messages for text in message.values() if isinstance(text, str))
@@ -127,7 +120,7 @@ class JinjaFormat:
 def _compile(name: str, source: str, today: Date | None) -> "Sandbox":
     from jinja2 import TemplateSyntaxError
 
-    from prep.sandbox import Sandbox
+    from prep.jinja.sandbox import Sandbox
 
     if len(source) > MOST_BYTES:
         raise ValueError(f"chat template {name} has {len(source):,} characters, wanted at most {MOST_BYTES:,}.")
@@ -166,97 +159,6 @@ def sha256(source: str) -> str:
 def known_format(source: str) -> str | None:
     """The name of the table of a stock template, None for any other"""
     return KNOWN.get(sha256(source))
-
-
-# ---- which of it the assistant says ----
-
-
-def write_chat(
-    form: JinjaFormat, messages: Messages, tools: Any, tokens: Mapping[str, str], trained: Sequence[bool] | None = None
-) -> Written:
-    """A conversation as text, with the spans that train; `trained` says of which messages of the assistant, None: of all"""
-    if form.has_generation:
-        written = form.write(messages, tools, tokens)
-        spans = _of_trained(form, written.spans, messages, tools, tokens, trained)
-    else:
-        written, spans = _compare(form, messages, tools, tokens, trained)
-    return Written(written.text, sorted(span for span in spans if span[0] < span[1]))
-
-
-def _of_trained(
-    form: JinjaFormat,
-    spans: list[Span],
-    messages: Messages,
-    tools: Any,
-    tokens: Mapping[str, str],
-    trained: Sequence[bool] | None,
-) -> list[Span]:
-    """The spans of generation blocks that are of messages that train"""
-    speaks = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
-    if trained is None or all(trained[i] for i in speaks):
-        return spans
-    if len(spans) == len(speaks):
-        owners = speaks
-    else:  # several blocks in a turn: those that come with each message are its own
-        counts = [len(form.write(messages[: i + 1], tools, tokens).spans) for i in speaks[:-1]]
-        bounds = [0, *counts, len(spans)]
-        if bounds != sorted(bounds):
-            raise ValueError("template raised", "its generation blocks cannot be told apart by message")
-        owners = [i for i, (start, stop) in zip(speaks, pairwise(bounds), strict=True) for _ in range(start, stop)]
-    return [span for span, i in zip(spans, owners, strict=True) if trained[i]]
-
-
-def _compare(
-    form: JinjaFormat, messages: Messages, tools: Any, tokens: Mapping[str, str], trained: Sequence[bool] | None
-) -> tuple[Written, list[Span]]:
-    """The text, and what each message of the assistant adds to that of the messages before it"""
-    whole = form.write(messages, tools, tokens)
-    spans: list[Span] = []
-    for i, message in enumerate(messages):
-        if message["role"] != "assistant" or not (trained is None or trained[i]):
-            continue
-        is_last = i + 1 == len(messages)
-        told = whole.text if is_last else form.write(messages[: i + 1], tools, tokens).text
-        asked = form.write(messages[:i], tools, tokens, add_generation_prompt=True).text
-        end, eos = len(told), tokens.get("eos_token", "")
-        if not whole.text.startswith(told) and eos and told.endswith(eos):
-            end -= len(eos)  # of the conversation, not of the turn
-        if not whole.text.startswith(told[:end]):
-            _refuse(form, i, told, whole.text)
-        start = len(asked) if told.startswith(asked) else _begin(form, i, messages, tools, tokens, asked, told)
-        spans.append((start, end))
-    return whole, spans
-
-
-def _begin(
-    form: JinjaFormat, i: int, messages: Messages, tools: Any, tokens: Mapping[str, str], asked: str, told: str
-) -> int:
-    """Where message i begins to speak, for a template that asks for more than the turn begins with (`<think>`)"""
-    before = form.write(messages[:i], tools, tokens).text
-    if not told.startswith(before):
-        _refuse(form, i - 1, before, told)
-    probes = [
-        form.write([*messages[:i], {"role": "assistant", "content": text}], tools, tokens).text for text in ("x", "y")
-    ]
-    return min(len(shared_start(pair)) for pair in ([asked, told], probes, [probes[0], told]))
-
-
-def shared_start(texts: Sequence[str]) -> str:
-    """
-    >>> shared_start(["<think>", "<b>"])
-    '<'
-    """
-    first, last = min(texts), max(texts)
-    return next((first[:i] for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), first)
-
-
-def _refuse(form: JinjaFormat, i: int, alone: str, followed: str) -> None:
-    place = len(shared_start([alone, followed]))
-    raise ValueError(
-        f"chat template {form.name} writes message {i + 1} of a conversation otherwise when more follows "
-        f"({followed[place : place + SHOWN]!r} where it wrote {alone[place : place + SHOWN]!r}), so that no mask can be "
-        "found: put {% generation %} and {% endgeneration %} around what it writes for the assistant."
-    )
 
 
 def token_names(tokenizer: Tokenizer) -> dict[str, str]:
