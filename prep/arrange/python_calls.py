@@ -7,21 +7,17 @@ Calls of tools, their answers and reasoning as nanochat's format has them: Pytho
     text       assistant  {"name": "add", "arguments": {"a": 2, "b": 3}}    user  5    assistant  It is 5.
 
 As parts, SFT trains on the call and not on what the tool answered; as text, the tool's answer is a message of the user.
-Code for an interpreter (`code` alone, or arguments that are not a JSON object) is itself the call; any other call parses as
-Python and has the arguments of the data, or its row is rejected. Reasoning is left out, or text in <think>.
+How a call is written in Python: prep.arrange.expressions. Reasoning is left out, or text in <think>.
 """
 
-import ast
 import json
-import math
-import unicodedata
 from dataclasses import replace
-from keyword import iskeyword
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from prep.arrange.expressions import expression
 from prep.arrays import offsets
 from prep.columns import binary_array
 from prep.conversations.conversation import (
@@ -41,9 +37,6 @@ from prep.conversations.conversation import (
     Conversations,
 )
 from prep.conversations.values import to_json
-
-INTERPRETERS = ("python", "code_interpreter", "ipython")
-DEEP = 40  # brackets from which on a call is parsed to see whether Python takes it
 
 Part = tuple[int, bytes]  # kind, text
 Turn = tuple[int, int, list[Part]]  # role, CONTEXT, TRAINS or FLAGGED, parts
@@ -230,76 +223,9 @@ def _as_text(turns: list[Turn]) -> list[Turn]:
     return out
 
 
-# ---- Python ----
-
-
-def expression(name: str, arguments: Any) -> str:
-    """
-    A call in Python, which evaluates to the arguments of the data. ValueError(reason, culprit) where there is none.
-
-    >>> expression("add", {"a": 2, "b": None})
-    'add(a=2, b=None)'
-    >>> expression("route", {"from": "Oslo", "class": 2})
-    "route(**{'from': 'Oslo', 'class': 2})"
-    >>> expression("python", {"code": "2 + 3"})
-    '2 + 3'
-    """
-    if name in INTERPRETERS and isinstance(arguments, str):
-        return arguments
-    if name in INTERPRETERS and isinstance(arguments, dict) and list(arguments) == ["code"]:
-        return str(arguments["code"])
-    if not all(map(_is_name, name.split("."))):
-        raise ValueError(
-            "call is not Python", f'{name!r:.60} is no name in Python: tools = "text" writes calls as JSON'
-        )
-    try:
-        text = _call(name, arguments)
-        parses = sum(map(text.count, "([{")) <= DEEP or _parses(text)
-    except RecursionError:
-        parses = False
-    if not parses:
-        raise ValueError(
-            "call is not Python", 'its arguments are nested too deeply: tools = "text" writes calls as JSON'
-        )
-    return text
-
-
-def _call(name: str, arguments: Any) -> str:
-    if not isinstance(arguments, dict):
-        return f"{name}({_literal(arguments)})"
-    if all(map(_is_name, arguments)):
-        return f"{name}({', '.join(f'{key}={_literal(value)}' for key, value in arguments.items())})"
-    return f"{name}(**{_literal(arguments)})"
-
-
 def _encoded(code: str) -> bytes:
     """Code as UTF-8; lone surrogates in strings of arguments are escapes by now"""
     try:
         return code.encode()
     except UnicodeEncodeError:
         raise ValueError("not valid Unicode", "the code of a call") from None
-
-
-def _is_name(name: str) -> bool:
-    """Whether Python reads a name as it is spelled: it changes compatibility characters, and keywords are none"""
-    is_plain = name.isidentifier() and not iskeyword(name) and name != "__debug__"
-    return is_plain and unicodedata.normalize("NFKC", name) == name
-
-
-def _literal(value: Any) -> str:
-    """A JSON value in Python. repr, but for numbers that it writes as names"""
-    if isinstance(value, dict):
-        return f"{{{', '.join(f'{key!r}: {_literal(inner)}' for key, inner in value.items())}}}"
-    if isinstance(value, list):
-        return f"[{', '.join(map(_literal, value))}]"
-    if isinstance(value, float) and not math.isfinite(value):
-        return "float('nan')" if math.isnan(value) else "1e999" if value > 0 else "-1e999"
-    return repr(value)
-
-
-def _parses(text: str) -> bool:
-    try:
-        ast.parse(text, mode="eval")
-    except (SyntaxError, RecursionError, MemoryError):
-        return False
-    return True

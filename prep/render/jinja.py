@@ -21,7 +21,6 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow.compute as pc
 
-from prep.arrange.chats import read_tools, to_chats
 from prep.arrange.in_turn import conversations_of_parts, invalid_text
 from prep.arrange.misplaced import only_valid
 from prep.arrange.python_calls import has_calls, write_calls
@@ -39,6 +38,7 @@ from prep.conversations.conversation import (
     reject,
 )
 from prep.encode.encode import Encoder
+from prep.jinja.chats import read_tools, to_chats
 from prep.jinja.format import JinjaTemplate, Written, token_names
 from prep.jinja.spans import write_chat
 from prep.render.assemble import assemble, text_mask

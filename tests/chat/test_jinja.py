@@ -14,7 +14,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis.strategies import booleans, fixed_dictionaries, lists, sampled_from, text
 
-from prep.arrange.chats import read_tools, to_chat
 from prep.arrays import offsets
 from prep.chat.tables import FORMATS
 from prep.chat.template import ChatTemplate
@@ -22,6 +21,7 @@ from prep.conversations.conversation import REASONS, Choices
 from prep.conversations.layouts import Layout
 from prep.conversations.read import of_objects
 from prep.encode.encode import Encoder
+from prep.jinja.chats import read_tools, to_chat
 from prep.jinja.format import KNOWN, JinjaFormat, JinjaTemplate, known_format, token_names
 from prep.render.cuts import any_of
 from prep.render.jinja import Assembled, explain, render_jinja

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import prep
 from prep.arrange.arrange import normalize
-from prep.arrange.python_calls import expression
+from prep.arrange.expressions import expression
 from prep.cli.main import app
 from prep.conversations.layouts import FLAGS, NOT_TEXT, REASONING_FIELDS, Layout
 from prep.conversations.recognise import recognise

@@ -17,7 +17,7 @@ TABLE = {
     "sources": "shard",
     "conversations": "",
     "tasks": "conversations",
-    "jinja": "tokenizer",
+    "jinja": "conversations tokenizer",
     "chat": "conversations tokenizer jinja",
     "arrange": "conversations chat",
     "tokenizer": "shard sources conversations",
