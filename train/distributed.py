@@ -94,6 +94,23 @@ def no_sync_unless(net: nn.Module, last: bool) -> AbstractContextManager[None]:
 
 
 @contextmanager
+def stdout_to_stderr() -> Iterator[None]:
+    """Gloo of torch 2.9 prints to stdout whom it is connected to, which would stand in what --json prints"""
+    try:
+        kept = os.dup(1)
+    except OSError:  # closed
+        yield
+        return
+    try:
+        with suppress(OSError):
+            os.dup2(2, 1)
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+@contextmanager
 def start_ranks(device_name: str) -> Iterator[Ranks]:
     """Join the other ranks, if torchrun started several; an error ends the process as the head of this file says."""
     store: Store | None = None
@@ -105,7 +122,8 @@ def start_ranks(device_name: str) -> Iterator[Ranks]:
             # torchrun keeps the store when it restarts ranks: without a prefix they would find addresses of dead ones
             store = PrefixStore(f"midprep/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
             backend = "nccl" if device.type == "cuda" else "gloo"
-            dist.init_process_group(backend, store=store, rank=rank, world_size=world_size)
+            with stdout_to_stderr():
+                dist.init_process_group(backend, store=store, rank=rank, world_size=world_size)
             threading.Thread(target=end_with_others, args=(store,), daemon=True).start()
         yield Ranks(rank, world_size, device, store)
         if store is not None:
