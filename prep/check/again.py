@@ -3,18 +3,19 @@ Some conversations of a build rendered again from their source rows: what no rul
 
     document 17: chat, row 5      tokens and mask in the shards      =      row 5, read and rendered now
 
-Only conversations that are whole in one row are taken, a few of each source, spread over all of it. `verify --rebuild` compares
-every byte.
+Only conversations that one row holds are taken, a few of each source, spread over all of it; of one that was truncated, what is
+there is compared. `verify --rebuild` compares every byte.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from prep.arrays import Array
 from prep.build.record import BuildInputs, find_inputs
-from prep.chat.choose import read_template
+from prep.chat.choose import AnyTemplate, read_template
 from prep.conversations.conversation import Conversations
 from prep.encode.encode import Encoder
 from prep.inspect.origin import Origins
@@ -28,25 +29,49 @@ from prep.tokenizer.load import load_tokenizer
 SAMPLE = 32  # conversations of a source
 
 
-def differing_documents(root: Path) -> Iterator[str]:
-    """
-    A line for each conversation of the sample that is not what its row gives now. FileNotFoundError or ValueError where the
-    sources are gone, or are others.
-    """
-    inputs, tokenizer = find_inputs(root, None, None, None), load_tokenizer(root)
-    encode = Encoder(tokenizer, "tiktoken")
+@dataclass
+class Again:
+    """What the sample of a build gave"""
+
+    differing: list[str] = field(
+        default_factory=list
+    )  # a line for each conversation that is not what its row gives now
+    missing: list[str] = field(default_factory=list)  # a line for each source that could not be read, or is another
+
+
+def render_again(
+    root: Path, mixture: str | None = None, data_root: Path | None = None, identity: Path | None = None
+) -> Again:
+    """The sample of every source. What is not given is where build.json says it is."""
+    again = Again()
+    try:
+        inputs = find_inputs(root, mixture, data_root, identity)
+    except (ValueError, OSError) as error:
+        again.missing.append(str(error))
+        return again
     for split in open_shards(root).splits.values():
         template = read_template(split.manifest, root)
-        mixture = inputs.mixture.with_train_on(template.train_on)
-        origins = Origins(split, BuildInputs(mixture, inputs.data_root, inputs.identity))
+        chosen = inputs.mixture.with_train_on(template.train_on)
+        origins = Origins(split, BuildInputs(chosen, inputs.data_root, inputs.identity))
         for number, name in enumerate(split.source_names):
-            docs = sample(split, number)
-            rows = split.docs["index"][docs].astype(np.int64)
-            for doc, row, batch in zip(docs, rows, _conversations(origins.source(number), rows), strict=True):
-                again = render(batch, encode, tokenizer, template=template)
-                tokens, mask = tokens_of(split, int(doc))
-                if not (np.array_equal(tokens, again.tokens) and np.array_equal(mask, again.mask)):
-                    yield f"{root} {split.name}: document {doc} is not what row {row} of {name} gives"
+            try:
+                again.differing += _differing(split, number, origins.source(number), template)
+            except (ValueError, OSError) as error:
+                again.missing.append(f"{split.name} {name}: {error}")
+    return again
+
+
+def _differing(split: Split, number: int, source: Input, template: AnyTemplate) -> Iterator[str]:
+    tokenizer = load_tokenizer(split.root)
+    encode, docs = Encoder(tokenizer, "tiktoken"), sample(split, number)
+    may_be_truncated = split.entry["sources"][number]["truncated"] > 0
+    rows = split.docs["index"][docs].astype(np.int64)
+    for doc, row, batch in zip(docs, rows, _conversations(source, rows), strict=True):
+        rendered = render(batch, encode, tokenizer, template=template)
+        tokens, mask = tokens_of(split, int(doc))
+        length = len(tokens) if may_be_truncated else len(rendered.tokens)
+        if not (np.array_equal(tokens, rendered.tokens[:length]) and np.array_equal(mask, rendered.mask[:length])):
+            yield f"{split.root} {split.name}: document {doc} is not what row {row} of {split.source_names[number]} gives"
 
 
 def sample(split: Split, number: int) -> Array:
@@ -54,7 +79,6 @@ def sample(split: Split, number: int) -> Array:
     docs = np.flatnonzero((split.docs["repeat"] == 0) & (split.docs["source"] == number))
     _, places, pieces = np.unique(split.docs["index"][docs], return_index=True, return_counts=True)
     docs = docs[places[pieces == 1]]
-    docs = docs[split.docs["length"][docs] <= split.max_seq_len]  # not truncated
     chosen: Array = docs[np.unique(np.linspace(0, max(len(docs) - 1, 0), min(len(docs), SAMPLE)).astype(np.int64))]
     return chosen
 

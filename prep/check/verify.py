@@ -22,6 +22,7 @@ import numpy as np
 from prep.arrays import Array
 from prep.build.changes import describe, fingerprint
 from prep.chat.choose import bos_of, pad_of, read_template
+from prep.check.again import render_again
 from prep.check.mask_rules import broken_rules, broken_turns, may_skip, may_skip_parts
 from prep.jinja.format import JinjaTemplate
 from prep.shard import COUNTS, Manifest, Split, check_files, listed_files, manifest_text, open_shards, read_manifest
@@ -33,8 +34,13 @@ UNLISTED = ("manifest.json", "build.json")
 
 
 def verify_shards(root: str | Path) -> list[str]:
-    """Check a finished build: a line for everything that is not as it should be, [] if it is sound. Reads all of it."""
-    return list(problems(Path(root)))
+    """
+    Check a finished build: a line for everything that is not as it should be, [] if it is sound. Reads all of it; if a Jinja
+    template made it, also some of its source rows, where they are still there.
+    """
+    root = Path(root)
+    found = list(problems(root))
+    return render_again(root).differing if not found and of_a_template(root) else found
 
 
 def of_a_template(root: Path) -> bool:
@@ -169,7 +175,9 @@ def check_rows(split: Split, start: int, stop: int, counts: Counts) -> Iterator[
         parts = may_skip_parts(sources)[source] | isinstance(template.train_on, tuple)
         broken = broken_rules(flat_tokens, flat_mask, first, special_tokens, whole, skips, parts)
     else:
-        broken = broken_turns(flat_tokens, flat_mask, first, template, _tokenizer_of(split.root), skips)
+        broken = broken_turns(
+            flat_tokens, flat_mask, first, template, _tokenizer_of(split.root, manifest["tokenizer"]["sha256"]), skips
+        )
     for place, what in broken:
         document = a + int(np.searchsorted(first, place, side="right")) - 1
         yield f"{where}: document {document}, token {place - first[document - a]}: {what}"
@@ -183,7 +191,7 @@ def check_rows(split: Split, start: int, stop: int, counts: Counts) -> Iterator[
 
 
 @lru_cache(maxsize=1)
-def _tokenizer_of(root: Path) -> Tokenizer:
+def _tokenizer_of(root: Path, sha256: str) -> Tokenizer:
     return load_tokenizer(root)
 
 

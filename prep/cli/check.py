@@ -27,18 +27,19 @@ def verify(
     from prep.shard import read_manifest
     from prep.shard.chat_format import format_notice
 
-    if not rebuild:
-        refuse(context, "mixture data_root identity workers", "without --rebuild")
     problems, notice = list(verifying.problems(root)), ""
+    by_template = not problems and verifying.of_a_template(root)
+    if not rebuild:
+        refuse(context, "workers" if by_template else "mixture data_root identity workers", "without --rebuild")
     if not problems:
         notice = format_notice(read_manifest(root)) or ""
-    if not rebuild and not problems and verifying.of_a_template(root):
-        from prep.check.again import differing_documents
+    if by_template and not rebuild:
+        from prep.check.again import render_again
 
-        try:
-            problems = list(differing_documents(root))
-        except (FileNotFoundError, ValueError) as error:
-            notice = f"no conversation was rendered again, by which alone a template's mask is checked: {error}"
+        again = render_again(root, mixture, data_root, identity)
+        problems = again.differing
+        if again.missing:
+            notice = f"not rendered again, by which alone the mask of a template is checked: {'; '.join(again.missing)}"
     if rebuild and not problems:
         from prep.build.record import find_inputs
         from prep.check.rebuild import differences
