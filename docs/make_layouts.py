@@ -44,7 +44,7 @@ def make_tables() -> str:
     lines += ["", "| field of a message | what it means |", "|---|---|"]
     lines += [
         f"| {names(FLAGS)} | false or 0: the turn is context, and no loss token; true or 1: it trains, whatever `train_on` "
-        "says. Two that disagree, or a number between, reject the row |",
+        "says (turns of a `prompt` never do). Two that disagree, or a number between, reject the row |",
         f"| {names(CALL_FIELDS)} | calls of tools, as objects or as a string of JSON; `tool_call_id` says which one a tool "
         "answers |",
         f"| {names(REASONING_FIELDS)} | what the assistant thinks: the entry says `reasoning` |",

@@ -18,7 +18,15 @@ import pyarrow.compute as pc
 
 from prep.arrange.in_turn import alternate
 from prep.arrange.misplaced import without_misplaced
-from prep.arrange.parts import end_bytes, insert_parts, is_empty_text, select_parts, with_texts
+from prep.arrange.parts import (
+    end_bytes,
+    group_parts,
+    insert_parts,
+    is_empty_text,
+    merge_turns,
+    select_parts,
+    with_texts,
+)
 from prep.arrange.python_calls import has_calls, write_calls
 from prep.arrange.reasoning import find_reasoning, write_reasoning
 from prep.arrange.systems import add_systems
@@ -69,11 +77,16 @@ def normalize(batch: Conversations) -> Conversations:
 
 
 def _as_chosen(batch: Conversations, template: ChatTemplate) -> Conversations:
-    """What the entry chose of turns, calls and reasoning"""
+    """What the entry chose of turns, calls and reasoning. What is context is known before messages become one turn."""
+    which = batch.choices.train_on or template.train_on or "all"
+    if which == "none":
+        batch = turns.train_on(batch, which)
     batch = _write_as_text(batch, template.format)
-    if batch.choices.consecutive == "merge":
-        batch = turns.merge(batch)
-    return turns.train_on(batch, batch.choices.train_on or template.train_on or "all")
+    if which == "last":  # of turns, which calls and their answers are one of where they are Python
+        batch = turns.train_on(batch, which)
+    if batch.choices.consecutive == "reject":
+        return batch
+    return turns.merge(batch) if template.format.alternates else merge_turns(batch)
 
 
 def _write_as_text(batch: Conversations, form: ChatFormat) -> Conversations:
@@ -92,12 +105,16 @@ def _write_as_text(batch: Conversations, form: ChatFormat) -> Conversations:
 def explain(batch: Conversations, reason: str, template: ChatTemplate) -> str:
     """Why a batch of one conversation is not as a format has them; "" where its reason says it all"""
     form = template.format
+    if reason == "trained in part of a turn" and batch.choices.consecutive == "merge" and not form.alternates:
+        return "neighbouring messages of the assistant have other train flags, and are to be one turn"
     if not form.alternates:
         if reason == "tool calls" and form.calls is None:
             return f'chat format {form.name} has no place for calls: tools = "text" writes them as text'
         if reason == "tool calls":
             return f"chat format {form.name} has no place for such calls, or the tools are no list"
-        return f"chat format {form.name} has no place for it" if reason in ("unknown role", "unknown part type") else ""
+        if reason == "unknown part type":
+            return f"chat format {form.name} has no place for Python in an answer, wanted text or tool_calls"
+        return f"chat format {form.name} has no place for it" if reason == "unknown role" else ""
     if has_calls(batch):
         try:
             write_calls(batch, strict=True)
@@ -123,18 +140,8 @@ def _with_a_part(batch: Conversations) -> Conversations:
 
 def _one_text_each(batch: Conversations) -> Conversations:
     """Every message with one text: several are joined, none is an empty one. Ids of calls are gone."""
-    batch = select_parts(batch, batch.kinds != CALL_ID)
-    message = np.repeat(np.arange(len(batch.roles)), np.diff(batch.parts))  # (P,)
-    slot = np.where(batch.kinds == REASONING, 0, np.where(batch.kinds == TEXT, 1, 2))
-    key = 3 * message + slot
-    if (key[1:] < key[:-1]).any():
-        order = np.argsort(key, kind="stable")
-        batch = replace(batch, texts=batch.texts.take(index_array(order)), kinds=batch.kinds[order])
-        key = key[order]
-    glued = np.append(False, (key[1:] == key[:-1]) & (batch.kinds[1:] <= REASONING))[: len(key)]
-    if glued.any():
-        batch = turns.glue(batch, glued, message, "")
-        message = np.repeat(np.arange(len(batch.roles)), np.diff(batch.parts))
+    batch = group_parts(select_parts(batch, batch.kinds != CALL_ID), "")
+    message = np.repeat(np.arange(len(batch.roles)), np.diff(batch.parts))
     is_kind = {
         kind: np.bincount(message[batch.kinds == kind], minlength=len(batch.roles)) for kind in (REASONING, TEXT)
     }

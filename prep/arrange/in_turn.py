@@ -26,7 +26,7 @@ def alternate(batch: Conversations) -> Conversations:
     Leading system messages merged into the user message after them, roles alternating from user on, valid text.
     Conversations that are not so lose their messages and get a reason.
     """
-    batch = _join_texts(batch)
+    batch = join_texts(batch)
     reasons = batch.reasons.copy()
     mark(reasons, np.diff(batch.messages) == 0, "no messages")
     mark(reasons, conversations_of_parts(batch, invalid_text(batch.texts)), "not valid Unicode")
@@ -48,7 +48,7 @@ def alternate(batch: Conversations) -> Conversations:
     return _merge_systems(replace(batch, reasons=reasons), good, system & good, conversation)
 
 
-def _join_texts(batch: Conversations) -> Conversations:
+def join_texts(batch: Conversations) -> Conversations:
     """Several texts of one message, which is not the assistant's, as one"""
     several = (np.diff(batch.parts) > 1) & (batch.roles != ASSISTANT)  # (M,)
     if not several.any():

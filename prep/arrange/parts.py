@@ -12,9 +12,8 @@ import pyarrow.compute as pc
 
 from prep.arrays import Array, offsets
 from prep.columns import index_array, text_array
-from prep.conversations.conversation import (
-    Conversations,
-)
+from prep.conversations import turns
+from prep.conversations.conversation import REASONING, TEXT, Conversations
 
 
 def insert_parts(batch: Conversations, messages: Array, places: Array, kind: int) -> Conversations:
@@ -51,6 +50,40 @@ def with_texts(batch: Conversations, places: Array, texts: pa.LargeStringArray) 
     source = np.arange(len(batch.texts))
     source[places] = len(batch.texts) + np.arange(len(places))
     return replace(batch, texts=pa.concat_arrays([batch.texts, texts]).take(index_array(source)))
+
+
+def group_parts(batch: Conversations, between: str) -> Conversations:
+    """The batch with reasoning before the text in every message, and calls after it; several of a kind are joined"""
+    message = np.repeat(np.arange(len(batch.roles)), np.diff(batch.parts))
+    key = 3 * message + np.where(batch.kinds == REASONING, 0, np.where(batch.kinds == TEXT, 1, 2))
+    if (key[1:] < key[:-1]).any():
+        order = np.argsort(key, kind="stable")
+        batch = replace(batch, texts=batch.texts.take(index_array(order)), kinds=batch.kinds[order])
+        key = key[order]
+    may_join = (batch.kinds == REASONING) | (batch.kinds == TEXT)
+    glued = np.append(False, (key[1:] == key[:-1]) & may_join[1:])[: len(key)]
+    return turns.glue(batch, glued, message, between) if glued.any() else batch
+
+
+def merge_turns(batch: Conversations) -> Conversations:
+    """
+    Neighbouring messages of one role as one, for formats with one reasoning and one text a turn: those are joined by an empty
+    line, calls follow.
+    """
+    joins = turns.joins_before(batch)
+    if not joins.any():
+        return batch
+    batch = group_parts(batch, "")
+    turn = np.repeat(np.cumsum(~joins) - 1, np.diff(batch.parts))  # (P,)
+    text, is_empty = batch.kinds == TEXT, is_empty_text(batch.texts)
+    says = np.isin(
+        turn, turn[text & ~is_empty]
+    )  # in turns with a text, empty ones are none; in the others the first stays
+    is_first = np.zeros(len(turn), dtype=bool)
+    is_first[np.flatnonzero(text)[np.unique(turn[text], return_index=True)[1]]] = True
+    in_run = (joins | np.append(joins[1:], False))[np.repeat(np.arange(len(joins)), np.diff(batch.parts))]
+    batch = select_parts(batch, ~(in_run & text & is_empty & (says | ~is_first)))
+    return group_parts(turns.merge(batch), "\n\n")
 
 
 def is_empty_text(texts: pa.LargeStringArray) -> Array:

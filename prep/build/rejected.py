@@ -21,7 +21,7 @@ from prep.conversations.rows import show_row
 from prep.mixture.resolve import Input
 from prep.plan.table import RejectedExamples, Table
 from prep.render.block_cache import BlockFiles
-from prep.render.why import EXPLAINED, why
+from prep.render.why import EXPLAINED, why, why_of
 from prep.screen import as_json
 from prep.shard import write_bytes
 from prep.sources.source import rows_at
@@ -51,17 +51,16 @@ def check_rejected(table: Table, split: str, limit: float, template: AnyTemplate
         if len(rejected.examples) <= limit * num_selected:
             continue
         culprits = find_culprits(rejected, template, tokenizer)
-        first = zip(
-            rejected.examples[:3].tolist(), rejected.reasons.tolist(), contents(source, rejected.examples[:3]),
-            strict=False,
-        )  # fmt: skip
+        numbers = rejected.examples[:3]
+        texts = [f": {text[:120]}" for text in contents(source, numbers)] or [""] * len(numbers)
         shown = "; ".join(
-            f"row {row} ({with_culprit(REASONS[code], culprits.get(row, ''))}): {content[:120]}"
-            for row, code, content in first
+            f"row {row} ({with_culprit(REASONS[code], culprits.get(row, ''))}){text}"
+            for row, code, text in zip(numbers.tolist(), rejected.reasons.tolist(), texts, strict=False)
         )
+        advice = f"Leave it out with --without {source.entry.label}" if source.task.generates else "Fix them"
         raise ValueError(
             f"{len(rejected.examples):,} of {num_selected:,} rows of {source.entry.label} ({split}) are not valid "
-            f"conversations, allowed are {limit:.0%}: {shown}. Fix them, or allow more with --max-rejected."
+            f"conversations, allowed are {limit:.0%}: {shown}. {advice}, or allow more with --max-rejected."
         )
     return table
 
@@ -77,12 +76,17 @@ def find_culprits(rejected: RejectedExamples, template: AnyTemplate, tokenizer: 
     codes, first = np.unique(rejected.reasons, return_index=True)
     explained = [place for code, place in zip(codes.tolist(), first, strict=True) if REASONS[code] in EXPLAINED]
     places = np.sort(np.array(explained, dtype=np.int64))
-    source = rejected.source
-    if source.task.generates or not len(places):
+    source, task = rejected.source, rejected.source.task
+    if not len(places):
         return {}
     numbers, reasons = rejected.examples[places], rejected.reasons[places].tolist()
-    rows = zip(numbers.tolist(), reasons, rows_at(source.source, numbers), strict=True)
-    culprits = {number: why(source.task, row, code, template, tokenizer) for number, code, row in rows}
+    if task.generates:
+        made = [task.generate(n, n + 1, source.entry.seed, str(source.split)) for n in numbers.tolist()]
+        said = [why_of(batch, code, template, tokenizer) for batch, code in zip(made, reasons, strict=True)]
+    else:
+        rows = zip(rows_at(source.source, numbers), reasons, strict=True)
+        said = [why(task, row, code, template, tokenizer) for row, code in rows]
+    culprits = dict(zip(numbers.tolist(), said, strict=True))
     return {number: culprit for number, culprit in culprits.items() if culprit}
 
 

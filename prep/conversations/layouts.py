@@ -135,7 +135,7 @@ class Layout:
     name: str = "messages"
     columns: tuple[tuple[str, str], ...] = ()
     roles: tuple[tuple[str, str], ...] = ()
-    train_on: str | tuple[str, ...] = "all"
+    train_on: str | tuple[str, ...] | None = None  # None: what the template says, or all
     consecutive: str = "reject"
     tools: str = "parts"
     reasoning: str | None = None
@@ -187,7 +187,7 @@ class Layout:
             "layout": self.name,
             "columns": dict(self.columns),
             "roles": dict(self.roles),
-            "train_on": self.train_on if isinstance(self.train_on, str) else list(self.train_on),
+            "train_on": list(self.train_on) if isinstance(self.train_on, tuple) else self.train_on or "all",
             "consecutive": self.consecutive,
             "tools": self.tools,
             **({"reasoning": self.reasoning} if self.reasoning else {}),

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from prep.arrays import Array, offsets
 from prep.columns import index_array
-from prep.conversations.conversation import ASSISTANT, CONTEXT, SYSTEM, TEXT, TRAINS, Conversations, reject
+from prep.conversations.conversation import ASSISTANT, CONTEXT, SYSTEM, TEXT, TOOL, TRAINS, Conversations, reject
 
 TRAIN_ON = ("all", "last", "none")
 CONSECUTIVE = ("reject", "merge")
@@ -27,9 +27,7 @@ def merge(batch: Conversations) -> Conversations:
     Neighbouring messages of one role become one: texts that meet are joined, other parts follow one another. Messages of
     the assistant of which only one trains cannot be one turn: the conversation is rejected. One flag is the whole turn's.
     """
-    conversation = _conversation(batch)
-    joins = np.zeros(len(batch.roles), dtype=bool)  # (M,) to the message before
-    joins[1:] = (batch.roles[1:] == batch.roles[:-1]) & (conversation[1:] == conversation[:-1])
+    conversation, joins = _conversation(batch), joins_before(batch)
     if not joins.any():
         return batch
     if batch.trained is not None:
@@ -52,6 +50,15 @@ def merge(batch: Conversations) -> Conversations:
         trained=None if batch.trained is None else np.maximum.reduceat(batch.trained, np.flatnonzero(~joins)),
     )
     return glue(merged, glued, turn, "\n\n")
+
+
+def joins_before(batch: Conversations) -> Array:
+    """(M,) bool: messages that are of one turn with the one before. Each answer of a tool is a message of its own."""
+    conversation = _conversation(batch)
+    joins = np.zeros(len(batch.roles), dtype=bool)
+    joins[1:] = (batch.roles[1:] == batch.roles[:-1]) & (conversation[1:] == conversation[:-1])
+    joins &= batch.roles != TOOL
+    return joins
 
 
 def glue(batch: Conversations, glued: Array, message: Array, between: str) -> Conversations:
@@ -91,8 +98,8 @@ def prepend_system(batch: Conversations, systems: pa.Array) -> Conversations:
 
 def train_on(batch: Conversations, which: str | tuple[str, ...]) -> Conversations:
     """
-    all, or a list of what trains of a turn: what the batch says; last: of that, only the last turn of the assistant; none:
-    everything is context. Flags of messages win over both.
+    all, or a list of what trains of a turn: what the batch says; last: of that, only the last turn of the assistant, all of
+    its messages where neighbours are to be merged; none: everything is context. Flags of messages win over all of it.
     """
     if which not in ("last", "none"):
         return batch
@@ -102,6 +109,9 @@ def train_on(batch: Conversations, which: str | tuple[str, ...]) -> Conversation
         conversation = _conversation(batch)[replies]
         is_last = np.append(conversation[1:] != conversation[:-1], True)[: len(replies)]
         trained[replies[is_last]] = TRAINS
+        if batch.choices.consecutive == "merge":
+            turn = np.cumsum(~joins_before(batch))
+            trained[np.isin(turn, turn[replies[is_last]])] = TRAINS
     if batch.trained is not None:
         trained = np.where(batch.trained == TRAINS, trained, batch.trained).astype(np.uint8)
     return replace(batch, trained=trained)

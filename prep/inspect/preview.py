@@ -18,14 +18,14 @@ import pyarrow as pa
 
 from prep.arrays import offsets
 from prep.chat.choose import AnyTemplate
-from prep.conversations.conversation import REASONS, Conversations
+from prep.conversations.conversation import REASONS, Conversations, part_of
 from prep.conversations.layouts import ASIDE, REASONING_FIELDS, UNUSED, Layout, refusal
 from prep.conversations.recognise import FIRST_ROWS, recognise
 from prep.conversations.rows import rows_of, show_row
 from prep.encode.encode import Encoder
 from prep.inspect.show import segments
 from prep.render.render import NANOCHAT_TEMPLATE, render
-from prep.render.why import why
+from prep.render.why import why, why_of
 from prep.sources.detect import check_kinds, heads, kind_of
 from prep.sources.files import find_files
 from prep.tasks import TASKS
@@ -176,7 +176,10 @@ def render_rows(
     for row, (length, trainable) in enumerate(zip(rendered.lengths.tolist(), rendered.trainable.tolist(), strict=True)):
         if rendered.reasons[row]:
             code = int(rendered.reasons[row])
-            culprit = why(previewed.task, rows.slice(row, 1), code, template, tokenizer) if previewed.files else ""
+            if previewed.files:
+                culprit = why(previewed.task, rows.slice(row, 1), code, template, tokenizer)
+            else:
+                culprit = why_of(part_of(previewed.conversations(), row, row + 1), code, template, tokenizer)
             content = show_row(rows.slice(row, 1), SHOWN_CHARACTERS) if previewed.files else ""
             yield {"row": row, "rejected": with_culprit(REASONS[code], culprit), "content": content}
             continue

@@ -182,7 +182,8 @@ class Printer:
     def example(self, shown: dict[str, Any]) -> None:
         """A source row of a file that is previewed before a build"""
         if "rejected" in shown:
-            self.say(f"row {shown['row']}: rejected, {shown['rejected']}: {visible(shown['content'])}", "bold red")
+            content = f": {visible(shown['content'])}" if shown["content"] else ""
+            self.say(f"row {shown['row']}: rejected, {shown['rejected']}{content}", "bold red")
         else:
             self.say_legend()
             share = loss_share(shown["trainable"], shown["trained_share"])

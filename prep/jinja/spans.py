@@ -43,14 +43,16 @@ def _of_trained(
     speaks = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
     if trained is None or all(trained[i] for i in speaks):
         return spans
-    if len(spans) == len(speaks):
-        owners = speaks
-    else:  # several blocks in a turn: those that come with each message are its own
-        counts = [len(form.write(messages[: i + 1], tools, tokens).spans) for i in speaks[:-1]]
-        bounds = [0, *counts, len(spans)]
-        if bounds != sorted(bounds):
-            raise ValueError("template raised", "its generation blocks cannot be told apart by message")
-        owners = [i for i, (start, stop) in zip(speaks, pairwise(bounds), strict=True) for _ in range(start, stop)]
+    bounds = [0]
+    for i in speaks[:-1]:  # those that come with each message are its own
+        before = form.write(messages[: i + 1], tools, tokens).spans
+        if before != spans[: len(before)]:
+            raise ValueError(
+                "template raised", "its generation blocks are others when more follows: none can be left out"
+            )
+        bounds.append(len(before))
+    bounds.append(len(spans))
+    owners = [i for i, (start, stop) in zip(speaks, pairwise(bounds), strict=True) for _ in range(start, stop)]
     return [span for span, i in zip(spans, owners, strict=True) if trained[i]]
 
 

@@ -172,7 +172,10 @@ def check_train_on(value: Any, prefix: str, key: str = "train_on") -> None:
         unknown = next((each for each in value if each not in TRAINED_KINDS), None)
         if unknown is None and value:
             return
-        raise ValueError(f"{prefix}{key} = {value!r} found, wanted a list of {', '.join(TRAINED_KINDS)}.")
+        shown = ",".join(map(str, value)) if isinstance(value, tuple) else value
+        raise ValueError(
+            f"{prefix}{key} = {shown!r} found, wanted {', '.join(TRAIN_ON)}, or a list of {', '.join(TRAINED_KINDS)}."
+        )
     check_value(key, value, TRAIN_ON, prefix)
 
 

@@ -23,6 +23,7 @@ import pyarrow.compute as pc
 
 from prep.arrange.in_turn import conversations_of_parts, invalid_text
 from prep.arrange.misplaced import only_valid
+from prep.arrange.parts import merge_turns
 from prep.arrange.python_calls import has_calls, write_calls
 from prep.arrays import Array
 from prep.conversations import turns
@@ -83,6 +84,8 @@ def explain(batch: Conversations, template: JinjaTemplate, tokenizer: Tokenizer)
     for text in [*batch.texts.to_pylist(), *_tool_texts(batch)]:
         if found := _special_pattern(tokenizer).search(text):
             return f"{found[0]!r} is text here, which {template.name} would make a control of"
+    if np.isin(batch.kinds, (PYTHON, OUTPUT)).any():
+        return f"{template.name} has no place for Python in an answer, wanted text or tool_calls"
     if not template.reads_calls and CALL_NAME in batch.kinds:
         return f"{template.name} does not read tool_calls"
     _, _, culprits = _write(batch, template, tokenizer)
@@ -97,15 +100,14 @@ def _as_chosen(batch: Conversations, template: JinjaTemplate) -> Conversations:
     train_on = batch.choices.train_on or template.train_on or "all"
     if not isinstance(train_on, str):
         raise ValueError(
-            f"--train-on {','.join(train_on)}: what a Jinja template writes of a turn is one piece, wanted all, last or none."
+            f"train_on = {', '.join(train_on)}: what a Jinja template writes of a turn is one piece, wanted all, last or none."
         )
     keep_calls = batch.choices.tools != "text"
     keep_reasoning = template.reads_reasoning and batch.choices.reasoning != "drop"
     if has_calls(batch) and not (keep_calls and keep_reasoning):
         batch = write_calls(batch, keep_calls=keep_calls, keep_reasoning=keep_reasoning)
-    if batch.choices.consecutive == "merge":
-        batch = turns.merge(batch)
-    return turns.train_on(batch, train_on)
+    batch = turns.train_on(batch, train_on)
+    return merge_turns(batch) if batch.choices.consecutive == "merge" else batch
 
 
 def _checked(batch: Conversations, template: JinjaTemplate, tokenizer: Tokenizer) -> Conversations:
@@ -168,8 +170,12 @@ def _write(
             if messages[0]["role"] == "document":
                 out.append(_document(messages[0]["content"], batch, c))
                 continue
-            if told[c] and pattern.search(told[c]):
-                raise ValueError("spells a control token", "")
+            said = [message.get(name, "") for message in messages for name in ("content", "reasoning_content")]
+            if found := next(
+                filter(None, map(pattern.search, [told[c], *said])), None
+            ):  # over the border of parts, too
+                culprit = f"{found[0]!r} is text here, which {template.name} would make a control of"
+                raise ValueError("spells a control token", culprit)
             start, stop = batch.messages[c], batch.messages[c + 1]
             trained = None if batch.trained is None else (batch.trained[start:stop] != CONTEXT).tolist()
             written = write_chat(template.format, messages, _tools(tools[c]), names, trained)

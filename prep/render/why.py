@@ -10,7 +10,7 @@ from prep.arrange.arrange import explain
 from prep.arrange.typed import explain_typed
 from prep.chat.choose import AnyTemplate
 from prep.conversations import read
-from prep.conversations.conversation import REASONS
+from prep.conversations.conversation import REASONS, Conversations
 from prep.jinja.format import JinjaTemplate
 from prep.render.jinja import explain as explain_jinja
 from prep.render.render import NANOCHAT_TEMPLATE
@@ -48,11 +48,17 @@ def why(
     The culprit in a table of one row that was rejected for REASONS[code]; "" where there is no more to say. What a Jinja
     template does to a row, and what is a token in it, depends on the tokenizer.
     """
-    if REASONS[code] not in EXPLAINED or task.generates:
+    if REASONS[code] not in EXPLAINED:
         return ""
     if task.layout and (culprit := read.explain(row, task.layout)):
         return culprit
-    batch = task.conversations(row)
+    return why_of(task.conversations(row), code, template, tokenizer)
+
+
+def why_of(batch: Conversations, code: int, template: AnyTemplate, tokenizer: Tokenizer | None) -> str:
+    """The same of a batch of one conversation, read or made by a task"""
+    if REASONS[code] not in EXPLAINED:
+        return ""
     if tokenizer and (culprit := explain_typed(batch, (*tokenizer.special_tokens, *tokenizer.added_tokens))):
         return culprit
     if isinstance(template, JinjaTemplate):

@@ -142,7 +142,8 @@ class HubTokenizer(HubSplit):
     pin = ", or pin that commit (NAME@{})"
 
     def __str__(self) -> str:
-        return f"{self.repo} (no path here) on the Hub"
+        at = f"@{self.revision}" if self.revision else ""
+        return f"{self.repo}{at} (no path here) on the Hub"
 
 
 def hub_tokenizer(repo: str, revision: str | None = None, cache_dir: Path | None = None) -> tuple[Path, str]:

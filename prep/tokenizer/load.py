@@ -65,7 +65,7 @@ def load_tokenizer(
         spec, source = read_tiktoken_name(name), "tiktoken"
     elif path.exists():
         spec = read_path(path, PATTERN if pattern is None else pattern)
-    elif (asked := HUB_ID.fullmatch(name)) and path.suffix not in (".json", ".tiktoken", ".pkl"):
+    elif (asked := HUB_ID.fullmatch(name)) and (asked[3] or path.suffix not in (".json", ".tiktoken", ".pkl")):
         path, commit = hub_tokenizer(asked[1], asked[3])
         spec, source = replace(read_directory(path), name=asked[2]), f"{asked[1]} on the Hub, commit {commit}"
     else:

@@ -5,14 +5,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
+from prep.arrange.typed import explain_typed, reject_typed
 from prep.chat.choose import choose_template
+from prep.conversations import read
+from prep.conversations.conversation import REASONS
+from prep.conversations.layouts import Layout
+from prep.encode.encode import Encoder
 from prep.inspect.show import segments
 from prep.mixture.mixture import parse_mixture
 from prep.render.reference import render_conversation
+from prep.render.render import render
 from prep.tokenizer.load import load_tokenizer
-from prep.tokenizer.tokenizer import Tokenizer
+from prep.tokenizer.tokenizer import PATTERN, Tokenizer
 from tests.conftest import build_mixture, write_lines
 from tests.tokenizer.models import write_model
 
@@ -51,6 +58,44 @@ def test_rows_in_which_others_than_the_assistant_type_a_token_are_refused_on_dem
     assert source.get("typed_tokens") == keys.get("typed_tokens")
     culprits = [line["culprit"].split(" is typed")[0] for line in lines if "culprit" in line]
     assert culprits == (["'</think>'"] if rejected else [])  # of the first row of each reason
+
+
+def reasons(rows: list[Any], tokenizer: Tokenizer, name: str | None = "qwen3", **keys: Any) -> list[str]:
+    """Of each row; with typed_tokens = "reject" """
+    template = choose_template({"chat_template": name} if name else {}, tokenizer)
+    batch = read.of_objects(rows, Layout(typed_tokens="reject", **keys))
+    rendered = render(batch, Encoder(tokenizer, "tiktoken"), tokenizer, template=template)
+    return [REASONS[code] for code in rendered.reasons]
+
+
+def test_a_token_is_typed_in_pieces_in_definitions_of_tools_and_by_python_too(qwen3: Tokenizer) -> None:
+    pieces = [{"type": "text", "text": text} for text in ("Say <thi", "nk>.")]
+    in_pieces = {"messages": [{"role": "user", "content": pieces}, {"role": "assistant", "content": "No."}]}
+    function = {"type": "function", "function": {"name": "f", "description": "use </think>", "parameters": {}}}
+    defined = said("Hi", "Hello.") | {"tools": [function]}
+    escaped = said("Hi", "Hello.") | {"tools": json.dumps([function]).replace("<", "\\u003c")}
+    assert reasons([in_pieces, defined, escaped, said("Hi", "Hello.")], qwen3) == ["spells a control token"] * 3 + [""]
+    answered = [{"type": "python", "text": "f()"}, {"type": "python_output", "text": "<|assistant_end|>"}]
+    by_python = {"messages": [{"role": "user", "content": "f?"}, {"role": "assistant", "content": answered}]}
+    assert reasons([by_python], load_tokenizer(), None) == ["spells a control token"]
+
+
+def test_a_tokenizer_without_such_tokens_has_none_to_type() -> None:
+    ranks = {bytes([i]): i for i in range(256)}
+    bare = Tokenizer("bare", ranks, PATTERN, {}, {}, None)
+    batch = read.of_objects([said("Hi", "Hello.")], Layout(typed_tokens="reject"))
+    assert reject_typed(batch, (*bare.special_tokens, *bare.added_tokens)).reasons.tolist() == [0]
+
+
+def test_what_is_not_unicode_is_rejected_as_that(tmp_path: Path, qwen3: Tokenizer) -> None:
+    texts = pa.array([b"\xff </think>", b"</think>"]).view(pa.string())
+    roles = pa.array(["user", "assistant"])
+    messages = pa.ListArray.from_arrays([0, 2], pa.StructArray.from_arrays([roles, texts], ["role", "content"]))
+    batch = read.conversations(pa.table({"messages": messages}), Layout(typed_tokens="reject"))
+    template = choose_template({"chat_template": "qwen3"}, qwen3)
+    rendered = render(batch, Encoder(qwen3, "tiktoken"), qwen3, template=template)
+    assert [REASONS[code] for code in rendered.reasons] == ["not valid Unicode"]
+    assert explain_typed(batch, qwen3.added_tokens) == ""
 
 
 def test_a_typed_marker_is_the_token_and_a_typed_control_is_text(qwen3: Tokenizer) -> None:

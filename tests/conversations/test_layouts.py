@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prep.arrange import python_calls as calls
+from prep.arrange import expressions
 from prep.check.verify import problems
 from prep.conversations.conversation import REASONS
 from prep.conversations.layouts import Layout
@@ -342,4 +342,4 @@ def test_columns_give_what_lines_give(rows: list[Any], consecutive: str, train_o
 
 
 def test_the_examples_of_calls_are_right() -> None:
-    assert doctest.testmod(calls) == (0, 3)
+    assert doctest.testmod(expressions) == (0, 3)

@@ -123,12 +123,30 @@ def test_the_last_turn_is_context_where_its_flag_says_so() -> None:
     assert both({"messages": talk}, train_on="last") == "<u>1+1?</u><a>2</a><u>2+2?</u><a>4</a>"
 
 
-def test_a_flag_of_one_of_several_neighbours_is_that_of_their_turn() -> None:
-    talk = [*messages("1+1?", "2"), said("assistant", "It is.", train=True), *messages("2+2?", "4")]
-    wanted = "<u>1+1?</u><a>[[2\n\nIt is.</a>]]<u>2+2?</u><a>[[4</a>]]"
-    assert both({"messages": talk}, train_on="last", consecutive="merge") == wanted
-    talk[1]["train"] = False
-    assert both({"messages": talk}, train_on="last", consecutive="merge") == "trained in part of a turn"
+@pytest.mark.parametrize(
+    ("train_on", "flags", "trains"),
+    [
+        ("all", (None, True), True),
+        ("all", (False, None), None),  # would train in part
+        ("none", (False, None), False),
+        ("none", (True, True), True),
+        ("none", (None, True), None),
+        ("last", (None, None), True),
+        ("last", (True, None), True),
+        ("last", (None, False), None),
+        ("last", (False, False), False),
+    ],
+)
+def test_neighbours_are_one_turn_where_all_of_them_train_or_none(
+    train_on: str, flags: tuple[bool | None, ...], trains: bool | None
+) -> None:
+    parts = [{"role": "assistant", "content": text, "train": flag} for text, flag in zip("24", flags, strict=True)]
+    row = {"messages": [*messages("1+1?", "2", "3+1?"), *parts]}
+    before = "<u>1+1?</u><a>[[2</a>]]" if train_on == "all" else "<u>1+1?</u><a>2</a>"
+    wanted = f"{before}<u>3+1?</u><a>" + ("[[2\n\n4</a>]]" if trains else "2\n\n4</a>")
+    assert both(row, train_on=train_on, consecutive="merge") == (
+        "trained in part of a turn" if trains is None else wanted
+    )
 
 
 @pytest.mark.parametrize(("one", "other"), [("loss", "train"), ("weight", "trainable"), ("training", "loss_weight")])
