@@ -91,6 +91,9 @@ def set_up(config: Config, ranks: Ranks, locks: ExitStack | None = None) -> Run:
         **{"base": json.dumps(run_config), "checkpoints in --out (a file system that all nodes see)": str(first_step)},
     )
     checkpoint = (start.root, first_step) if first_step else start.base
+    compiled = is_compiled(config, ranks)
+    if compiled and ranks.device.type == "cpu":
+        be_deterministic()
     model = make_model(config, ranks, split, start, checkpoint)
     optimizers = build_optimizers(model, config)
     if checkpoint and (first_step or config.base_optimizer):
@@ -98,7 +101,7 @@ def set_up(config: Config, ranks: Ranks, locks: ExitStack | None = None) -> Run:
     return Run(
         config=config, shards=shards, split=split, plan=plan, device_batch=batch, root=start.root, run_config=run_config,
         eval_rows=plan_evaluation(config, shards, plan, ranks), first_step=first_step, model=model,
-        optimizers=optimizers, compiled=is_compiled(config, ranks), files=files,
+        optimizers=optimizers, compiled=compiled, files=files,
         exam=plan_exam(config, shards, start, model, ranks),
     )  # fmt: skip
 
@@ -218,6 +221,12 @@ def make_model(config: Config, ranks: Ranks, split: Split, start: Start, checkpo
 
 def is_compiled(config: Config, ranks: Ranks) -> bool:
     return ranks.device.type == "cuda" if config.compile is None else config.compile
+
+
+def be_deterministic() -> None:
+    """Compiled for several threads of a CPU, gradients of rows of a table are added up in any order: not so by this"""
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # nothing reads it
 
 
 def notices_of_speed(dtype: str, device: str, compiled: bool) -> Iterator[str]:

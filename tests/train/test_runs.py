@@ -288,6 +288,20 @@ def test_nothing_is_compiled_again_after_the_first_step(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_two_threads_compiled_train_the_same_twice(tmp_path: Path) -> None:
+    rows = random_rows(0, 64, 256)
+    shards = write_build(tmp_path / "s", {"train": rows, "val": rows[:7]}, max_seq_len=256)
+    flags = ["--shards", shards, *TINY, "--depth", 2, "--total-batch-size", 2048, "--compile", "--num-iterations", 12]
+    for name in ("one", "other"):
+        env = environment() | {"OMP_NUM_THREADS": "2"}
+        done = subprocess.run(
+            command(*flags, "--out", tmp_path / name), env=env, capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 0, done.stderr
+    assert losses(tmp_path / "one") == losses(tmp_path / "other")
+
+
+@pytest.mark.slow
 def test_two_agents_of_two_ranks_train_as_one_rank(build: Path, tmp_path: Path) -> None:
     flags = ["--shards", build, *TINY, "--num-iterations", 6]
     run_here(*flags, "--out", tmp_path / "one")
