@@ -4,8 +4,9 @@ Commands side by side, each once: what was stopped goes on, what is done is not 
     mid-42 ----> sft-42 ----> score-42          out/logs/mid-42.txt     what it printed
     mid-43 ----> sft-43 ----> score-43          out/logs/mid-42.done    the command, once it has ended
 
-Two processes of one thread each do more work on two cores than one of two threads, where models are this small (2 x 5,750 tokens
-a second against 9,500). A job whose command has changed runs again; whether its output may be replaced is for the command to say.
+Two processes of one thread each do more work on two cores than one of two threads, where models are this small (2 x 5,750
+tokens a second against 9,500). A job whose command has changed runs again; whether its output may be replaced is for the
+command to say.
 """
 
 import os
