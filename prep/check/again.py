@@ -25,18 +25,17 @@ from prep.render.render import render
 from prep.shard import Split, open_shards
 from prep.sources.source import rows_at
 from prep.tokenizer.load import load_tokenizer
+from prep.tokenizer.tokenizer import Tokenizer
 
 SAMPLE = 32  # conversations of a source
 
 
 @dataclass
 class Again:
-    """What the sample of a build gave"""
+    """What the sample gave: a line for each conversation that its row does not give, and for each source that is not there"""
 
-    differing: list[str] = field(
-        default_factory=list
-    )  # a line for each conversation that is not what its row gives now
-    missing: list[str] = field(default_factory=list)  # a line for each source that could not be read, or is another
+    differing: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
 
 
 def render_again(
@@ -49,29 +48,33 @@ def render_again(
     except (ValueError, OSError) as error:
         again.missing.append(str(error))
         return again
+    tokenizer = load_tokenizer(root)
+    encode = Encoder(tokenizer, "tiktoken")
     for split in open_shards(root).splits.values():
         template = read_template(split.manifest, root)
         chosen = inputs.mixture.with_train_on(template.train_on)
         origins = Origins(split, BuildInputs(chosen, inputs.data_root, inputs.identity))
         for number, name in enumerate(split.source_names):
             try:
-                again.differing += _differing(split, number, origins.source(number), template)
+                docs = sample(split, number)
+                again.differing += _differing(split, docs, origins.source(number), encode, tokenizer, template)
             except (ValueError, OSError) as error:
                 again.missing.append(f"{split.name} {name}: {error}")
     return again
 
 
-def _differing(split: Split, number: int, source: Input, template: AnyTemplate) -> Iterator[str]:
-    tokenizer = load_tokenizer(split.root)
-    encode, docs = Encoder(tokenizer, "tiktoken"), sample(split, number)
-    may_be_truncated = split.entry["sources"][number]["truncated"] > 0
+def _differing(
+    split: Split, docs: Array, source: Input, encode: Encoder, tokenizer: Tokenizer, template: AnyTemplate
+) -> Iterator[str]:
+    """A line for each of (n,) documents of a source"""
     rows = split.docs["index"][docs].astype(np.int64)
     for doc, row, batch in zip(docs, rows, _conversations(source, rows), strict=True):
         rendered = render(batch, encode, tokenizer, template=template)
         tokens, mask = tokens_of(split, int(doc))
-        length = len(tokens) if may_be_truncated else len(rendered.tokens)
+        about = split.entry["sources"][split.docs["source"][doc]]
+        length = len(tokens) if about["truncated"] else len(rendered.tokens)
         if not (np.array_equal(tokens, rendered.tokens[:length]) and np.array_equal(mask, rendered.mask[:length])):
-            yield f"{split.root} {split.name}: document {doc} is not what row {row} of {split.source_names[number]} gives"
+            yield f"{split.root} {split.name}: document {doc} is not what row {row} of {about['name']} gives"
 
 
 def sample(split: Split, number: int) -> Array:

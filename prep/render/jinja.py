@@ -170,10 +170,9 @@ def _write(
             if messages[0]["role"] == "document":
                 out.append(_document(messages[0]["content"], batch, c))
                 continue
+            # once more, on what is written: parts are joined by now
             said = [message.get(name, "") for message in messages for name in ("content", "reasoning_content")]
-            if found := next(
-                filter(None, map(pattern.search, [told[c], *said])), None
-            ):  # over the border of parts, too
+            if found := next(filter(None, map(pattern.search, [told[c], *said])), None):
                 culprit = f"{found[0]!r} is text here, which {template.name} would make a control of"
                 raise ValueError("spells a control token", culprit)
             start, stop = batch.messages[c], batch.messages[c + 1]
